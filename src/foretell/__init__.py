@@ -1,0 +1,1 @@
+"""Foretell: know your model before you train it."""

@@ -1,0 +1,1 @@
+"""What the model reads: sources, the generated world, tokenizer, packing, loading."""

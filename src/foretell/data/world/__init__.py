@@ -1,0 +1,1 @@
+"""A generated world whose truth is known: seeded, unlimited, held out by construction."""

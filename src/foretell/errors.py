@@ -1,0 +1,56 @@
+"""The one error hierarchy.
+
+A message states what was found, what was expected, and the next step. The command line prints it
+as one paragraph and exits with code 2; nothing below the command line catches it to hide it.
+"""
+
+from __future__ import annotations
+
+
+class ForetellError(Exception):
+    """Base of every error a user can cause or mend."""
+
+
+class RecipeError(ForetellError):
+    """A recipe names an unknown field, or a value that is not allowed."""
+
+
+class DataError(ForetellError):
+    """Training or evaluation data is missing, unreadable, empty or of the wrong form."""
+
+
+class ImageError(DataError):
+    """An image is truncated, hostile, or too large or small to be used."""
+
+
+class ConversationError(ForetellError):
+    """A conversation is not in OpenAI message form, or cannot be put into the template."""
+
+
+class CheckpointError(ForetellError):
+    """A checkpoint is damaged, incomplete, or of another shape than the model."""
+
+
+class TrainingError(ForetellError):
+    """Training cannot go on: non-finite loss, too little data, an impossible setting."""
+
+
+class GenerationError(ForetellError):
+    """A request cannot be answered: prompt too long, images for a text-only model."""
+
+
+class RunError(ForetellError):
+    """A run directory is missing, locked, not writable, or of another recipe."""
+
+
+class MissingExtraError(ForetellError):
+    """A feature needs a package that the base installation does not carry."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs packages that are not installed. "
+            f"Install them with: pip install 'foretell[{extra}]' (torch comes in a CPU and a CUDA build; "
+            "docs/install.md says how to choose)."
+        )
+        self.feature = feature
+        self.extra = extra

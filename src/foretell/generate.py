@@ -1,0 +1,119 @@
+"""The Generator protocol: whatever can answer, behind one interface.
+
+The local engine, an OpenAI-compatible endpoint and a plain Python callable all implement it, so evals,
+alignment and serving never ask which one they hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from foretell.chat import Conversation, Encoded
+from foretell.errors import GenerationError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """temperature 0 is greedy. top_k 0 means all. seed None draws a fresh one."""
+
+    max_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        for name, ok, allowed in (
+            ("max_tokens", self.max_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("logprobs", 0 <= self.logprobs <= 20, "0 to 20"),
+        ):
+            if not ok:
+                raise GenerationError(f"{name} is {getattr(self, name)}; allowed is {allowed}.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt: a conversation (the template adds the reply's opening), or ready token ids."""
+
+    prompt: Conversation | Encoded
+    sampling: Sampling = Sampling()
+    n: int = 1
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """logprob in nats; top: the most likely alternatives, best first."""
+
+    token: str
+    id: int
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    image_tokens: int = 0
+
+
+FinishReason = Literal["stop", "length", "content_filter", "error"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished reply (delta False) or the next piece of one (delta True; finish_reason None)."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    request: int = 0
+    sample: int = 0
+    delta: bool = False
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Answers requests. `generate` streams deltas and ends each sample with one finished Result."""
+
+    can_score: bool
+
+    def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]: ...
+
+    async def score(self, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+        """Log-probability in nats of each continuation after the prompt; only if `can_score`."""
+        ...
+
+
+async def collect(generator: Generator, requests: Sequence[Request]) -> list[list[Result]]:
+    """Finished results: one list of samples per request, in order."""
+    done: dict[tuple[int, int], Result] = {}
+    async for result in generator.generate(requests):
+        if not result.delta:
+            done[result.request, result.sample] = result
+    return [[done[i, j] for j in range(request.n)] for i, request in enumerate(requests)]
+
+
+def generate_sync(generator: Generator, requests: Sequence[Request]) -> list[list[Result]]:
+    """`collect` for callers without an event loop."""
+    return asyncio.run(collect(generator, requests))
+
+
+def score_sync(generator: Generator, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+    """`Generator.score` for callers without an event loop."""
+    return asyncio.run(_score(generator, prompt, continuations))
+
+
+async def _score(generator: Generator, prompt: Conversation | Encoded, texts: Sequence[str]) -> list[float]:
+    return await generator.score(prompt, texts)

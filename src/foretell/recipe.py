@@ -1,0 +1,306 @@
+"""Recipes: the whole configuration of a run, in one YAML file with dotted overrides."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from foretell.images import Tiling
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VisionConfig(Section):
+    """Image tower and connector. Sides in pixels."""
+
+    tile: Positive = 64
+    patch: Positive = 8
+    shuffle: Positive = 2
+    grid: Annotated[int, Field(ge=1, le=8)] = 1
+    width: Positive = 96
+    depth: Positive = 3
+    head_dim: Positive = 32
+    mlp_ratio: Positive = 4
+    norm_eps: float = 1e-6
+    base_width: Positive = 96
+    base_depth: Positive = 3
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        if self.tile % (self.patch * self.shuffle):
+            raise ValueError(
+                f"tile {self.tile} must be a multiple of patch × shuffle = {self.patch * self.shuffle}; "
+                f"allowed are for example {self.patch * self.shuffle * 4} or {self.patch * self.shuffle * 8}"
+            )
+        if self.width % self.head_dim:
+            raise ValueError(
+                f"width {self.width} is not divisible by head_dim {self.head_dim}; choose a multiple of it"
+            )
+        return self
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_dim
+
+    @property
+    def tiling(self) -> Tiling:
+        return Tiling(self.tile, self.patch, self.shuffle, self.grid)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        return self.tiling.tokens_per_tile
+
+
+class ModelConfig(Section):
+    """The decoder, its optional image tower, and the base shape of the CompleteP parametrisation.
+
+    vocab_size and image_token are filled in by the pipeline once the tokenizer exists.
+    """
+
+    vocab_size: Positive = 4096
+    image_token: int = 4
+    width: Positive = 128
+    depth: Positive = 4
+    head_dim: Annotated[int, Field(ge=16)] = 32
+    kv_heads: Positive | None = None
+    ffn: Positive | None = None
+    max_length: Positive = 512
+    rope_theta: float = Field(10_000.0, gt=0)
+    norm_eps: float = Field(1e-5, gt=0)
+    tie_embeddings: bool = True
+    vision: VisionConfig | None = None
+    base_width: Positive = 128
+    base_depth: Positive = 4
+    init_std: float = Field(0.02, gt=0)
+    embed_multiplier: float = Field(1.0, gt=0)
+    logit_multiplier: float = Field(1.0, gt=0)
+    zero_init_outputs: bool = True
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        if self.width % self.head_dim:
+            raise ValueError(
+                f"width {self.width} is not divisible by head_dim {self.head_dim}; choose a multiple of it"
+            )
+        if self.heads % self.n_kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.n_kv_heads} kv_heads; choose a divisor")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim {self.head_dim} must be even, since rotary positions turn pairs")
+        return self
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_dim
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def ffn_width(self) -> int:
+        """SwiGLU width: 8/3 of the width, rounded up to a multiple of 32, unless set."""
+        return self.ffn or -(-self.width * 8 // 3 // 32) * 32
+
+
+class PythonSource(Section):
+    """The Python installation on this machine: sources, docstrings, package documentation."""
+
+    kind: Literal["python"] = "python"
+    name: str = "python"
+    weight: float = Field(1.0, gt=0)
+    max_bytes: Positive = 40_000_000
+    heldout: Share = 0.05
+
+
+class FolderSource(Section):
+    """A folder of text, Markdown and code, read recursively."""
+
+    kind: Literal["folder"] = "folder"
+    name: str = "folder"
+    weight: float = Field(1.0, gt=0)
+    path: Path
+    license: str = "unknown"
+    language: str = "und"
+    heldout: Share = 0.02
+    max_bytes: Positive | None = None
+
+
+class JsonlSource(Section):
+    """JSON Lines: one object a line with a text field, or `messages` in OpenAI form."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    name: str = "jsonl"
+    weight: float = Field(1.0, gt=0)
+    path: Path
+    text_field: str = "text"
+    license: str = "unknown"
+    language: str = "und"
+    heldout: Share = 0.02
+    max_bytes: Positive | None = None
+
+
+class ParquetSource(Section):
+    """Interleaved documents as OBELICS-style Parquet (`texts`, `images`); a file, a folder or a glob.
+
+    Rows whose `split` column says "heldout" are held out; files without that column are split by id.
+    """
+
+    kind: Literal["parquet"] = "parquet"
+    name: str = "parquet"
+    weight: float = Field(1.0, gt=0)
+    path: Path
+    license: str = "unknown"
+    language: str = "und"
+    images: bool = True
+    heldout: Share = 0.02
+    max_bytes: Positive | None = None
+
+
+class HubSource(Section):
+    """A data set on the Hugging Face hub, streamed (needs the `hub` extra and network)."""
+
+    kind: Literal["hub"] = "hub"
+    name: str = "hub"
+    weight: float = Field(1.0, gt=0)
+    dataset: str
+    subset: str | None = None
+    text_field: str = "text"
+    license: str = "unknown"
+    language: str = "en"
+    heldout: Share = 0.001
+    max_bytes: Positive = 1_000_000_000
+
+
+class WorldSource(Section):
+    """The generated world. kinds: kind name → share of this source's documents; empty means all, equally."""
+
+    kind: Literal["world"] = "world"
+    name: str = "world"
+    weight: float = Field(1.0, gt=0)
+    documents: Positive = 10_000
+    heldout_documents: Positive = 600
+    kinds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+Source = Annotated[
+    PythonSource | FolderSource | JsonlSource | ParquetSource | HubSource | WorldSource, Field(discriminator="kind")
+]
+
+
+class DataConfig(Section):
+    """The mixture. weight: share of the packed training tokens; a source is repeated when it is smaller."""
+
+    sources: tuple[Source, ...]
+    sequence_length: Annotated[int, Field(ge=16)] = 512
+    tokens: Positive = 2_000_000
+    heldout_tokens: Positive = 100_000
+    max_epochs: float = Field(4.0, gt=0)
+    cutoff: str | None = None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [source.name for source in self.sources]
+        if not names:
+            raise ValueError("sources is empty; name at least one source")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
+        return self
+
+
+class TokenizerConfig(Section):
+    vocab_size: Annotated[int, Field(ge=320)] = 4096
+    train_bytes: Positive = 8_000_000
+
+
+class OptimizerConfig(Section):
+    """AdamW at the base shape; parametrisation scales it to every other shape.
+
+    tau: time-scale of weight decay as a share of the run (λ = batch / (lr · tau · tokens)); 0 switches decay off.
+    """
+
+    lr: float = Field(4e-3, gt=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-12, gt=0)
+    tau: float = Field(0.2, ge=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class TrainConfig(Section):
+    """tokens: how many to train on (the run's horizon). batch_tokens: tokens in one optimizer step.
+
+    precision auto: bfloat16 where the machine multiplies it faster than float32.
+    watch: what a loss spike or a non-finite step does.
+    """
+
+    tokens: Positive = 2_000_000
+    batch_tokens: Positive = 8192
+    micro_batch: Positive | None = None
+    schedule: Literal["linear", "cosine", "wsd"] = "linear"
+    warmup: Share = 0.02
+    decay: Share = 0.2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    keep: Positive = 2
+    eval_every: Share = 0.1
+    eval_batches: Positive = 8
+    log_every: Positive = 10
+    watch: Literal["skip", "rewind", "off"] = "skip"
+    spike_sigmas: float = Field(8.0, gt=0)
+
+
+class ExamineConfig(Section):
+    """Held-out questions a visual task; samples drawn for the run page."""
+
+    questions: Positive = 200
+    shown: Positive = 12
+    samples: Positive = 6
+    max_tokens: Positive = 40
+
+
+class Recipe(Section):
+    """Everything a run needs. Paths in it are relative to the recipe's own folder."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    examine: ExamineConfig = ExamineConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.data.sequence_length > self.model.max_length:
+            raise ValueError(
+                f"data.sequence_length {self.data.sequence_length} is longer than model.max_length "
+                f"{self.model.max_length}; raise model.max_length or shorten the sequences"
+            )
+        if self.train.batch_tokens < self.data.sequence_length:
+            raise ValueError(
+                f"train.batch_tokens {self.train.batch_tokens} is less than one sequence of "
+                f"{self.data.sequence_length} tokens; allowed is at least that"
+            )
+        return self
+
+
+def digest(value: BaseModel | dict[str, Any] | list[Any]) -> str:
+    """Hex SHA-256 of a configuration's canonical JSON."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
