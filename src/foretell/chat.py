@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +144,7 @@ def _read_message(index: int, raw: Mapping[str, Any]) -> Message:
             ) from error
     if calls and role != "assistant":
         raise ConversationError(f"{where}: only the assistant calls tools; this message is from the {role}.")
-    return Message(role, parts, raw.get("name"), tuple(calls), raw.get("tool_call_id"))
+    return Message(cast(Role, role), parts, raw.get("name"), tuple(calls), raw.get("tool_call_id"))
 
 
 def _read_part(where: str, part: Any) -> Part:
@@ -169,7 +169,7 @@ def _read_part(where: str, part: Any) -> Part:
             detail = spec.get("detail", "auto") if isinstance(spec, Mapping) else "auto"
             if detail not in get_args(Detail):
                 raise ConversationError(f"{where}: image detail {detail!r}; allowed are auto, low, high.")
-            return ImagePart(_read_data_url(where, url), detail)
+            return ImagePart(_read_data_url(where, url), cast(Detail, detail))
         raise ConversationError(f"{where}: part of type {kind!r}; allowed are 'text' and 'image_url'.")
     if hasattr(part, "save") and hasattr(part, "size"):  # a PIL image, without importing Pillow here
         return ImagePart(_png(part))

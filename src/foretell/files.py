@@ -51,8 +51,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise RunError(describe_os_error(error, path)) from error
@@ -69,7 +69,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
-        os.chmod(temporary, 0o755)
+        temporary.chmod(0o755)
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb+") as stream:
@@ -77,8 +77,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
+            path.replace(old)
+        temporary.replace(path)
         temporary = None
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
