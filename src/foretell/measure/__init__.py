@@ -1,0 +1,1 @@
+"""Instruments that every room shares: intervals, rates, graders."""
