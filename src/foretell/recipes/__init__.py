@@ -1,0 +1,285 @@
+"""Recipe files: find one by path or preset name, apply overrides, check it, print it resolved."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from foretell.errors import RecipeError
+from foretell.recipe import ModelConfig, Recipe
+
+PRESETS = Path(__file__).parent
+_SHOWN_ERRORS = 4
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `2e6` is a number; `off`, `no` and dates stay the text they are. Duplicate keys are errors."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
+            seen.add(key if isinstance(key, str) else repr(key))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in ("bool", "timestamp", "float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d+|\d[\d_]*(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|nan)$"),
+    list("-+.0123456789"),
+)
+
+
+def presets() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe given by path, or by the name of a preset.
+
+    Raises RecipeError with the nearest preset when there is none.
+    """
+    path = Path(name)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    if path.is_file():
+        return path
+    known = presets()
+    plain = str(name).removesuffix(".yaml")
+    if plain in known:
+        return PRESETS / f"{plain}.yaml"
+    near = _nearest(plain, known)
+    raise RecipeError(f"No recipe file {name}, and no preset of that name{near}. Presets: {', '.join(known)}.")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe (path, run directory or preset name), apply `key.path=value` overrides, and check it.
+
+    Override values are YAML; list items are named by index or by their name (`data.sources.0.weight=2`,
+    `data.sources.world.weight=2`). Relative paths in the file are taken from its folder, those in overrides
+    from the working directory; ${NAME} in a path is an environment variable.
+    Raises RecipeError naming the field, the value found and what is allowed.
+    """
+    file = find_recipe(path)
+    try:
+        raw = _read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except OSError as error:
+        raise RecipeError(f"Recipe {file} could not be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"Recipe {file} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"Recipe {file} must be a mapping with the keys {', '.join(Recipe.model_fields)}.")
+    for override in overrides:
+        _override(raw, override)
+    _resolve_paths(raw, file.resolve().parent)
+    return check_recipe(raw, file.name)
+
+
+def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A Recipe from plain data. Raises RecipeError as `load_recipe` does."""
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        lines = [_explain(Recipe, item) for item in found[:_SHOWN_ERRORS]]
+        more = f" And {len(found) - _SHOWN_ERRORS} more." if len(found) > _SHOWN_ERRORS else ""
+        raise RecipeError(f"In {where}: {' '.join(lines)}{more}") from error
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The resolved recipe, every default included; `load_recipe` reads it back to an equal one."""
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever either reading of YAML would not take for text."""
+
+
+def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    ours = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    style = '"' if ours != "tag:yaml.org,2002:str" else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _dump_text)
+
+
+def scale_to_depth(recipe: Recipe, depth: int, tokens_per_parameter: float = 20.0) -> Recipe:
+    """The same recipe for a decoder of `depth` layers: the one dial of the GPU recipes.
+
+    Width is 64 · depth, vision width 32 · depth and vision depth depth / 2 (rounded to the head sizes). Tokens are
+    `tokens_per_parameter` × parameters, batch grows with the square root of tokens (in powers of two of the
+    recipe's own), and the learning rate with the square root of the batch. Width and depth need no further
+    change of the learning rate: the CompleteP parametrisation carries it from the base shape.
+    Raises RecipeError for a depth below 1.
+    Source: tokens per parameter from Hoffmann et al. 2022; batch rule for Adam from Malladi et al. 2022.
+    """
+    if depth < 1:
+        raise RecipeError(f"depth is {depth}; allowed is 1 or more.")
+    model, train, data = recipe.model, recipe.train, recipe.data
+    heads = max(1, round(64 * depth / model.head_dim))
+    vision = model.vision
+    if vision is not None:
+        side = max(1, round(32 * depth / vision.head_dim)) * vision.head_dim
+        vision = vision.model_copy(update={"width": side, "depth": max(1, depth // 2)})
+    kv = heads if model.kv_heads is None else max(k for k in range(1, heads + 1) if heads % k == 0 and k <= heads / 2)
+    shape = {"width": heads * model.head_dim, "depth": depth, "kv_heads": kv, "ffn": None, "vision": vision}
+    scaled = model.model_copy(update=shape).model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
+    tokens = int(tokens_per_parameter * parameter_estimate(scaled))
+    doublings = round(0.5 * math.log2(tokens / train.tokens))
+    batch = max(data.sequence_length, int(train.batch_tokens * 2.0**doublings))
+    lr = train.optimizer.lr * math.sqrt(batch / train.batch_tokens)
+    raw = recipe.model_dump(mode="json")
+    raw["model"] = scaled.model_dump(mode="json")
+    raw["data"]["tokens"] = tokens
+    raw["train"] |= {"tokens": tokens, "batch_tokens": batch}
+    raw["train"]["optimizer"]["lr"] = lr
+    return check_recipe(raw, f"{recipe.name} at depth {depth}")
+
+
+def parameter_estimate(model: ModelConfig) -> int:
+    """Parameters of the decoder, head and image tower, norms and biases left out."""
+    kv = model.n_kv_heads * model.head_dim
+    layer = 2 * model.width * model.width + 2 * model.width * kv + 3 * model.width * model.ffn_width
+    total = model.depth * layer + model.vocab_size * model.width * (1 if model.tie_embeddings else 2)
+    if (vision := model.vision) is not None:
+        total += vision.depth * (4 + 2 * vision.mlp_ratio) * vision.width**2
+        total += 3 * vision.patch**2 * vision.width + vision.shuffle**2 * vision.width * model.width
+    return total
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"{where} is not valid YAML{place}: {problem}.") from error
+
+
+def _resolve_paths(raw: dict[str, Any], folder: Path) -> None:
+    data = raw.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    for i, source in enumerate(sources if isinstance(sources, list) else ()):
+        if isinstance(source, dict) and isinstance(source.get("path"), str):
+            source["path"] = _expand(source["path"], folder, f"data.sources.{i}.path")
+
+
+def _expand(text: str, folder: Path, field: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise RecipeError(
+                f"{field} is {text!r}, but the environment variable {name} is not set. Set it to the folder that "
+                f"holds the data (export {name}=/path/to/data), or give the path with --set {field}=/path."
+            )
+        return os.environ[name]
+
+    # The result may be a glob, so it is made absolute but not required to exist.
+    return str(folder / Path(re.sub(r"\$\{(\w+)\}", value, text)).expanduser())
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise RecipeError(f"Override {override!r} must have the form key.path=value, such as train.tokens=2e6.")
+    value = _read_yaml(text, f"Override {override!r}")
+    if parts[-1] == "path" and isinstance(value, str):
+        value = _expand(value, Path.cwd(), key)
+    target: Any = raw
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        place = ".".join(parts[:depth]) or "the recipe"
+        if isinstance(target, list):
+            index = _index(target, part, place)
+            if last:
+                target[index] = value
+            else:
+                target = target[index]
+        elif isinstance(target, dict):
+            if last:
+                target[part] = value
+            else:
+                if target.get(part) is None:
+                    target[part] = {}
+                target = target[part]
+        else:
+            raise RecipeError(f"Override {override!r}: {place} is {target!r}, which has no parts to set.")
+
+
+def _index(items: list[Any], part: str, place: str) -> int:
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    names = [str(item.get("name", item.get("kind"))) if isinstance(item, dict) else "" for item in items]
+    if part in names:
+        return names.index(part)
+    raise RecipeError(f"{place} has no item {part!r}; allowed are 0 to {len(items) - 1}, or {', '.join(names)}.")
+
+
+def _explain(root: type[BaseModel], item: Any) -> str:
+    """One sentence on one pydantic error: field, value found, what is allowed."""
+    sections, shown = {root}, []
+    for part in item["loc"]:
+        tagged = {s for s in sections if part in get_args(s.model_fields["kind"].annotation)} if _tags(sections) else {}
+        if tagged and len(sections) > 1:
+            sections = set(tagged)
+            continue
+        shown.append(str(part))
+        known = sorted({name for section in sections for name in section.model_fields})
+        if isinstance(part, str) and sections:
+            inner = {c for s in sections if part in s.model_fields for c in _models(s.model_fields[part].annotation)}
+            if item["type"] == "extra_forbidden" and part == item["loc"][-1]:
+                near = _nearest(part, known)
+                return f"unknown key {'.'.join(shown)}{near}. Allowed here: {', '.join(known)}."
+            sections = inner
+    field = ".".join(shown) or "the recipe"
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    if item["type"] == "missing":
+        return f"{field} is missing; it must be given."
+    if item["type"] == "value_error":
+        return f"{field}: {message}."
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        found = item["input"].get("kind") if isinstance(item["input"], dict) else item["input"]
+        kinds = sorted(k for s in sections for k in get_args(s.model_fields["kind"].annotation))
+        return f"{field}.kind is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
+    return f"{field} is {_brief(item['input'])}; allowed: {message}."
+
+
+def _tags(sections: set[type[BaseModel]]) -> bool:
+    return bool(sections) and all("kind" in section.model_fields for section in sections)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    else:
+        for inner in get_args(annotation):
+            yield from _models(inner)
+
+
+def _nearest(found: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,363 @@
+"""The run directory: stages with manifests, so that what is done is skipped and what was cut off is resumed.
+
+A stage's key is the digest of its configuration, of what it reads from outside, and of the output hashes of
+the stages before it. The code's version is recorded but not part of the key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from foretell.errors import RunError
+from foretell.files import describe_os_error, sha256_file, write_json, write_text
+from foretell.recipe import digest
+
+MANIFEST = "manifest.json"
+PARTIAL = "partial.json"
+RECIPE = "recipe.yaml"
+_LOCK = ".lock"
+# Where the time and place of a run are written; two equal builds differ there, so a hash must not see them.
+_UNHASHED = frozenset({MANIFEST, PARTIAL, "log.jsonl"})
+
+State = Literal["done", "stale", "partial", "missing"]
+
+
+class Report(Protocol):
+    """Told how far a piece of work is; the command line draws it, a library call may ignore it."""
+
+    def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None: ...
+
+
+def silent(task: str, done: float, total: float | None = None, note: str = "") -> None:
+    """A Report that draws nothing."""
+
+
+Build = Callable[[Mapping[str, Path], Path], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    config: the part of the recipe it uses, as JSON data: it alone decides a rebuild. build(inputs, out_dir):
+    writes into out_dir, which holds what an interrupted build of the same key left there, and returns metrics.
+    inputs: earlier stages whose folders it reads. outside: fingerprint of what is read from outside the run.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    build: Build
+    inputs: tuple[str, ...] = ()
+    outside: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """seconds: spent building, over all attempts. size: bytes of output. why: the reason for the state."""
+
+    name: str
+    state: State
+    why: str
+    inputs: tuple[str, ...] = ()
+    started: str | None = None
+    finished: str | None = None
+    seconds: float = 0.0
+    size: int = 0
+    key: str = ""
+    output: str = ""
+    code: str = ""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_stages(
+    run_dir: Path,
+    stages: Sequence[Stage],
+    *,
+    recipe_text: str,
+    name: str,
+    seed: int,
+    until: str | None = None,
+    report: Report = silent,
+) -> dict[str, dict[str, Any]]:
+    """Bring every stage up to date, in order, up to and including `until`; returns manifests by stage.
+
+    Raises RunError when the directory belongs to another recipe or process, cannot be written, or the disk is full.
+    """
+    names = [stage.name for stage in stages]
+    if until is not None and until not in names:
+        raise RunError(f"There is no stage {until!r}; the stages are {', '.join(names)}.")
+    _claim(run_dir, name)
+    done: dict[str, dict[str, Any]] = {}
+    with lock(run_dir):
+        write_text(run_dir / RECIPE, recipe_text)
+        for stage in stages:
+            done[stage.name] = _bring_up(run_dir, stage, {n: done[n]["output"] for n in stage.inputs}, seed, report)
+            if stage.name == until:
+                break
+    return done
+
+
+def status(run_dir: Path, stages: Sequence[Stage]) -> list[StageStatus]:
+    """The state of every stage, from the manifests alone; nothing is changed."""
+    if not (run_dir / RECIPE).is_file():
+        raise RunError(f"{run_dir} is not a run directory: it has no {RECIPE}. Start one with: foretell run RECIPE.")
+    found: dict[str, StageStatus] = {}
+    for stage in stages:
+        found[stage.name] = _status(run_dir, stage, found)
+    return list(found.values())
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """A stage's manifest, or None where the stage is not finished or the file is damaged."""
+    try:
+        value = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and {"key", "output", "files"} <= value.keys() else None
+
+
+def code_version() -> str:
+    """The git commit of the source tree, marked when changed since, or the installed package's version."""
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        try:
+            text = _git(root, "rev-parse", "--short=12", "HEAD")
+            return f"git {text}{' (changed)' if _git(root, 'status', '--porcelain', '-uno') else ''}"
+        except (OSError, subprocess.SubprocessError):
+            pass
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"foretell {version('foretell')}"
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory for this process. A lock whose process is gone is taken over.
+
+    Raises RunError when another process that is still alive holds it.
+    """
+    mine = _whoami()
+    with _guarded(run_dir / _LOCK) as file:
+        holder = _parse(file.read_text())
+        if holder and _alive(holder):
+            raise RunError(
+                f"{run_dir} is in use by process {holder['pid']} on {holder['host']} (since {holder['since']}). "
+                f"Wait for it, or choose another folder with --out. If that process is gone, delete {file}."
+            )
+        file.write_text(json.dumps(mine))
+    try:
+        yield
+    finally:
+        with _guarded(run_dir / _LOCK) as file:
+            if _parse(file.read_text()) == mine:
+                file.write_text("")
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[Path]:
+    """Exclusive use of the lock file for a moment, so that two processes cannot both take over a stale lock."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: the process id alone guards
+        path.touch()
+        yield path
+        return
+    try:
+        stream = path.open("a+")
+    except OSError as error:
+        raise RunError(describe_os_error(error, path)) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield path
+
+
+def _whoami() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "host": socket.gethostname(), "born": _born(pid), "since": _utc()}
+
+
+def _born(pid: int) -> str:
+    """Start tick of a process on Linux: tells a reused process id from the old one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) and {"pid", "host", "born", "since"} <= value.keys() else {}
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname():
+        return True  # cannot be seen from here
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return _born(int(holder["pid"])) == holder["born"]
+
+
+def _claim(run_dir: Path, name: str) -> None:
+    """Create the directory, or check that it is a run of this recipe."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        entries = [entry for entry in run_dir.iterdir() if entry.name != _LOCK]
+    except OSError as error:
+        raise RunError(describe_os_error(error, run_dir)) from error
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        raise RunError(f"No permission to write in {run_dir}. Choose another folder with --out.")
+    if not entries:
+        return
+    if not (run_dir / RECIPE).is_file():
+        raise RunError(f"{run_dir} is not empty and holds no run. Choose an empty or new folder with --out.")
+    first = [li for li in (run_dir / RECIPE).read_text(encoding="utf-8").splitlines() if li.startswith("name:")]
+    held = first[0].removeprefix("name:").strip().strip("'\"") if first else "?"
+    if held != name:
+        raise RunError(f"{run_dir} holds a run of recipe {held!r}, not {name!r}. Choose another folder with --out.")
+
+
+def stage_key(stage: Stage, input_hashes: Mapping[str, str]) -> str:
+    """Hex SHA-256 of everything that decides what the stage would write."""
+    outside = stage.outside() if stage.outside else None
+    return digest({"stage": stage.name, "config": stage.config, "inputs": dict(input_hashes), "outside": outside})
+
+
+def _bring_up(
+    run_dir: Path, stage: Stage, input_hashes: Mapping[str, str], seed: int, report: Report
+) -> dict[str, Any]:
+    folder, key = run_dir / stage.name, stage_key(stage, input_hashes)
+    manifest = read_manifest(folder)
+    if manifest and manifest["key"] == key and not _damage(folder, manifest):
+        report(stage.name, 1, 1, "done before")
+        return manifest
+    try:
+        earlier = _enter(folder, key)
+        started, clock = _utc(), time.perf_counter()
+        try:
+            metrics = dict(stage.build({name: run_dir / name for name in stage.inputs}, folder))
+        finally:
+            spent = earlier["seconds"] + time.perf_counter() - clock
+            if (folder / PARTIAL).exists():
+                write_json(folder / PARTIAL, {**earlier, "seconds": spent})
+        files = _list(folder)
+        manifest = {
+            "stage": stage.name,
+            "key": key,
+            "config": dict(stage.config),
+            "config_hash": digest(dict(stage.config)),
+            "inputs": dict(input_hashes),
+            "code": code_version(),
+            "seed": seed,
+            "started": earlier["started"] or started,
+            "finished": _utc(),
+            "seconds": round(spent, 3),
+            "size": sum(file["size"] for file in files),
+            "metrics": metrics,
+            "output": digest([[f["path"], f["sha256"]] for f in files if Path(f["path"]).name not in _UNHASHED]),
+            "files": files,
+        }
+        write_json(folder / MANIFEST, manifest)
+        (folder / PARTIAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(describe_os_error(error, Path(error.filename or folder))) from error
+    report(stage.name, 1, 1, f"{spent:.0f} s")
+    return manifest
+
+
+def _enter(folder: Path, key: str) -> dict[str, Any]:
+    """Make the stage's folder ready: keep what a cut-off build of the same key left, remove anything else."""
+    partial = _partial(folder)
+    if partial.get("key") == key:
+        return partial
+    # The manifest goes first, so that a removal cut short can never look like a finished stage.
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    fresh = {"key": key, "started": _utc(), "seconds": 0.0}
+    write_json(folder / PARTIAL, fresh)
+    return fresh
+
+
+def _partial(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / PARTIAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) and {"key", "started", "seconds"} <= value.keys() else {}
+
+
+def _list(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != PARTIAL)
+    return [
+        {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in paths
+        if path != folder / MANIFEST
+    ]
+
+
+def _damage(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """What is missing or of another size than the manifest says, or an empty string."""
+    for file in manifest["files"]:
+        try:
+            size = (folder / file["path"]).stat().st_size
+        except OSError:
+            return f"{file['path']} is missing"
+        if size != file["size"]:
+            return f"{file['path']} has {size} bytes, not {file['size']}"
+    return ""
+
+
+def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> StageStatus:
+    folder = run_dir / stage.name
+    manifest = read_manifest(folder)
+    if manifest is None:
+        partial = _partial(folder)
+        if partial:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            why = "cut off or running; `foretell run` resumes it"
+            since = partial["started"]
+            return StageStatus(stage.name, "partial", why, stage.inputs, since, None, partial["seconds"], size)
+        return StageStatus(stage.name, "missing", "not built yet", stage.inputs)
+    state: State = "done"
+    why = _damage(folder, manifest)
+    waiting = [name for name in stage.inputs if earlier[name].state != "done"]
+    if waiting:
+        why = f"{waiting[0]} is {earlier[waiting[0]].state}"
+    elif not why:
+        key = stage_key(stage, {name: earlier[name].output for name in stage.inputs})
+        why = "" if key == manifest["key"] else "its configuration or inputs changed"
+    if why:
+        state = "stale"
+    known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
+    return StageStatus(stage.name, state, why, stage.inputs, **{name: manifest[name] for name in known})
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
