@@ -1,0 +1,1 @@
+"""How it learns: one loop for pre-training, SFT and reward models."""
