@@ -35,6 +35,29 @@ IMAGE = "<image>"
 IMAGE_EDGE = "<fake_token_around_image>"
 GLOBAL_IMAGE = "<global-img>"
 
+# The text form of `Template` for programs that read a Jinja template. They write images as one <image> and
+# expand it later, and they do search text for control tokens, so prefer `Template` for text from outside.
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + ('system' if message.role == 'developer' else message.role) -}}"
+    "{{ (' name=' + message.name).replace('\\n', ' ') if message.name is string else '' -}}"
+    "{{ (' tool_call_id=' + message.tool_call_id).replace('\\n', ' ') if message.tool_call_id is string else '' -}}"
+    "{{ '\\n' -}}"
+    "{%- if message.content is string -%}{{ message.content -}}"
+    "{%- elif message.content -%}"
+    "{%- for part in message.content -%}"
+    "{{ part if part is string else part.text if part.type == 'text' else '<image>' -}}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{%- for call in message.tool_calls or [] -%}"
+    "{{ '\\n<tool_call>' + {'id': call.id, 'name': call.function.name, 'arguments': call.function.arguments}"
+    " | tojson + '</tool_call>' -}}"
+    "{%- endfor -%}"
+    "{{ '<|im_end|>\\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+
 
 def tile_tag(row: int, column: int) -> str:
     """The tag before the tile at 1-based (row, column)."""
@@ -290,7 +313,8 @@ class Template:
                 else:
                     builder.image(part.data, part.detail)
             for call in message.tool_calls:
-                payload = json.dumps({"id": call.id, "name": call.name, "arguments": call.arguments})
+                call_fields = {"id": call.id, "name": call.name, "arguments": call.arguments}
+                payload = json.dumps(call_fields, ensure_ascii=False)
                 builder.text(f"\n<tool_call>{payload}</tool_call>", learned)
             builder.control(END, learned)
             builder.text("\n", learn == "all")
@@ -314,15 +338,25 @@ class Builder:
         self._template = template
         self._ids: list[int] = []
         self._loss: list[bool] = []
+        self._text: list[str] = []
+        self._text_learned = False
         self._tiles: list[npt.NDArray[np.uint8]] = []
 
     def text(self, text: str, learned: bool) -> None:
-        if text:
-            ids = self._template.encoder.encode(text)
-            self._ids += ids
-            self._loss += [learned] * len(ids)
+        # Neighbouring texts are encoded as one, so ids do not depend on how a message was cut into parts.
+        if learned != self._text_learned:
+            self._flush()
+        self._text.append(text)
+        self._text_learned = learned
+
+    def _flush(self) -> None:
+        ids = self._template.encoder.encode(text) if (text := "".join(self._text)) else []
+        self._ids += ids
+        self._loss += [self._text_learned] * len(ids)
+        self._text.clear()
 
     def control(self, token: str, learned: bool) -> None:
+        self._flush()
         self._ids.append(self._template.special(token))
         self._loss.append(learned)
 
@@ -336,6 +370,7 @@ class Builder:
 
     def tiles(self, tiles: Tiles, tokens_per_tile: int) -> None:
         """Append the slots of one tiled image; none of them carries loss."""
+        self._flush()
         start = len(self._ids)
         slots = [self._template.special(IMAGE)] * tokens_per_tile
         edge = self._template.special(IMAGE_EDGE)
@@ -350,6 +385,7 @@ class Builder:
         self._tiles.append(tiles.pixels)
 
     def done(self) -> Encoded:
+        self._flush()
         if self._tiles:
             tiles = np.concatenate(self._tiles)
         else:
