@@ -24,11 +24,13 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-# A cut of text at places where the pre-tokenizer always cuts too (before white space without a line end, and
-# after the last line end of white space), so pieces can be encoded alone and remembered. \s is spelled out, as
-# Python's holds four characters that the Unicode property White_Space does not.
+# A cut of text at places where the pre-tokenizer always cuts too, so pieces can be encoded alone and remembered:
+# between a letter and a sign, before white space without a line end, after the last line end of white space.
+# \s is spelled out, as Python's holds four characters that the Unicode property White_Space does not.
 _SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-PIECES = re.compile(rf"[{_SPACE}]*[^{_SPACE}]+(?:[{_SPACE}]*[\r\n])?|[{_SPACE}]+")
+PIECES = re.compile(
+    rf"[{_SPACE}]*[!-@\[-`{{-~]*[A-Za-z]+(?=[!-@\[-`{{-~])|[{_SPACE}]*[^{_SPACE}]+(?:[{_SPACE}]*[\r\n])?|[{_SPACE}]+"
+)
 REMEMBERED = 4_000_000  # characters of pieces
 
 PAD_TO = 64  # the vocabulary is padded with unused ids to a multiple of this, which matrix products like
