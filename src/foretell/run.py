@@ -220,7 +220,7 @@ def _alive(holder: Mapping[str, Any]) -> bool:
         return False
     except OSError:
         pass
-    return _born(int(holder["pid"])) == holder["born"]
+    return bool(_born(int(holder["pid"])) == holder["born"])
 
 
 def _claim(run_dir: Path, name: str) -> None:
