@@ -1,0 +1,399 @@
+"""Packing: documents become rows of exactly T tokens, written once as memory-mapped shards.
+
+A row holds several documents side by side, each a segment of its own: positions restart, and neither attention
+nor loss crosses a seam. docs/pack.md gives the form on disk.
+"""
+
+from __future__ import annotations
+
+import bisect
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from foretell.chat import END_OF_TEXT, GLOBAL_IMAGE, IMAGE, IMAGE_EDGE, PAD, Builder, Encoded, Encoder, Template
+from foretell.data.document import Document
+from foretell.data.shards import FORMAT, Piece, ShardWriter
+from foretell.errors import ConversationError, DataError, ImageError
+from foretell.files import atomic_folder, sha256_file, write_json
+
+OPEN_ROWS = 64
+WINDOW_DOCUMENTS = 32
+WINDOW_BYTES = 1_000_000
+MARKER = "packing"  # lies in a folder that is still being written
+
+Span = tuple[int, int]
+Progress = Callable[[int, int], None]
+
+
+class Vocabulary(Protocol):
+    """What packing needs of a tokenizer beside the template's encoder."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class PackSource:
+    """documents: starts a fresh pass over the source. weight: its share of the tokens, relative to the others."""
+
+    documents: Callable[[], Iterator[Document]]
+    weight: float = 1.0
+
+
+def encode_document(document: Document, template: Template) -> Encoded:
+    """Ids of one document. A conversation learns its assistant turns; any other document learns all its text and
+    the end token, with each image where it stands and its caption (or alt text) after it. A template without
+    tiling leaves out the images of plain documents.
+
+    Raises ImageError for a bad image, ConversationError for a conversation the template cannot hold.
+    """
+    if document.is_conversation:
+        return template.encode(document.conversation(), learn="assistant")
+    builder = Builder(template)
+    for part in _parts(document):
+        if isinstance(part, str):
+            builder.text(part, True)
+        elif template.tiling is not None:
+            builder.image(part)
+    builder.control(END_OF_TEXT, True)
+    return builder.done()
+
+
+def _parts(document: Document) -> list[str | bytes]:
+    """Texts and images in order; neighbouring texts are kept apart by an empty line."""
+    parts: list[str | bytes] = []
+    for segment in document.segments:
+        if document.is_conversation:
+            text = segment.text
+        else:
+            if segment.image is not None:
+                parts.append(segment.image)
+            text = segment.text if segment.image is None else segment.caption or segment.alt
+            last = parts[-1] if parts else None
+            if text and isinstance(last, str) and not last.endswith("\n") and not text.startswith("\n"):
+                parts[-1] = last + "\n\n"
+        if text:
+            parts.append(text)
+    return parts
+
+
+def image_spans(ids: npt.NDArray[np.int32], template: Template) -> list[Span]:
+    """Half-open spans of the images in `ids`, each from its first edge token to its closing one."""
+    if template.tiling is None:
+        return []
+    edges = np.flatnonzero(ids == template.special(IMAGE_EDGE))
+    closing = np.flatnonzero(ids == template.special(GLOBAL_IMAGE)) + template.tiling.tokens_per_tile + 1
+    spans: list[Span] = []
+    stop = 0
+    for end in closing:
+        start = int(edges[np.searchsorted(edges, stop)])
+        stop = int(end) + 1
+        spans.append((start, stop))
+    return spans
+
+
+class _Batched:
+    """The template's encoder, with the texts of a window of documents encoded in one call."""
+
+    def __init__(self, encoder: Encoder, tokenizer: Vocabulary) -> None:
+        self._encoder, self._tokenizer = encoder, tokenizer
+        self._known: dict[str, list[int]] = {}
+
+    def prepare(self, texts: Iterable[str]) -> None:
+        unique = list(dict.fromkeys(texts))
+        self._known = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))
+
+    def encode(self, text: str) -> list[int]:
+        if text not in self._known:
+            self._known[text] = self._encoder.encode(text)
+        return self._known[text]
+
+    def special(self, token: str) -> int:
+        return self._encoder.special(token)
+
+
+class _Reader:
+    """One source as a stream of pieces, repeated for at most `max_epochs` passes."""
+
+    def __init__(
+        self, name: str, source: PackSource, template: Template, tokenizer: Vocabulary, length: int,
+        max_epochs: float, seed: int, kinds: dict[str, int], skipped: Counter[str],
+    ) -> None:  # fmt: skip
+        self.name, self.weight = name, source.weight
+        self.tokens = self.documents = self.passes = 0
+        self.pass_tokens: int | None = None
+        self._source, self._length, self._max_epochs, self._seed = source, length, max(max_epochs, 1.0), seed
+        self._kinds, self._skipped = kinds, skipped
+        self._encoder = _Batched(template.encoder, tokenizer)
+        self._template = Template(self._encoder, template.tiling)
+        self._slot = template.special(IMAGE)
+        self._stream = self._encoded()
+        self._open: tuple[Encoded, list[Span], int] | None = None
+        self._start = self._tile = 0
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the source; None while the first one goes on."""
+        return None if not self.pass_tokens else self.tokens / self.pass_tokens
+
+    def take(self, room: int) -> Piece | None:
+        """The next piece: what is left of the document if that fits in a row, else a cut of at most `room` tokens.
+        None when the source is used up."""
+        while True:
+            if self._open is None:
+                self._open = next(self._stream, None)
+                self._start = self._tile = 0
+                if self._open is None or (self.epochs or 0.0) >= self._max_epochs:
+                    return None
+            document, spans, kind = self._open
+            start, total = self._start, len(document.ids)
+            end = total
+            if total - start > self._length:
+                end = _cut(spans, start + room)
+                if end - start < room // 2:  # an image stands in the way: better a row of its own
+                    end = _cut(spans, start + self._length)
+            ids, loss = document.ids[start:end], document.loss[start:end].copy()
+            loss[0] = False
+            tiles = 0
+            if self._template.tiling is not None:
+                tiles = int((ids == self._slot).sum()) // self._template.tiling.tokens_per_tile
+            piece = Piece(ids, loss, document.tiles[self._tile : self._tile + tiles], kind)
+            if end == total:
+                self._open = None
+            else:  # the last token again, as context for the first target behind the cut
+                self._start, self._tile = (end - 1 if document.loss[end] else end), self._tile + tiles
+            if not loss.any():
+                self._skipped["pieces with nothing to learn"] += 1
+                continue
+            self.tokens += len(ids)
+            return piece
+
+    def _encoded(self) -> Iterator[tuple[Encoded, list[Span], int]]:
+        while self.passes < self._max_epochs:
+            order = random.Random(f"{self._seed}/{self.name}/{self.passes}")
+            for window in self._windows():
+                order.shuffle(window)
+                self._encoder.prepare(p for document in window for p in _parts(document) if isinstance(p, str))
+                for document in window:
+                    encoded = self._encode(document)
+                    if encoded is not None:
+                        self.documents += 1
+                        yield encoded
+            self.passes += 1
+            if not self.tokens:
+                return
+            self.pass_tokens = self.pass_tokens or self.tokens
+
+    def _windows(self) -> Iterator[list[Document]]:
+        window: list[Document] = []
+        size = 0
+        try:
+            for document in self._source.documents():
+                window.append(document)
+                size += sum(len(s.text or "") + len(s.image or b"") for s in document.segments)
+                if len(window) == WINDOW_DOCUMENTS or size >= WINDOW_BYTES:
+                    yield window
+                    window, size = [], 0
+        except OSError as error:
+            raise DataError(
+                f"Source {self.name!r} could not be read: {error}. Mend or remove it, and run again."
+            ) from error
+        if window:
+            yield window
+
+    def _encode(self, document: Document) -> tuple[Encoded, list[Span], int] | None:
+        try:
+            encoded = encode_document(document, self._template)
+        except ImageError:
+            self._skipped["documents with a bad image"] += 1
+            return None
+        except ConversationError:
+            self._skipped["documents with a bad conversation"] += 1
+            return None
+        spans = image_spans(encoded.ids, self._template)
+        long = [span for span in spans if span[1] - span[0] > self._length]
+        if long:
+            self._skipped["images longer than a row"] += len(long)
+            if document.is_conversation:  # without its image a question teaches guessing
+                return None
+            encoded = self._without(encoded, spans, long)
+            spans = image_spans(encoded.ids, self._template)
+        kind = self._kinds.setdefault(document.kind, len(self._kinds))
+        if kind > 255:
+            raise DataError(
+                f"The sources hold more than 256 kinds of document (the last: {document.kind!r}). "
+                "A kind names one curve of the log; use fewer."
+            )
+        return encoded, spans, kind
+
+    def _without(self, encoded: Encoded, spans: list[Span], dropped: list[Span]) -> Encoded:
+        keep = np.ones(len(encoded.ids), np.bool_)
+        for start, stop in dropped:
+            keep[start:stop] = False
+        assert self._template.tiling is not None
+        slots = np.flatnonzero(encoded.ids == self._slot)[:: self._template.tiling.tokens_per_tile]
+        return Encoded(encoded.ids[keep], encoded.loss[keep], encoded.tiles[keep[slots]])
+
+
+def _cut(spans: list[Span], end: int) -> int:
+    """`end`, moved before the image it would cut."""
+    return next((start for start, stop in spans if start < end < stop), end)
+
+
+@dataclass
+class _Row:
+    pieces: list[Piece] = field(default_factory=list)
+
+
+class _Rows:
+    """Open rows; a piece goes where it leaves the smallest gap."""
+
+    def __init__(self, length: int, most_open: int, close: Callable[[list[Piece]], None]) -> None:
+        self._length, self._most, self._close = length, most_open, close
+        self._open: list[tuple[int, int, _Row]] = []  # gap, serial number, row; sorted
+        self._serial = 0
+
+    def room(self) -> int:
+        """How long a cut of a long document should be: a row, or the widest gap once many rows wait for one."""
+        if len(self._open) >= self._most and self._open[-1][0] >= self._length // 8:
+            return self._open[-1][0]
+        return self._length
+
+    def place(self, piece: Piece) -> None:
+        size = len(piece.ids)
+        at = bisect.bisect_left(self._open, size, key=lambda entry: entry[0])
+        if at < len(self._open):
+            gap, serial, row = self._open.pop(at)
+        else:
+            gap, serial, row = self._length, self._serial, _Row()
+            self._serial += 1
+        row.pieces.append(piece)
+        if gap - size < 2:  # one token holds no target
+            self._close(row.pieces)
+            return
+        bisect.insort(self._open, (gap - size, serial, row))
+        if len(self._open) > self._most:
+            self._close(self._open.pop(0)[2].pieces)
+
+    def finish(self) -> None:
+        pieces = [piece for _, _, row in self._open for piece in row.pieces]
+        self._open = []
+        for piece in sorted(pieces, key=lambda piece: -len(piece.ids)):
+            self.place(piece)
+        for _, _, row in self._open:
+            self._close(row.pieces)
+
+
+def pack(
+    sources: Mapping[str, PackSource],
+    template: Template,
+    tokenizer: Vocabulary,
+    out: Path,
+    sequence_length: int,
+    tokens: int,
+    max_epochs: float = 4.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Pack about `tokens` tokens (padding not counted) of the weighted mixture into rows of `sequence_length`.
+
+    A source that is smaller than its share is repeated, at most `max_epochs` times; then its share shrinks and the
+    others fill the rest. `out` appears only when it is complete; what an interrupted run left is removed.
+    progress is called with (tokens so far, tokens asked for) as rows are closed.
+    Returns metrics: rows, tokens, learned_tokens, fill, tiles by source and kind, what was skipped, and notes.
+    Raises DataError if no source gives anything to learn, RunError if `out` cannot be written.
+    """
+    for left in out.parent.glob(f".{out.name}.*/{MARKER}"):
+        shutil.rmtree(left.parent, ignore_errors=True)
+    kinds: dict[str, int] = {}
+    skipped: Counter[str] = Counter()
+    readers = [
+        _Reader(name, source, template, tokenizer, sequence_length, max_epochs, seed, kinds, skipped)
+        for name, source in sources.items()
+    ]
+    side = template.tiling.tile if template.tiling is not None else 0
+    with atomic_folder(out) as folder:
+        (folder / MARKER).touch()
+        writer = ShardWriter(folder, sequence_length, side, tokenizer.vocab_size, template.special(PAD))
+        most_open = min(OPEN_ROWS, max(4, tokens // sequence_length // 32))
+
+        def close(pieces: list[Piece]) -> None:
+            writer.add(pieces)
+            if progress is not None:
+                progress(min(placed, tokens), tokens)
+
+        rows = _Rows(sequence_length, most_open, close)
+        alive, placed = list(readers), 0
+        while alive and placed < tokens:
+            reader = min(alive, key=lambda r: r.tokens / r.weight)
+            piece = reader.take(rows.room())
+            if piece is None:
+                alive.remove(reader)
+                continue
+            rows.place(piece)
+            placed += len(piece.ids)
+        rows.finish()
+        writer.flush()
+        if not writer.shards:
+            why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no documents were found"
+            raise DataError(
+                f"The sources {', '.join(sources)} gave nothing to pack ({why}). "
+                "Check their paths, or name a source that holds documents."
+            )
+        metrics = _metrics(readers, alive, writer, list(kinds), sequence_length, tokens, skipped)
+        index = {"format": FORMAT, "sequence_length": sequence_length, "tile": side, "kinds": list(kinds)}
+        index |= {"shards": writer.shards, "tokenizer": tokenizer_digest(tokenizer), "seed": seed} | metrics
+        write_json(folder / "index.json", index | {"files": writer.files})
+        (folder / MARKER).unlink()
+    return metrics
+
+
+def _metrics(
+    readers: list[_Reader], alive: list[_Reader], writer: ShardWriter, kinds: list[str], length: int, asked: int,
+    skipped: Counter[str],
+) -> dict[str, Any]:  # fmt: skip
+    total, weights = sum(writer.tokens.values()), sum(reader.weight for reader in readers)
+    notes, by_source = [], {}
+    for reader in readers:
+        share, wanted = reader.tokens / total, reader.weight / weights
+        by_source[reader.name] = {
+            "tokens": reader.tokens, "share": share, "asked_share": wanted, "documents": reader.documents,
+            "epochs": reader.epochs,
+        }  # fmt: skip
+        if reader not in alive and share < wanted:
+            notes.append(
+                f"Source {reader.name!r} is used up after {reader.epochs or 0:.1f} passes: {reader.tokens:,} tokens, "
+                f"{share:.1%} of the mixture where {wanted:.1%} was asked for."
+            )
+    if total < asked:
+        notes.append(f"All sources together gave {total:,} of the {asked:,} tokens asked for.")
+    return {
+        "rows": sum(writer.shards),
+        "tokens": total,
+        "learned_tokens": sum(writer.learned.values()),
+        "fill": total / (sum(writer.shards) * length),
+        "by_source": by_source,
+        "by_kind": {
+            kind: {"tokens": writer.tokens[i], "learned_tokens": writer.learned[i]} for i, kind in enumerate(kinds)
+        },
+        "skipped": dict(skipped),
+        "notes": notes,
+    }
+
+
+def tokenizer_digest(tokenizer: Vocabulary) -> str:
+    """Hex SHA-256 of the tokenizer.json that the tokenizer saves."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        return sha256_file(Path(folder) / "tokenizer.json")
