@@ -1,0 +1,80 @@
+# `make quickstart` and `make test` each do all their own set-up. PYTHON: the interpreter the .venv is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := 2.13.0
+BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/report_results.py,$(wildcard benchmarks/*.py))
+
+.PHONY: help quickstart test lint bench docs results lock clean
+
+help:
+	@echo "make quickstart   train a small multimodal model; the last lines say where its page is"
+	@echo "make test         run the tests (FORETELL_DATA=FOLDER adds those on real material)"
+	@echo "make lint         style, format, types, import contract"
+	@echo "make bench        run every benchmark, one after another; make bench-NAME runs one"
+	@echo "make docs         build the documentation into site/"
+	@echo "make results      rewrite docs/results.md from benchmarks/results/"
+	@echo "make lock         resolve the newest versions, beside torch $(TORCH), into requirements.lock"
+	@echo "make clean        remove .venv, caches and built files; runs/ stays"
+
+quickstart: $(VENV)/.ready-run
+	$(BIN)/foretell run quickstart
+
+test: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(BENCHMARKS:benchmarks/%.py=bench-%) results
+
+# One at a time, also under `make -j`: two timed jobs on the same cores measure each other.
+.NOTPARALLEL:
+
+bench-%: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/$*.py
+
+results: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/report_results.py
+
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Downloads several hundred megabytes the first time (gigabytes with a CUDA build of torch): pip's progress is shown.
+install = $(BIN)/python -m pip install --constraint requirements.lock --editable '.[$(1)]'
+
+# pip itself is left as the interpreter brings it; the lock constrains everything else.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Foretell needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	    "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "No virtual environment could be made in $(VENV). On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.ready-run: $(VENV)/.ready
+	$(call install,torch)
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(call install,dev)
+	@touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(call install,docs)
+	@touch $@
+
+# Resolved in a venv of its own, so that nothing unlisted gets in. CUDA libraries are left to torch, which pins them.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet torch==$(TORCH) '.[dev,docs]'
+	{ echo "# What 'make quickstart' and 'make test' install, as pip constraints. Written by: make lock"; \
+	  build/lock/bin/python -m pip freeze --exclude foretell \
+	  | sed -E '/^(nvidia|cuda|triton)/d; s/^(torch==[0-9.]+)\+.*/\1/'; } > requirements.lock
+
+clean:
+	rm -rf $(VENV) site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

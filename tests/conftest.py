@@ -1,0 +1,43 @@
+"""What all tests share: one thread a process, no network, no window, and where the real material lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ENVIRONMENT = {
+    # Two thread pools on the same cores collapse each other's speed.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+    "HF_HUB_OFFLINE": "1",
+}
+
+# No deadline, since a shared machine stalls; the same examples in every run, since a red test must stay red.
+settings.register_profile("foretell", deadline=None, derandomize=True)
+settings.load_profile("foretell")
+
+
+def pytest_configure() -> None:
+    """Runs before any test module, and so before torch, is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("FORETELL_DATA"):
+        return
+    unset = pytest.mark.skip(reason="FORETELL_DATA does not name a folder with real material")
+    for item in items:
+        if "realdata" in item.keywords:
+            item.add_marker(unset)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real material; for tests marked `realdata`."""
+    return Path(os.environ["FORETELL_DATA"])
