@@ -6,17 +6,25 @@ sees the same pixels when it is served elsewhere.
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from foretell.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 40_000_000  # more is taken for a decompression bomb
 MAX_ASPECT = 200  # a side ratio past this leaves nothing to see after resizing
+MAX_SIDE = 4096  # of a resized image; the processor's own limit
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+ORIENTATION = 0x0112  # EXIF tag
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,13 @@ class Tiling:
     patch: int = 8
     shuffle: int = 2
     grid: int = 1
+
+    def __post_init__(self) -> None:
+        # The processor rounds sides up to even numbers, so an odd tile could need more than grid × grid.
+        if self.tile % 2 or self.grid * self.tile > MAX_SIDE:
+            raise ValueError(
+                f"tile {self.tile} with grid {self.grid}: allowed are even tiles with tile × grid at most {MAX_SIDE}"
+            )
 
     @property
     def tokens_per_tile(self) -> int:
@@ -48,16 +63,106 @@ class Tiles:
 
 
 def decode_image(data: bytes) -> Image:
-    """Decode untrusted bytes to RGB.
+    """Decode untrusted PNG, JPEG, WebP or GIF bytes to RGB: upright, on white, the first frame.
 
-    Raises ImageError for what is not an image, is truncated, or is a decompression bomb.
+    Raises ImageError for what is not an image, is truncated, or is a decompression bomb (more than
+    `MAX_PIXELS` pixels by its header), or has one side more than `MAX_ASPECT` times the other.
     """
-    raise NotImplementedError
+    from PIL import Image
+
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except Exception as error:  # decoders of hostile bytes raise nearly anything
+        raise ImageError(
+            f"{len(data)} bytes are not an image that can be read ({error}). Use a PNG, JPEG, WebP or GIF file."
+        ) from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"The image is {width} × {height} pixels; at most {MAX_PIXELS:,} pixels are read, since more can be a "
+            "decompression bomb. Make it smaller."
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(
+            f"The image is {width} × {height} pixels; one side may be at most {MAX_ASPECT} times the other, since "
+            "nothing of a thinner strip is left after resizing. Crop it."
+        )
+    try:
+        image.load()
+        return _to_rgb(_upright(image))
+    except Exception as error:
+        raise ImageError(
+            f"The {image.format} image is damaged ({error}). Copy it again from where it came, or remove it."
+        ) from error
+
+
+def _upright(image: Image) -> Image:
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    orientation = 1
+    with suppress(Exception):  # damaged EXIF data leaves the picture usable
+        orientation = image.getexif().get(ORIENTATION, 1)
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _to_rgb(image: Image) -> Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
 
 
 def tile_image(data: bytes, tiling: Tiling, detail: str = "auto") -> Tiles:
     """Decode, resize and cut an image; detail 'low' gives the global view alone.
 
+    Equals Idefics3ImageProcessorPil with size {"longest_edge": grid * tile} and max_image_size
+    {"longest_edge": tile} before rescaling; 'low' and grid 1 have "longest_edge": tile and no splitting.
     Raises ImageError as `decode_image` does.
     """
-    raise NotImplementedError
+    from PIL.Image import Resampling
+
+    image = decode_image(data)
+    side = tiling.tile
+    split = tiling.grid > 1 and detail != "low"
+    image = image.resize(_fit(*image.size, tiling.grid * side if split else side), Resampling.LANCZOS)
+    if not split:
+        return Tiles(np.array(image.resize((side, side), Resampling.LANCZOS))[None], 0, 0)
+    width, height = _whole_tiles(*image.size, side)
+    image = image.resize((width, height), Resampling.LANCZOS)
+    rows, columns = height // side, width // side
+    cut = np.asarray(image).reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
+    view = np.asarray(image.resize((side, side), Resampling.LANCZOS))
+    return Tiles(np.concatenate([cut, view[None]]), rows, columns)
+
+
+def _fit(width: int, height: int, longest: int) -> tuple[int, int]:
+    """Size with the longest side given and the other rounded as the processor does."""
+    aspect = width / height
+    if width >= height:
+        other = int(longest / aspect)
+        return longest, max(other + other % 2, 1)
+    other = int(longest * aspect)
+    return max(other + other % 2, 1), longest
+
+
+def _whole_tiles(width: int, height: int, side: int) -> tuple[int, int]:
+    """Size rounded up to whole tiles, as the processor does."""
+    aspect = width / height
+    if width >= height:
+        width = math.ceil(width / side) * side
+        return width, math.ceil(int(width / aspect) / side) * side
+    height = math.ceil(height / side) * side
+    return math.ceil(int(height * aspect) / side) * side, height
