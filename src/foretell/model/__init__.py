@@ -1,0 +1,1 @@
+"""What the model is: decoder, vision tower, connector, parametrisation, weights."""

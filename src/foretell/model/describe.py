@@ -1,0 +1,89 @@
+"""Parameters and FLOPs of a model, part by part, from its configuration alone (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foretell.recipe import ModelConfig
+
+
+@dataclass(frozen=True)
+class Part:
+    """parameters: count. flops: training FLOPs a token (forward and backward, 2 a multiply-add); the vision tower's
+    are given a tile."""
+
+    name: str
+    parameters: int
+    flops: float
+    per: str = "token"
+
+
+def describe(config: ModelConfig, context: float | None = None) -> list[Part]:
+    """The parts of a model.
+
+    context: mean number of positions a query attends to; default (max_length + 1) / 2, a causal row filled by one
+    document. Attention counts what causality leaves, 6·2·context·width a layer.
+    Source: 6·N a token for matrices (Kaplan et al., arXiv 2001.08361), attention as in PaLM (arXiv 2204.02311, app. B).
+    """
+    context = (config.max_length + 1) / 2 if context is None else context
+    width, depth = config.width, config.depth
+    attention = width * (config.heads + 2 * config.n_kv_heads) * config.head_dim + width * width
+    mlp = 3 * width * config.ffn_width
+    embedding = config.vocab_size * width
+    parts = [
+        Part("embedding", embedding, 0.0),
+        Part("attention projections", depth * attention, 6.0 * depth * attention),
+        Part("attention scores", 0, 12.0 * depth * context * width),
+        Part("mlp", depth * mlp, 6.0 * depth * mlp),
+        Part("norms", (2 * depth + 1) * width, 0.0),
+        Part(
+            "head (tied)" if config.tie_embeddings else "head",
+            0 if config.tie_embeddings else embedding,
+            6.0 * embedding,
+        ),
+    ]
+    vision = config.vision
+    if vision is not None:
+        patches = (vision.tile // vision.patch) ** 2
+        block = (4 + 2 * vision.mlp_ratio) * vision.width**2
+        biases = (3 + 1 + vision.mlp_ratio + 1 + 4) * vision.width
+        stem = 3 * vision.patch**2 * vision.width
+        connector = vision.width * vision.shuffle**2 * width
+        parts += [
+            Part("vision patches", stem + (1 + patches) * vision.width, 6.0 * patches * stem, "tile"),
+            Part(
+                "vision blocks",
+                vision.depth * (block + biases) + 2 * vision.width,
+                vision.depth * patches * (6.0 * block + 12.0 * patches * vision.width),
+                "tile",
+            ),
+            Part("connector", connector, 6.0 * vision.tokens_per_tile * connector, "tile"),
+        ]
+    return parts
+
+
+def parameter_count(config: ModelConfig) -> int:
+    return sum(part.parameters for part in describe(config))
+
+
+def training_flops(
+    config: ModelConfig, tokens: float, tiles: float = 0, context: float | None = None, head_tokens: float | None = None
+) -> float:
+    """FLOPs of training on `tokens` positions and `tiles` images.
+
+    head_tokens: positions that carry loss, where only those reach the head; default all.
+    """
+    total = 0.0
+    for part in describe(config, context):
+        if part.per == "tile":
+            total += part.flops * tiles
+        elif part.name.startswith("head"):
+            total += part.flops * (tokens if head_tokens is None else head_tokens)
+        else:
+            total += part.flops * tokens
+    return total
+
+
+def flops_per_token(config: ModelConfig, context: float | None = None) -> float:
+    """Training FLOPs of one text token."""
+    return training_flops(config, 1, context=context)

@@ -1,0 +1,115 @@
+"""The whole model: image features are written into the slots that the text keeps for them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foretell.errors import ForetellError
+from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention
+from foretell.model.decoder import Attend, Decoder, KVCache
+from foretell.model.parametrize import initialize
+from foretell.model.vision import VisionTower
+from foretell.recipe import ModelConfig
+
+
+class Multimodal(nn.Module):
+    """Decoder with an optional image tower.
+
+    Weights are float32; `compute_dtype` sets the precision of activations and products (float32 or bfloat16,
+    no autocast needed). Weights are drawn from `generator`, or from a fresh one seeded with 0.
+    """
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config)
+        self.vision = VisionTower(config.vision, config.width) if config.vision is not None else None
+        self.compute_dtype = torch.float32
+        initialize(self, generator or torch.Generator().manual_seed(0))
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D); logits are hidden states @ head_weight.T"""
+        return self.decoder.head_weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.embedding.device
+
+    def embed(self, tokens: Tensor, tiles: Tensor | None = None) -> Tensor:
+        """tokens (B, T) and tiles (N, S, S, 3) uint8 in slot order -> input embeddings (B, T, D).
+
+        Raises ForetellError when slots and tiles do not match.
+        """
+        x = self.decoder.embed(tokens, self.compute_dtype)
+        n = 0 if tiles is None else len(tiles)
+        slots = tokens == self.config.image_token
+        per_tile = self.config.vision.tokens_per_tile if self.config.vision is not None else 0
+        if (found := int(slots.sum())) != n * per_tile:
+            raise ForetellError(
+                f"{found} image slots were found for {n} tiles of {per_tile} tokens each; expected {n * per_tile}. "
+                "Build token ids with chat.Template, which keeps slots and tiles together."
+            )
+        if n == 0 or tiles is None or self.vision is None:
+            return x
+        features = self.vision(tiles, self.compute_dtype).flatten(0, 1)
+        return x.index_put((slots,), features)
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        tiles: Tensor | None = None,
+    ) -> Tensor:
+        """Final-normed states (B, T, D) of packed rows.
+
+        positions (B, T): place within the document; segments (B, T): document number; both None: one document a row.
+        """
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        states: Tensor = self.decoder(self.embed(tokens, tiles), positions, self._attention(tokens, segments))
+        return states
+
+    def _attention(self, tokens: Tensor, segments: Tensor | None) -> Attend:
+        if tokens.device.type == "cpu" and (segments is not None or self.training):
+            if segments is None:
+                segments = torch.zeros_like(tokens)
+            spans = document_spans(segments)
+            return lambda layer, q, k, v: packed_attention(q, k, v, spans)
+        mask = document_mask(segments) if segments is not None else None
+        return lambda layer, q, k, v: masked_attention(q, k, v, mask)
+
+    def step(self, embeddings: Tensor, cache: KVCache, counts: Tensor | None = None) -> Tensor:
+        """Append t positions to each row of the cache: embeddings (B, t, D) -> final-normed states (B, t, D).
+
+        counts (B,): how many of the t are real in each row, the rest is padding on the right; None: all. Padding is
+        never looked at: later positions overwrite it before any query reaches that far.
+        """
+        t = embeddings.shape[1]
+        positions = cache.lengths[:, None] + torch.arange(t, device=embeddings.device)
+        states: Tensor = self.decoder(embeddings, positions.clamp(max=cache.length - 1), cache.attend(positions))
+        cache.lengths += t if counts is None else counts
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V) float32"""
+        return F.linear(hidden, self.head_weight.to(hidden.dtype)).float()
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        tiles: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) of packed rows; training uses `hidden` and a chunked loss instead."""
+        return self.logits(self.hidden(tokens, positions, segments, tiles))
+
+    def compile_blocks(self) -> None:
+        """Compile what lies between attentions; one graph of each kind serves every layer."""
+        for block in self.decoder.blocks:
+            for half in ("before", "after"):
+                setattr(block, half, torch.compile(getattr(block, half), dynamic=False))

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention
+from foretell.model.decoder import KVCache
+from foretell.model.multimodal import Multimodal
+from foretell.recipe import ModelConfig
+
+
+def packed_segments() -> torch.Tensor:
+    lengths = [[300, 1, 83], [384], [129, 128, 127]]
+    return torch.stack([torch.cat([torch.full((n,), i) for i, n in enumerate(row)]) for row in lengths])
+
+
+def test_spans_cover_every_position_once() -> None:
+    segments = packed_segments()
+    assert document_spans(segments) == [
+        (0, 0, 300), (0, 300, 301), (0, 301, 384), (1, 0, 384), (2, 0, 129), (2, 129, 257), (2, 257, 384),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_packed_attention_equals_masked_attention_with_gradients(kv_heads: int) -> None:
+    segments = packed_segments()
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4, 384, 16), (3, kv_heads, 384, 16), (3, kv_heads, 384, 16)]
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    ours = packed_attention(*inputs, document_spans(segments))
+    upstream = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    gradients = torch.autograd.grad(ours, inputs, upstream)
+    theirs = masked_attention(*inputs, document_mask(segments))
+    expected = torch.autograd.grad(theirs, inputs, upstream)
+    torch.testing.assert_close(ours, theirs)
+    for ours_gradient, their_gradient in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours_gradient, their_gradient)
+
+
+def test_a_document_is_read_the_same_whatever_it_is_packed_with() -> None:
+    config = ModelConfig(vocab_size=320, width=32, depth=2, head_dim=16, max_length=64, zero_init_outputs=False)
+    model = Multimodal(config)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randint(0, 320, (n,), generator=generator) for n in (20, 30))
+    tokens = torch.cat([first, second])[None]
+    positions = torch.cat([torch.arange(20), torch.arange(30)])[None]
+    segments = torch.cat([torch.zeros(20), torch.ones(30)])[None].long()
+    together = model(tokens, positions, segments)
+    torch.testing.assert_close(together[:, :20], model(first[None]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(together[:, 20:], model(second[None]), atol=1e-5, rtol=1e-5)
+
+
+def test_cached_steps_equal_one_forward_pass_on_ragged_rows() -> None:
+    config = ModelConfig(
+        vocab_size=320, width=64, depth=2, head_dim=16, kv_heads=2, max_length=64, zero_init_outputs=False
+    )
+    model = Multimodal(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 320, (2, 30), generator=generator)
+    expected = model(tokens)
+    cache = KVCache(config, batch=2, length=40)
+    counts = torch.tensor([17, 9])
+    states = model.step(model.embed(tokens[:, :17]), cache, counts)
+    logits = model.logits(states)
+    torch.testing.assert_close(logits[0], expected[0, :17], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits[1, :9], expected[1, :9], atol=1e-5, rtol=1e-5)
+    for _ in range(13):
+        at = cache.lengths
+        step = model.logits(model.step(model.embed(tokens.gather(1, at[:, None])), cache))
+        for row in range(2):
+            torch.testing.assert_close(step[row, 0], expected[row, at[row] - 1], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from foretell.model.describe import describe, parameter_count, training_flops
+from foretell.model.multimodal import Multimodal
+from foretell.recipe import ModelConfig, VisionConfig
+
+VISION = VisionConfig(tile=32, patch=8, width=32, depth=2, head_dim=16)
+
+
+@pytest.mark.parametrize("vision", [None, VISION])
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_by_part_sum_to_the_model(vision: VisionConfig | None, tied: bool) -> None:
+    config = ModelConfig(vocab_size=320, width=64, depth=3, head_dim=16, kv_heads=2, tie_embeddings=tied, vision=vision)
+    assert parameter_count(config) == sum(p.numel() for p in Multimodal(config).parameters())
+
+
+def test_flops_equal_those_counted_by_torch() -> None:
+    config = ModelConfig(vocab_size=320, width=64, depth=3, head_dim=16, max_length=64, vision=VISION)
+    model = Multimodal(config).eval()
+    tiles = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    tokens = torch.full((1, 64), 9)
+    tokens[0, :8] = config.image_token
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, tiles=tiles)
+    # torch's kernels compute the whole square of scores; the backward pass costs twice the forward.
+    expected = training_flops(config, tokens=64, tiles=2, context=64)
+    assert 3 * counter.get_total_flops() == pytest.approx(expected)
+
+
+def test_causal_context_is_the_mean_over_positions() -> None:
+    config = ModelConfig(max_length=512)
+    scores = next(part for part in describe(config) if part.name == "attention scores")
+    mean = sum(range(1, 513)) / 512
+    assert scores.flops == 12 * config.depth * mean * config.width
+
+
+def test_only_learned_positions_reach_the_head() -> None:
+    config = ModelConfig()
+    saved = training_flops(config, 100) - training_flops(config, 100, head_tokens=40)
+    assert saved == pytest.approx(60 * 6 * config.vocab_size * config.width)

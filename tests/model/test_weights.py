@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from foretell.errors import CheckpointError
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import load_model, save_model
+from foretell.recipe import ModelConfig, VisionConfig
+
+CONFIG = ModelConfig(
+    vocab_size=320, width=32, depth=2, head_dim=16, max_length=32,
+    vision=VisionConfig(tile=16, patch=4, width=16, depth=1, head_dim=16),
+)  # fmt: skip
+
+
+def saved(folder: Path) -> Multimodal:
+    model = Multimodal(CONFIG, torch.Generator().manual_seed(5))
+    save_model(folder, model, {"note.json": {"a": 1}}, {"step": 3})
+    return model
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    model = saved(tmp_path / "c")
+    again = load_model(tmp_path / "c")
+    assert again.config == CONFIG
+    for (name, ours), (_, theirs) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert json.loads((tmp_path / "c/manifest.json").read_text())["step"] == 3
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    saved(tmp_path / "c")
+    path = tmp_path / "c/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_model(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "manifest.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    saved(tmp_path / "c")
+    (tmp_path / "c" / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_model(tmp_path / "c")
+
+
+def test_another_shape_is_refused_by_tensor(tmp_path: Path) -> None:
+    saved(tmp_path / "c")
+    config = json.loads((tmp_path / "c/config.json").read_text())
+    config["width"] = 64
+    (tmp_path / "c/config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"shape .* expects"):
+        load_model(tmp_path / "c", check=False)
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="'llama'"):
+        load_model(tmp_path, check=False)
+
+
+def test_saving_twice_replaces_the_whole_folder(tmp_path: Path) -> None:
+    saved(tmp_path / "c")
+    save_model(tmp_path / "c", Multimodal(CONFIG))
+    assert not (tmp_path / "c/note.json").exists()
+    load_model(tmp_path / "c")
