@@ -41,7 +41,7 @@ def _fold_decoder(model: Multimodal) -> dict[str, Tensor]:
     weights = dict(decoder.named_parameters())
     for layer in range(config.depth):
         ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
-        q, k, v = weights[ours + "qkv"].split([q_width, kv_width, kv_width])
+        q, k, v = torch.split(weights[ours + "qkv"], [q_width, kv_width, kv_width])
         gate, up = weights[ours + "gate_up"].chunk(2)
         state |= {
             theirs + "input_layernorm.weight": weights[ours + "attention_norm"],
