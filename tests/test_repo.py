@@ -156,16 +156,19 @@ def test_ci_script_runs_the_make_targets() -> None:
 
 
 def test_drawing_shows_the_import_contract() -> None:
-    """Every room of the contract stands in the drawing, each floor below the one above it."""
+    """Every room of the contract stands in the drawing, floor by floor; those it holds optional are dashed."""
     svg = "{http://www.w3.org/2000/svg}"
-    heights = {
-        group.get("id", "").removeprefix("room-"): float(text.get("y", "nan"))
-        for group in ElementTree.parse(ROOT / "docs/house.svg").iter(f"{svg}g")
-        if group.get("id", "").startswith("room-") and (text := group.find(f"{svg}text")) is not None
-    }
+    heights, planned = {}, set()
+    for group in ElementTree.parse(ROOT / "docs/house.svg").iter(f"{svg}g"):
+        room = group.get("id", "").removeprefix("room-")
+        if room != group.get("id", ""):
+            heights[room] = float(next(group.iter(f"{svg}text")).get("y", "nan"))
+            if any("planned" in box.get("class", "") for box in group.iter(f"{svg}rect")):
+                planned.add(room)
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     floors = [re.findall(r"foretell\.(\w+)", layer) for layer in layers]
     assert sorted(heights) == sorted(room for floor in floors for room in floor)
     levels = [{heights[room] for room in floor} for floor in floors]
     assert all(len(level) == 1 for level in levels)
     assert [max(level) for level in levels] == sorted(max(level) for level in levels)
+    assert planned == set(re.findall(r"\(foretell\.(\w+)\)", " ".join(layers)))
