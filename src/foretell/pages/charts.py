@@ -1,0 +1,336 @@
+"""Charts as inline SVG: lines, intervals, bars, sparklines. Each is drawn twice, for wide and narrow screens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from foretell.pages.axes import (
+    Scale,
+    both,
+    bounds,
+    legend,
+    line,
+    log_ticks,
+    path,
+    short,
+    spread,
+    svg,
+    text,
+    text_width,
+    ticks,
+)
+from foretell.pages.markup import Html, compact, el, escape, number, percent
+
+_ROW = 15
+Format = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line. x, y: equal lengths, non-finite points are left out. low, high: a band around it.
+
+    mark "faint" is a thin line without a label, for raw values under a smoothed one.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    mark: str = "line"
+    colour: int | None = None
+
+
+class Interval(NamedTuple):
+    """An estimate with its interval, where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Row(NamedTuple):
+    """One line of an interval chart; points stand in the order of the chart's names."""
+
+    label: str
+    points: Sequence[Interval | None]
+
+
+class Bar(NamedTuple):
+    label: str
+    value: float
+    text: str
+
+
+def _clean(series: Series, x_log: bool, y_log: bool) -> list[tuple[float, float]]:
+    return [
+        (x, y)
+        for x, y in zip(series.x, series.y, strict=True)
+        if math.isfinite(x) and math.isfinite(y) and not (x_log and x <= 0) and not (y_log and y <= 0)
+    ]
+
+
+def _dash(index: int) -> str:
+    return " dashed" if index % 12 >= 6 else ""
+
+
+def _tone(series: Series, index: int) -> int:
+    return (series.colour if series.colour is not None else index) % 6 + 1
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    description: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    x_log: bool = False,
+    y_log: bool = False,
+    x_format: Format = compact,
+    y_format: Format = number,
+    levels: Sequence[tuple[str, float]] = (),
+    y_range: tuple[float, float] | None = None,
+) -> Html:
+    """Lines over x with named ends; values appear under the pointer without script.
+
+    levels: named horizontal reference lines. y_range: fixed limits, outside which points are drawn at the edge.
+    Series with fewer than one drawable point are left out; with none left, a sentence says so.
+    """
+    points = {id(s): _clean(s, x_log, y_log) for s in series}
+    drawn = [s for s in series if points[id(s)]]
+    if not drawn:
+        return el("p", f"{title}: nothing to draw yet.", class_="notice")
+    xs = [x for s in drawn for x, _ in points[id(s)]]
+    ys = [y for s in drawn for _, y in points[id(s)]] + [v for _, v in levels if not y_log or v > 0]
+    ys += [
+        v for s in drawn for band in (s.low, s.high) for v in band or () if math.isfinite(v) and (not y_log or v > 0)
+    ]
+    x_span = bounds(xs, x_log, 0.0)
+    y_span = y_range or bounds(ys, y_log, 0.06)
+    named = [s for s in drawn if s.mark != "faint"]
+
+    def draw(variant: str, width: float) -> Html:
+        wide = variant == "wide"
+        plot = 250.0 if wide else 210.0
+        y_ticks = (log_ticks if y_log else ticks)(*y_span, 6 if wide else 5)
+        x_ticks = (log_ticks if x_log else ticks)(*x_span, 7 if wide else 4)
+        left = max((text_width(y_format(t)) for t in y_ticks), default=20.0) + 10
+        direct = wide and len(named) > 1
+        right = width - (min(max(text_width(s.name) for s in named) + 14, 190) if direct else 14)
+        key_rows, top = Html(""), 0.0
+        if not wide and len(named) > 1:
+            keys = [
+                el("g", line(0, 9, 16, 9, "line" + _dash(i)), class_=f"k{_tone(s, i)}") for i, s in enumerate(named)
+            ]
+            key_rows, top = legend([s.name for s in named], keys, width)
+        top += 24 if y_label else 8
+        bottom = top + plot
+        at_x, at_y = Scale(*x_span, left, right, x_log), Scale(*y_span, bottom, top, y_log)
+        parts: list[object] = [key_rows]
+        if y_label:
+            parts.append(text(0, top - 10, y_label, "t"))
+        for t in y_ticks:
+            parts += [line(left, at_y(t), right, at_y(t), "grid"), text(left - 8, at_y(t) + 4, y_format(t), "t e")]
+        parts.append(line(left, bottom, right, bottom, "axis"))
+        for t in x_ticks:
+            parts += [line(at_x(t), bottom, at_x(t), bottom + 4, "axis")]
+            parts.append(text(at_x(t), bottom + 18, x_format(t), "t m"))
+        if x_label:
+            parts.append(text(right, bottom + 36, x_label, "t e"))
+        for name, value in levels:
+            parts += [line(left, at_y(value), right, at_y(value), "level")]
+            parts.append(text(left + 6, at_y(value) - 5, name, "t"))
+        tone = {id(s): _tone(s, i) for i, s in enumerate(named)}
+        for s in drawn:
+            index = named.index(s) if s in named else 0
+            parts.append(_drawn(s, points[id(s)], tone.get(id(s), _tone(s, 0)), _dash(index), at_x, at_y))
+        if direct:
+            ends = [at_y(points[id(s)][-1][1]) + 4 for s in named]
+            for s, y in zip(named, spread(ends, _ROW, top + 4, bottom + 4), strict=True):
+                parts.append(el("g", text(right + 8, y, s.name, "name"), class_=f"k{tone[id(s)]}"))
+        parts.append(
+            _hover([(s.name, tone[id(s)], points[id(s)]) for s in named], at_x, at_y, wide, x_label, x_format, y_format)
+        )
+        return svg(width, bottom + (42 if x_label else 24), variant, title, description, *parts)
+
+    return both(draw)
+
+
+def _drawn(s: Series, points: list[tuple[float, float]], tone: int, dash: str, at_x: Scale, at_y: Scale) -> Html:
+    parts: list[Html] = []
+    if s.low is not None and s.high is not None:
+        band = [
+            (x, a, b)
+            for x, a, b in zip(s.x, s.low, s.high, strict=True)
+            if all(map(math.isfinite, (x, a, b))) and not (at_x.log and x <= 0)
+        ]
+        edge = [(x, b) for x, _, b in band] + [(x, a) for x, a, _ in reversed(band)]
+        if edge:
+            parts.append(el("path", d=path(edge, at_x, at_y) + "Z", class_="area"))
+    if s.mark in ("line", "both", "faint"):
+        parts.append(el("path", d=path(points, at_x, at_y), class_="faint" if s.mark == "faint" else "line" + dash))
+    if s.mark in ("dots", "both") or (len(points) == 1 and s.mark == "line"):
+        parts += [el("circle", cx=short(at_x(x)), cy=short(at_y(y)), r="4", class_="dot") for x, y in points]
+    return el("g", *parts, class_=f"k{tone}")
+
+
+def _hover(
+    lines: list[tuple[str, int, list[tuple[float, float]]]],
+    at_x: Scale,
+    at_y: Scale,
+    wide: bool,
+    x_label: str,
+    x_format: Format,
+    y_format: Format,
+) -> Html:
+    """Bands that show a rule and the values at their x while the pointer is over them."""
+    every = sorted({x for _, _, points in lines for x, _ in points})
+    step = (at_x.end - at_x.start) / (48 if wide else 24)
+    stops: list[float] = []
+    for x in every:
+        if not stops or at_x(x) - at_x(stops[-1]) >= step:
+            stops.append(x)
+    edges = [at_x.start, *((at_x(a) + at_x(b)) / 2 for a, b in pairwise(stops)), at_x.end]
+    top, bottom = at_y.end, at_y.start
+    hits: list[object] = [el("title")]
+    for x, start, end in zip(stops, edges, edges[1:], strict=False):
+        at = at_x(x)
+        near = [(name, tone, min(points, key=lambda q: abs(at_x(q[0]) - at))) for name, tone, points in lines]
+        near = [(name, tone, q) for name, tone, q in near if abs(at_x(q[0]) - at) <= step]
+        near.sort(key=lambda item: -item[2][1])
+        words = [f"{x_format(x)} {x_label}", *(f"{name} {y_format(q[1])}" for name, _, q in near)]
+        broad = max(map(text_width, words)) + 14
+        box = at + 10 if at + 10 + broad <= max(at_x.end, 330) else max(at - 10 - broad, 0)
+        tip: list[object] = [line(at, top, at, bottom, "axis")]
+        tip += [
+            el("g", el("circle", cx=short(at_x(q[0])), cy=short(at_y(q[1])), r="3.5", class_="dot"), class_=f"k{t}")
+            for _, t, q in near
+        ]
+        tip.append(
+            el(
+                "rect",
+                x=short(box),
+                y=short(top),
+                width=short(broad),
+                height=len(words) * _ROW + 9,
+                rx="3",
+                class_="box",
+            )
+        )
+        tip.append(text(box + 7, top + 15, words[0], "t"))
+        for i, (word, (_, tone, _)) in enumerate(zip(words[1:], near, strict=True)):
+            tip.append(el("g", text(box + 7, top + 30 + i * _ROW, word, "name"), class_=f"k{tone}"))
+        band = el("rect", x=short(start), y=short(top), width=short(max(end - start, 0.1)), height=short(bottom - top))
+        hits.append(el("g", band, el("g", *tip), class_="hit"))
+    return el("g", *hits)
+
+
+def _symbol(index: int, x: float, y: float) -> Html:
+    """A mark that differs by shape as well as by colour: disc, ring, square, stroke, diamond."""
+    kind = index % 5
+    if kind == 0:
+        mark = el("circle", cx=short(x), cy=short(y), r="5.5", class_="dot")
+    elif kind == 1:
+        mark = el("circle", cx=short(x), cy=short(y), r="4.2", class_="open")
+    elif kind == 2:
+        mark = el("rect", x=short(x - 3.8), y=short(y - 3.8), width="7.6", height="7.6", class_="open")
+    elif kind == 3:
+        mark = line(x, y - 7, x, y + 7, "tick")
+    else:
+        mark = el("path", d=f"M{short(x)} {short(y - 5.5)}l5.5 5.5-5.5 5.5-5.5-5.5Z", class_="open")
+    return mark
+
+
+def interval_chart(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    *,
+    title: str,
+    description: str = "",
+    x_label: str = "",
+    x_range: tuple[float, float] | None = None,
+    x_format: Format = percent,
+) -> Html:
+    """Estimates with intervals, a row each; the first name is the one that counts, the others stand beside it.
+
+    Intervals are drawn for every point that has one. Marks differ by shape and colour.
+    """
+    values = [v for r in rows for p in r.points if p for v in p if v is not None and math.isfinite(v)]
+    if not values:
+        return el("p", f"{title}: nothing to draw yet.", class_="notice")
+    span = x_range or bounds(values, False, 0.05)
+
+    def draw(variant: str, width: float) -> Html:
+        wide = variant == "wide"
+        tones = [1, 2, 3, 6, 4]
+        keys = [el("g", _symbol(i, 8, 9), class_=f"k{tones[i % 5]}") for i in range(len(names))]
+        key_rows, top = legend(names, keys, width)
+        left = min(max(text_width(r.label) for r in rows) + 16, 260) if wide else 8.0
+        deep = 36.0 if wide else 54.0
+        bottom = top + 8 + deep * len(rows)
+        at = Scale(*span, left, width - 18, False)
+        parts: list[object] = [key_rows]
+        for t in ticks(*span, 6 if wide else 4):
+            parts += [line(at(t), top, at(t), bottom, "grid"), text(at(t), bottom + 18, x_format(t), "t m")]
+        for i, row in enumerate(rows):
+            middle = top + 4 + deep * i + (deep / 2 if wide else 34)
+            label = text(0, middle + 4, row.label) if wide else text(0, middle - 18, row.label)
+            marks: list[Html] = []
+            for j, point in reversed(list(enumerate(row.points))):
+                if point is None or not math.isfinite(point.value):
+                    continue
+                y = middle - 6 if j == 0 else middle + 6
+                mark = [_symbol(j, at(point.value), y)]
+                if point.low is not None and point.high is not None:
+                    mark.insert(0, line(at(point.low), y, at(point.high), y, "whisker"))
+                marks.append(el("g", *mark, class_=f"k{tones[j % 5]}"))
+            told = "; ".join(f"{n} {x_format(p.value)}" for n, p in zip(names, row.points, strict=False) if p)
+            parts.append(el("g", el("title", f"{row.label}: {told}"), label, *marks))
+        parts.append(line(left, bottom, width - 18, bottom, "axis"))
+        if x_label:
+            parts.append(text(width - 18, bottom + 36, x_label, "t e"))
+        return svg(width, bottom + (42 if x_label else 24), variant, title, description, *parts)
+
+    return both(draw)
+
+
+def bar_chart(bars: Sequence[Bar], *, title: str, description: str = "") -> Html:
+    """Horizontal bars from zero, each with its own text; negative and non-finite values are drawn as zero."""
+    if not bars:
+        return el("p", f"{title}: nothing to draw yet.", class_="notice")
+    lengths = [b.value if math.isfinite(b.value) and b.value > 0 else 0.0 for b in bars]
+    most = max(lengths) or 1.0
+
+    def draw(variant: str, width: float) -> Html:
+        wide = variant == "wide"
+        left = min(max(text_width(b.label) for b in bars) + 14, 240) if wide else 0.0
+        room = width - left - max(text_width(b.text) for b in bars) - 12
+        deep = 26.0 if wide else 42.0
+        parts: list[object] = []
+        for i, (bar, length) in enumerate(zip(bars, lengths, strict=True)):
+            y = deep * i + (4 if wide else 20)
+            long = max(length / most * room, 1)
+            parts.append(text(0, y + 13 if wide else y - 5, bar.label))
+            shape = el("rect", x=short(left), y=short(y), width=short(long), height="16", rx="1", class_="bar")
+            parts += [el("g", shape, class_="k1"), text(left + long + 8, y + 13, bar.text, "t")]
+        return svg(width, deep * len(bars) + 4, variant, title, description, *parts)
+
+    return both(draw)
+
+
+def sparkline(values: Sequence[float], *, title: str) -> Html:
+    """A word-sized line, for a table cell; empty for fewer than two finite values."""
+    finite = [v for v in values if math.isfinite(v)]
+    if len(finite) < 2:
+        return Html("")
+    at_x = Scale(0, len(finite) - 1, 2, 94, False)
+    at_y = Scale(*bounds(finite, False, 0.02), 18, 2, False)
+    shape = el("path", d=path(list(enumerate(finite)), at_x, at_y), class_="line")
+    return el(
+        "svg", el("title", escape(title)), el("g", shape, class_="k1"), viewBox="0 0 96 20", role="img", class_="spark"
+    )

@@ -1,0 +1,160 @@
+"""What the model can do: visual tasks beside their controls, held-out pictures, samples of text."""
+
+from __future__ import annotations
+
+from foretell.pages import (
+    Html,
+    Interval,
+    Row,
+    el,
+    figure,
+    image,
+    interval_chart,
+    join,
+    notice,
+    percent,
+    section,
+    table,
+)
+from foretell.report.record import Json, RunRecord, num, records, words
+
+_MOST_SHOWN = 24
+_MOST_TEXT = 1500
+
+
+def beats_blind(task: Json) -> bool:
+    """Whether the 95 % interval of the margin over the blind control lies above zero."""
+    low = num(task, "above_blind_low")
+    return low is not None and low > 0
+
+
+def tasks_section(run: RunRecord) -> Html:
+    """Accuracy of every task with its interval, beside blind, shuffled-image and majority controls."""
+    tasks = records((run.examine or {}).get("tasks"))
+    if not tasks:
+        return section("What it sees", notice("Missing: the run has not been examined."))
+    visual = [task for task in tasks if num(task, "blind") is not None]
+    plain = [task for task in tasks if num(task, "blind") is None]
+    parts: list[object] = []
+    if visual:
+        note = (
+            "Held-out questions about images. Blind: the same model without the image. Shuffled: with another "
+            "question's image. Majority: always the commonest answer. Bars are 95 % intervals."
+        )
+        names = ["with its image", "blind", "shuffled image", "majority answer"]
+        chart = interval_chart(
+            [Row(words(task, "task") or "task", _points(task)) for task in visual],
+            names,
+            title="Accuracy on visual tasks beside their controls",
+            description="; ".join(
+                f"{words(task, 'task')}: {percent(num(task, 'accuracy'))}, blind {percent(num(task, 'blind'))}"
+                for task in visual
+            ),
+            x_range=(0, 1),
+            x_format=lambda value: percent(value, 0),
+        )
+        head = ["Task", "Questions", "Accuracy", "95 % interval", "Blind", "Shuffled", "Majority", "Above blind", ""]
+        rows = [
+            [
+                words(task, "task"),
+                num(task, "questions"),
+                percent(num(task, "accuracy")),
+                _span(task, "low", "high"),
+                percent(num(task, "blind")),
+                percent(num(task, "shuffled")),
+                percent(num(task, "majority")),
+                f"{_points_of(num(task, 'above_blind'))} ({_span(task, 'above_blind_low', 'above_blind_high')})",
+                el("span", "beats it", class_="good") if beats_blind(task) else el("span", "not shown", class_="soft"),
+            ]
+            for task in visual
+        ]
+        parts += [el("p", note, class_="note"), figure(chart), table(head, rows, align="lrrrrrrrl")]
+    if plain:
+        rows = [
+            [
+                words(task, "task"),
+                num(task, "questions"),
+                percent(num(task, "accuracy")),
+                _span(task, "low", "high"),
+                percent(num(task, "majority")),
+            ]
+            for task in plain
+        ]
+        parts += [el("h3", "Tasks without images")] if visual else []
+        parts.append(table(["Task", "Questions", "Accuracy", "95 % interval", "Majority"], rows, align="lrrrr"))
+    return section("What it sees" if visual else "Tasks", *parts)
+
+
+def _points(task: Json) -> list[Interval | None]:
+    found: list[Interval | None] = []
+    for key, low, high in (
+        ("accuracy", "low", "high"),
+        ("blind", "blind_low", "blind_high"),
+        ("shuffled", "shuffled_low", "shuffled_high"),
+        ("majority", "majority_low", "majority_high"),
+    ):
+        value = num(task, key)
+        found.append(None if value is None else Interval(value, num(task, low), num(task, high)))
+    return found
+
+
+def _span(task: Json, low: str, high: str) -> str:
+    a, b = num(task, low), num(task, high)
+    return "–" if a is None or b is None else f"{_bare(a)} to {_bare(b)}"
+
+
+def _bare(value: float) -> str:
+    return f"{100 * value:.1f}".replace("-", "−")
+
+
+def _points_of(value: float | None) -> str:
+    return "–" if value is None else ("+" if value >= 0 else "") + _bare(value)
+
+
+def pictures_section(run: RunRecord) -> Html:
+    """Held-out pictures with question, truth and answer; right and wrong are told by word and sign."""
+    shown = records((run.examine or {}).get("shown"))[:_MOST_SHOWN]
+    if not shown:
+        return section("Held-out pictures", notice("Missing: the run has not been examined with pictures."))
+    right = sum(item.get("correct") is True for item in shown)
+    cards = [_card(item) for item in shown]
+    note = f"Not chosen by their result; {right} of these {len(shown)} answers are right."
+    return section("Held-out pictures", el("ul", *cards, class_="gallery"), note=note)
+
+
+def _card(item: Json) -> Html:
+    question, correct = words(item, "question"), item.get("correct") is True
+    mark = el("span", "✓ right", class_="good") if correct else el("span", "✗ wrong", class_="bad")
+    return el(
+        "li",
+        image(item.get("image"), f"Image of the question: {question[:200]}"),
+        el(
+            "div",
+            el("p", question[:_MOST_TEXT], dir="auto"),
+            el(
+                "dl",
+                el("div", el("dt", "Answer"), el("dd", words(item, "answer")[:300] or "(nothing)", dir="auto")),
+                el("div", el("dt", "Truth"), el("dd", words(item, "truth")[:300], dir="auto")),
+                class_="answers",
+            ),
+            el("p", mark, el("span", words(item, "task"), class_="soft"), class_="verdict"),
+        ),
+    )
+
+
+def samples_section(run: RunRecord) -> Html:
+    """Text the model wrote, after the prompt it was given."""
+    samples = records((run.examine or {}).get("samples"))[:_MOST_SHOWN]
+    if not samples:
+        return section("Samples", notice("Missing: no text was sampled."))
+    blocks = [
+        el(
+            "blockquote",
+            el("span", words(sample, "prompt")[:_MOST_TEXT], class_="given"),
+            words(sample, "text")[:_MOST_TEXT] or el("span", " (nothing)", class_="soft empty"),
+            class_="sample",
+            dir="auto",
+        )
+        for sample in samples
+    ]
+    return section("Samples", join(blocks), note="What it was given is set pale, what it wrote follows.")

@@ -1,0 +1,159 @@
+"""How training went: loss, loss by kind, speed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TypeVar
+
+from foretell.pages import Html, Series, el, figure, line_chart, notice, number, percent, section, sparkline, table
+from foretell.report.record import Json, RunRecord, mapping, num
+
+_MOST_POINTS = 300
+_MOST_KINDS = 8
+T = TypeVar("T")
+
+
+def held_out(run: RunRecord) -> tuple[float | None, str]:
+    """Held-out bits per byte and where the number comes from: the examination, else the last evaluation."""
+    examined = num(mapping((run.examine or {}).get("text")), "bits_per_byte")
+    if examined is not None:
+        return examined, "on text it never saw"
+    last = next((found for e in reversed(run.evals) if (found := num(e, "bits_per_byte")) is not None), None)
+    return last, "last evaluation in training" if last is not None else "no evaluation yet"
+
+
+def smooth(values: Sequence[float], half_life: float) -> list[float]:
+    """Exponential moving average without start-up bias; half_life in values."""
+    keep = 0.5 ** (1 / max(half_life, 1e-9))
+    total = weight = 0.0
+    out = []
+    for value in values:
+        total, weight = total * keep + value * (1 - keep), weight * keep + 1 - keep
+        out.append(total / weight)
+    return out
+
+
+def thin(points: list[T], most: int = _MOST_POINTS) -> list[T]:
+    """At most `most` points, evenly chosen, the last one always among them."""
+    if len(points) <= most:
+        return points
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
+def _axis(lines: list[Json]) -> str:
+    return "tokens" if lines and all(num(line, "tokens") is not None for line in lines) else "step"
+
+
+def _points(lines: list[Json], axis: str, key: str, inner: str | None = None) -> list[tuple[float, float]]:
+    found = []
+    for line in lines:
+        x, y = num(line, axis), num(mapping(line.get(inner)) if inner else line, key)
+        if x is not None and y is not None and x > 0:
+            found.append((x, y))
+    return found
+
+
+def _series(name: str, points: list[tuple[float, float]], mark: str = "line", colour: int | None = None) -> Series:
+    kept = thin(points)
+    return Series(name, [x for x, _ in kept], [y for _, y in kept], mark=mark, colour=colour)
+
+
+def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    return list(zip((x for x, _ in points), smooth([y for _, y in points], len(points) / 60), strict=True))
+
+
+def _wide_range(points: list[tuple[float, float]]) -> bool:
+    return len(points) > 1 and points[-1][0] >= 20 * points[0][0]
+
+
+def loss_section(run: RunRecord) -> Html:
+    """Loss over training, smoothed, beside held-out loss; then by kind."""
+    if not run.train and not run.evals:
+        return section("Loss", notice("Missing: pre-training has not logged a step."))
+    axis = _axis(run.train + run.evals)
+    raw, tested = _points(run.train, axis, "loss"), _points(run.evals, axis, "loss")
+    series = [
+        _series("raw", raw, "faint", 0),
+        _series("training", _smoothed(raw), colour=0),
+        _series("held-out", tested, "both", 1),
+    ]
+    told = f"{len(run.train):,} logged steps and {len(run.evals):,} evaluations."
+    chart = line_chart(
+        series,
+        title="Training and held-out loss",
+        description="Loss in nats a token. " + told,
+        x_label="tokens trained on" if axis == "tokens" else "steps",
+        y_label="nats per token",
+        x_log=_wide_range(raw or tested),
+    )
+    caption = "Training loss, smoothed (thin line: every logged step), beside the loss on held-out documents. " + told
+    return section("Loss", figure(chart, caption), *_by_kind(run, axis))
+
+
+def _by_kind(run: RunRecord, axis: str) -> list[object]:
+    kinds = list(dict.fromkeys(k for line in run.train for k in mapping(line.get("loss_by_kind"))))
+    last = next((mapping(e.get("by_kind")) for e in reversed(run.evals) if mapping(e.get("by_kind"))), {})
+    examined = mapping(mapping((run.examine or {}).get("text")).get("by_kind"))
+    kinds += [k for k in {**last, **examined} if k not in kinds]
+    if not kinds:
+        return [notice("Loss by kind of document was not logged.")]
+    curves = {k: _smoothed(_points(run.train, axis, k, "loss_by_kind")) for k in kinds}
+    shown = sorted((k for k in kinds if curves[k]), key=lambda k: -curves[k][-1][1])
+    # Evenly chosen over the range of losses, so that the drawing shows its spread.
+    drawn = thin(shown, _MOST_KINDS)
+    parts: list[object] = [el("h3", "Loss by kind of document")]
+    if drawn:
+        longest = max((curves[k] for k in drawn), key=len)
+        chart = line_chart(
+            [_series(k, curves[k]) for k in drawn],
+            title="Training loss by kind of document",
+            description=f"Smoothed loss in nats a token for {len(drawn)} of {len(shown)} kinds.",
+            x_label="tokens trained on" if axis == "tokens" else "steps",
+            y_label="nats per token",
+            x_log=_wide_range(longest),
+        )
+        parts.append(figure(chart))
+    rows = []
+    for kind in sorted(kinds):
+        tested = mapping(examined.get(kind)) or mapping(last.get(kind))
+        curve = [y for _, y in thin(curves[kind], 60)]
+        spark = sparkline(curve, title=f"training loss of {kind}") if len(curve) > 1 else None
+        rows.append(
+            [
+                kind,
+                spark,
+                number(curve[-1]) if curve else None,
+                _or_none(num(tested, "loss")),
+                _or_none(num(tested, "bits_per_byte")),
+                num(tested, "tokens"),
+            ]
+        )
+    head = ["Kind", "Trend", "Training, nats/token", "Held-out, nats/token", "Held-out, bits/byte", "Held-out tokens"]
+    return [*parts, table(head, rows, align="llrrrr")]
+
+
+def _or_none(value: float | None) -> str | None:
+    return None if value is None else number(value)
+
+
+def speed_section(run: RunRecord) -> Html:
+    """Tokens a second over the run, and the share of the machine's matmul rate."""
+    axis = _axis(run.train)
+    speed = _points(run.train, axis, "tokens_per_s")
+    if not speed:
+        return section("Speed", notice("Missing: no training speed was logged."))
+    shares = [s for line in run.train if (s := num(line, "matmul_share")) is not None]
+    middle = statistics.median(y for _, y in speed)
+    text = f"Median {number(round(middle))} tokens a second"
+    text += f", {percent(statistics.median(shares))} of the measured matrix-multiply rate." if shares else "."
+    chart = line_chart(
+        [_series("tokens/s", speed)],
+        title="Training speed",
+        description=text,
+        x_label="tokens trained on" if axis == "tokens" else "steps",
+        y_label="tokens per second",
+        levels=[("median", middle)],
+        y_range=(0, max(y for _, y in speed) * 1.08 or 1.0),
+    )
+    return section("Speed", figure(chart, text))
