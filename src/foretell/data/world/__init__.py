@@ -1,1 +1,91 @@
 """A generated world whose truth is known: seeded, unlimited, held out by construction."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from foretell.data.world.arithmetic import Arithmetic
+from foretell.data.world.base import Item, Kind, Split, final_answer, is_heldout, is_right
+from foretell.data.world.charts import Charts
+from foretell.data.world.facts import Facts
+from foretell.data.world.personas import Personas
+from foretell.data.world.rendered import Reading
+from foretell.data.world.scenes import Scenes
+from foretell.errors import RecipeError
+from foretell.recipe import WorldSource
+
+__all__ = [
+    "KINDS",
+    "Item",
+    "Kind",
+    "Split",
+    "final_answer",
+    "generate",
+    "is_heldout",
+    "is_right",
+    "make_items",
+    "make_kind",
+    "visual_kinds",
+]
+
+KINDS: dict[str, Callable[..., Kind]] = {
+    "facts": Facts,
+    "arithmetic": Arithmetic,
+    "scenes": Scenes,
+    "charts": Charts,
+    "reading": Reading,
+    "personas": Personas,
+}
+
+
+def make_kind(name: str, options: dict[str, Any] | None = None) -> Kind:
+    """A kind with its options.
+
+    Raises RecipeError for an unknown kind, an unknown option, or a value that is not allowed.
+    """
+    if name not in KINDS:
+        raise RecipeError(f"The world has no kind {name!r}; choose from {', '.join(KINDS)}.")
+    factory, options = KINDS[name], options or {}
+    allowed = list(inspect.signature(factory).parameters)
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise RecipeError(f"World kind {name} has no option {', '.join(unknown)}; allowed are {', '.join(allowed)}.")
+    return factory(**options)
+
+
+def visual_kinds() -> tuple[str, ...]:
+    """Names of the kinds whose answers depend on an image."""
+    return tuple(name for name in KINDS if make_kind(name).visual)
+
+
+def generate(source: WorldSource, split: Split, seed: int) -> Iterator[Item]:
+    """The source's items, `documents` many for training and `heldout_documents` many held out.
+
+    Item i depends on the seed, the source's name and mixture, the split and i alone, not on how many are asked for.
+    Raises RecipeError as `make_kind` does, before the first item.
+    """
+    shares = source.kinds or dict.fromkeys(KINDS, 1.0)
+    unused = sorted(set(source.options) - set(shares))
+    if unused:
+        raise RecipeError(f"World options are given for {', '.join(unused)}, but the kinds are {', '.join(shares)}.")
+    kinds = [make_kind(name, source.options.get(name)) for name in shares]
+    cumulative = list(itertools.accumulate(shares.values()))
+    count = source.documents if split == "train" else source.heldout_documents
+    return (_item(kinds, cumulative, split, f"{source.name}/{split}/{seed}/{i}") for i in range(count))
+
+
+def make_items(kind: str, split: Split, n: int, seed: int, **options: Any) -> list[Item]:
+    """n items of one kind; the first m of them are the same for every n ≥ m."""
+    made = make_kind(kind, options)
+    return [_item([made], [1.0], split, f"{kind}/{split}/{seed}/{i}") for i in range(n)]
+
+
+def _item(kinds: list[Kind], cumulative: list[float], split: Split, id: str) -> Item:
+    rng = random.Random(id)
+    item = rng.choices(kinds, cum_weights=cumulative)[0].make(rng, split)
+    return replace(item, content=replace(item.content, id=id))

@@ -1,0 +1,146 @@
+"""A closed world of invented people, towns, companies and machines, told in six languages."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foretell.data.document import Segment
+from foretell.data.world.base import Item, Split, dialogue, document, draw, is_share, is_whole, require, subset
+from foretell.data.world.phrases import PHRASES
+
+RELATIONS = {  # relation → type of its subject, type of its object
+    "lives": ("person", "town"),
+    "works": ("person", "company"),
+    "supports": ("person", "club"),
+    "founded": ("town", "year"),
+    "river": ("town", "river"),
+    "country": ("town", "country"),
+    "seat": ("company", "town"),
+    "made": ("machine", "company"),
+}
+PER_PERSON = {"town": 3, "company": 4, "machine": 4, "club": 6, "river": 6, "country": 8}
+FORMS = ("facts.statement", "facts.question", "facts.choice")
+LETTERS = "ABCD"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """rival: the one wrong object that statements in conflict name instead of the true object."""
+
+    relation: str
+    subject: str
+    object: str
+    rival: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.relation}:{self.subject}"
+
+
+class Facts:
+    """Facts of a closed world as statements, questions and A–D questions.
+
+    people: number of people; the other entities follow from it. world: seed of the world itself.
+    zipf: exponent s of entity frequency, where the entity of rank r is drawn with weight 1 / r^s.
+    conflict: share of statements that name the rival instead of the true object, labelled {"conflict": "true"}:
+    one number, or relation → number (others 0). Questions are always answered truly.
+    Held out are combinations of fact, language, form and phrasing: each fact can be learned from the training
+    split in other words or another language, the exact sentence or question cannot.
+    """
+
+    name = "facts"
+    visual = False
+
+    def __init__(
+        self,
+        people: int = 48,
+        world: int = 0,
+        zipf: float = 1.0,
+        conflict: float | Mapping[str, float] = 0.05,
+        languages: Sequence[str] | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> None:
+        require(is_whole(people, 32, 20_000), "facts.people", people, "a whole number from 32 to 20000")
+        require(isinstance(zipf, (int, float)) and 0 <= zipf <= 4, "facts.zipf", zipf, "a number from 0 to 4")
+        rates = dict(conflict) if isinstance(conflict, Mapping) else dict.fromkeys(RELATIONS, conflict)
+        require(
+            set(rates) <= set(RELATIONS) and all(is_share(rate) for rate in rates.values()),
+            "facts.conflict",
+            conflict,
+            f"a share from 0 to 1, or such shares by relation ({', '.join(RELATIONS)})",
+        )
+        self.conflict: dict[str, float] = rates
+        self.languages = subset("facts.languages", languages, list(PHRASES))
+        self.tasks = subset("facts.tasks", tasks, FORMS)
+        self.objects, self.facts = _build(random.Random(f"world/{world}"), people)
+        self.subjects = list(self.facts)
+        self._weights = list(itertools.accumulate((rank + 1) ** -zipf for rank in range(len(self.subjects))))
+
+    def make(self, rng: random.Random, split: Split) -> Item:
+        task = rng.choice(self.tasks)
+        fact, language, variant = draw(rng, split, self._propose, lambda drawn: _key(task, *drawn))
+        key = _key(task, fact, language, variant)
+        statements, questions = PHRASES[language][fact.relation]
+        labels = {"fact": fact.id}
+        if task == "facts.statement":
+            wrong = rng.random() < self.conflict.get(fact.relation, 0.0)
+            text = statements[variant].format(s=fact.subject, o=fact.rival if wrong else fact.object)
+            labels["conflict"] = str(wrong).lower()
+            return Item(key, task, document(task, [Segment(text=text)], language, labels))
+        asked, answer, choices = questions[variant].format(s=fact.subject), fact.object, self._answers(fact)
+        if task == "facts.choice":
+            others = [name for name in choices if name not in (fact.object, fact.rival)]
+            options = [fact.rival, *rng.sample(others, 2)]
+            rng.shuffle(options)
+            answer, choices = rng.choice(LETTERS), tuple(LETTERS)
+            options.insert(LETTERS.index(answer), fact.object)
+            lines = [f"{letter}) {name}" for letter, name in zip(LETTERS, options, strict=True)]
+            asked = "\n".join([asked, *lines, "Answer:"])
+        return Item(key, task, document(task, dialogue([(asked, answer)]), language, labels), answer, choices)
+
+    def _propose(self, rng: random.Random) -> tuple[Fact, str, int]:
+        subject = rng.choices(self.subjects, cum_weights=self._weights)[0]
+        return rng.choice(self.facts[subject]), rng.choice(self.languages), rng.randrange(2)
+
+    def _answers(self, fact: Fact) -> tuple[str, ...]:
+        return self.objects[RELATIONS[fact.relation][1]]
+
+
+def _key(task: str, fact: Fact, language: str, variant: int) -> str:
+    return f"{task}:{fact.id}:{language}:{variant}"
+
+
+def _build(rng: random.Random, people: int) -> tuple[dict[str, tuple[str, ...]], dict[str, list[Fact]]]:
+    """Names by type, and the facts of each subject, the most frequent subject first."""
+    taken: set[str] = set()
+    names = {kind: _names(rng, max(4, people // n), taken) for kind, n in PER_PERSON.items()}
+    families = _names(rng, people, taken)
+    names["person"] = tuple(f"{_invent(rng, 2)} {family}" for family in families)
+    names["year"] = tuple(str(year) for year in sorted(rng.sample(range(1100, 1900), max(4, people // 3))))
+    facts = []
+    for relation, (subject_type, object_type) in RELATIONS.items():
+        for subject in names[subject_type]:
+            truth, rival = rng.sample(names[object_type], 2)
+            facts.append(Fact(relation, subject, truth, rival))
+    subjects = sorted({fact.subject for fact in facts})
+    rng.shuffle(subjects)
+    return names, {subject: [fact for fact in facts if fact.subject == subject] for subject in subjects}
+
+
+def _names(rng: random.Random, count: int, taken: set[str]) -> tuple[str, ...]:
+    names: list[str] = []
+    while len(names) < count:
+        name = _invent(rng, 2 if rng.random() < 0.5 else 3)
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return tuple(names)
+
+
+def _invent(rng: random.Random, syllables: int) -> str:
+    """A name of open syllables that starts with a consonant, so that no article before it is elided."""
+    parts = [rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)]
+    return ("".join(parts) + rng.choice(("", "l", "n", "r"))).capitalize()
