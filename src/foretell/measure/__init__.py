@@ -1,1 +1,1 @@
-"""Instruments that every room shares: intervals, rates, graders."""
+"""Shared instruments: what several rooms measure with."""
