@@ -1,4 +1,4 @@
-"""Recipes: overrides, what an error says, round trips, the depth dial."""
+"""Recipes: overrides, what an error says, round trips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from foretell.errors import RecipeError
 from foretell.recipe import ParquetSource
-from foretell.recipes import find_recipe, load_recipe, parameter_estimate, presets, recipe_yaml, scale_to_depth
+from foretell.recipes import find_recipe, load_recipe, presets, recipe_yaml
 
 
 @pytest.fixture(autouse=True)
@@ -127,18 +127,3 @@ def test_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="environment variable FORETELL_DATA is not set"):
         load_recipe("textbooks-cpu")
     assert load_recipe("textbooks-cpu", ["data.sources.0.path=/mnt"])
-
-
-def test_one_dial_scales_everything_together() -> None:
-    recipe = load_recipe("gpu-1")
-    small, large = scale_to_depth(recipe, 6), scale_to_depth(recipe, 24)
-    assert (small.model.width, large.model.width) == (384, 1536)
-    assert small.train.tokens == pytest.approx(20 * parameter_estimate(small.model), rel=1e-6)
-    assert small.train.batch_tokens < large.train.batch_tokens
-    lrs = [r.train.optimizer.lr / r.train.batch_tokens**0.5 for r in (small, large)]
-    assert lrs[0] == pytest.approx(lrs[1])
-    assert small.data.tokens == small.train.tokens
-    for depth in range(1, 40):
-        assert scale_to_depth(recipe, depth).model.depth == depth
-    with pytest.raises(RecipeError, match="allowed is 1 or more"):
-        scale_to_depth(recipe, 0)

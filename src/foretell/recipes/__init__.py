@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from foretell.errors import RecipeError
-from foretell.recipe import ModelConfig, Recipe
+from foretell.recipe import Recipe
 
 PRESETS = Path(__file__).parent
 _SHOWN_ERRORS = 4
@@ -118,50 +117,6 @@ def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _dump_text)
-
-
-def scale_to_depth(recipe: Recipe, depth: int, tokens_per_parameter: float = 20.0) -> Recipe:
-    """The same recipe for a decoder of `depth` layers: the one dial of the GPU recipes.
-
-    Width is 64 · depth, vision width 32 · depth and vision depth depth / 2 (rounded to the head sizes). Tokens are
-    `tokens_per_parameter` × parameters, batch grows with the square root of tokens (in powers of two of the
-    recipe's own), and the learning rate with the square root of the batch. Width and depth need no further
-    change of the learning rate: the CompleteP parametrisation carries it from the base shape.
-    Raises RecipeError for a depth below 1.
-    Source: tokens per parameter from Hoffmann et al. 2022; batch rule for Adam from Malladi et al. 2022.
-    """
-    if depth < 1:
-        raise RecipeError(f"depth is {depth}; allowed is 1 or more.")
-    model, train, data = recipe.model, recipe.train, recipe.data
-    heads = max(1, round(64 * depth / model.head_dim))
-    vision = model.vision
-    if vision is not None:
-        side = max(1, round(32 * depth / vision.head_dim)) * vision.head_dim
-        vision = vision.model_copy(update={"width": side, "depth": max(1, depth // 2)})
-    kv = heads if model.kv_heads is None else max(k for k in range(1, heads + 1) if heads % k == 0 and k <= heads / 2)
-    shape = {"width": heads * model.head_dim, "depth": depth, "kv_heads": kv, "ffn": None, "vision": vision}
-    scaled = model.model_copy(update=shape).model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
-    tokens = int(tokens_per_parameter * parameter_estimate(scaled))
-    doublings = round(0.5 * math.log2(tokens / train.tokens))
-    batch = max(data.sequence_length, int(train.batch_tokens * 2.0**doublings))
-    lr = train.optimizer.lr * math.sqrt(batch / train.batch_tokens)
-    raw = recipe.model_dump(mode="json")
-    raw["model"] = scaled.model_dump(mode="json")
-    raw["data"]["tokens"] = tokens
-    raw["train"] |= {"tokens": tokens, "batch_tokens": batch}
-    raw["train"]["optimizer"]["lr"] = lr
-    return check_recipe(raw, f"{recipe.name} at depth {depth}")
-
-
-def parameter_estimate(model: ModelConfig) -> int:
-    """Parameters of the decoder, head and image tower, norms and biases left out."""
-    kv = model.n_kv_heads * model.head_dim
-    layer = 2 * model.width * model.width + 2 * model.width * kv + 3 * model.width * model.ffn_width
-    total = model.depth * layer + model.vocab_size * model.width * (1 if model.tie_embeddings else 2)
-    if (vision := model.vision) is not None:
-        total += vision.depth * (4 + 2 * vision.mlp_ratio) * vision.width**2
-        total += 3 * vision.patch**2 * vision.width + vision.shuffle**2 * vision.width * model.width
-    return total
 
 
 def _read_yaml(text: str, where: str) -> Any:

@@ -1,0 +1,82 @@
+"""Progress, tables and sizes on a terminal; plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from foretell.run import Report
+
+_LINE_EVERY = 20.0  # seconds between plain lines of one task
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A Report that draws bars on a terminal's standard error, or writes a line now and then into a file."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = ("[progress.description]{task.description:<22}", "{task.fields[note]}")
+    bars = Progress(
+        TextColumn(columns[0]),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn(columns[1], markup=False),
+        console=Console(stderr=True),
+    )
+    known: dict[str, TaskID] = {}
+
+    def report(task: str, done: float, total: float | None = None, note: str = "") -> None:
+        if task not in known:
+            known[task] = bars.add_task(task, total=total, note=note)
+        bars.update(known[task], completed=done, total=total, note=note)
+
+    with bars:
+        yield report
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None:
+        now = time.monotonic()
+        if task in self._last and done != total and now - self._last[task] < _LINE_EVERY:
+            return
+        self._last[task] = now
+        share = f" {done / total:.0%}" if total else ""
+        print(f"{task}{share}{' ' + note if note else ''}", file=sys.stderr, flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
+    """Print a plain table; `right` lists the columns to be aligned right."""
+    texts = [[str(cell) for cell in row] for row in [columns, *rows]]
+    widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
+    for row in texts:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def seconds(value: float) -> str:
+    """A duration, such as 4.2 s, 3 min 05 s or 2 h 10 min."""
+    if value < 60:
+        return f"{value:.1f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60):02d} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units, such as 3.1 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,219 @@
+"""The data stage: every source read once into Parquet, training and held-out apart, counted as it streams."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from glob import glob
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from foretell.data.document import Document
+from foretell.errors import DataError
+from foretell.files import write_json
+from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
+from foretell.run import Report
+
+Split = Literal["train", "heldout"]
+_REPORT_EVERY = 50  # documents
+
+
+def documents_file(data_dir: Path, source: str, split: Split) -> Path:
+    """Where the data stage puts one source's documents of one split."""
+    return data_dir / source / f"{split}.parquet"
+
+
+def write_sources(
+    sources: Sequence[Source], cutoff: str | None, seed: int, out: Path, report: Report
+) -> dict[str, Any]:
+    """Write every source; what an interrupted call finished is kept. Returns the counts and the licence table.
+
+    Raises DataError when a source gives no training documents, or no source any held-out ones.
+    """
+    counts: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        counts[source.name] = {split: _write(source, split, cutoff, seed, out, report) for split in get_args(Split)}
+        if not counts[source.name]["train"]["documents"]:
+            skipped = counts[source.name]["train"]["skipped"]
+            why = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing was found"
+            raise DataError(
+                f"Source {source.name!r} ({source.kind}) gave no training documents: {why}. Check its path and "
+                "settings in the recipe, or remove it."
+            )
+    if not any(c["heldout"]["documents"] for c in counts.values()):
+        raise DataError("No source gave held-out documents, so nothing could be measured. Raise a source's `heldout`.")
+    flat = [count for splits in counts.values() for count in splits.values()]
+    return {
+        "sources": counts,
+        "documents": sum(count["documents"] for count in flat),
+        "bytes": sum(count["bytes"] for count in flat),
+        "images": sum(count["images"] for count in flat),
+        "skipped": dict(sum((Counter(count["skipped"]) for count in flat), Counter())),
+        "licenses": {
+            license: {"documents": sum(c["licenses"].get(license, 0) for c in flat), "sources": names}
+            for license, names in _who(counts).items()
+        },
+    }
+
+
+def _who(counts: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, splits in counts.items():
+        for license in sorted({key for count in splits.values() for key in count["licenses"]}):
+            found.setdefault(license, []).append(name)
+    return found
+
+
+def _write(source: Source, split: Split, cutoff: str | None, seed: int, out: Path, report: Report) -> dict[str, Any]:
+    from foretell.data.parquet import write_documents
+    from foretell.data.sources import SkipCount, read_source
+
+    file = documents_file(out, source.name, split)
+    note = file.with_suffix(".json")
+    if note.is_file() and file.is_file():  # a build that was cut off had finished this one
+        done: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        return done
+    tally = _Tally(f"{source.name}, {split}", _expected(source, split), report)
+    skipped = SkipCount()
+    started = time.perf_counter()
+    write_documents(file, tally.count(_before(read_source(source, split, seed, skipped), cutoff, tally)))
+    result = tally.result()
+    result["skipped"] = dict(skipped.counts) | result["skipped"]
+    write_json(note, result)  # without the time: equal data must have an equal hash
+    return result | {"seconds": round(time.perf_counter() - started, 3)}
+
+
+def _expected(source: Source, split: Split) -> tuple[float | None, bool]:
+    """How much is to come: (documents, False), (bytes, True) or unknown."""
+    if isinstance(source, WorldSource):
+        return (source.documents if split == "train" else source.heldout_documents), False
+    most = source.max_bytes
+    if most is None:
+        return None, True
+    return (most if split == "train" else most * source.heldout), True
+
+
+class _Tally:
+    """Counts documents as they pass by."""
+
+    def __init__(self, task: str, expected: tuple[float | None, bool], report: Report) -> None:
+        self._task, (self._total, self._in_bytes), self._report = task, expected, report
+        self.documents = self.bytes = self.images = 0
+        self.kinds: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.licenses: Counter[str] = Counter()
+        self.late = 0
+
+    def count(self, documents: Iterator[Document]) -> Iterator[Document]:
+        for document in documents:
+            self.documents += 1
+            self.bytes += sum(len((s.text or "").encode("utf-8", "replace")) for s in document.segments)
+            self.images += sum(s.image is not None for s in document.segments)
+            self.kinds[document.kind] += 1
+            self.languages[document.language] += 1
+            self.licenses[document.license] += 1
+            if self.documents % _REPORT_EVERY == 0:
+                done = self.bytes if self._in_bytes else self.documents
+                self._report(self._task, done, self._total, f"{self.documents:,} documents")
+            yield document
+
+    def result(self) -> dict[str, Any]:
+        self._report(self._task, 1, 1, f"{self.documents:,} documents, {self.bytes / 1e6:.1f} MB of text")
+        return {
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "images": self.images,
+            "kinds": dict(self.kinds.most_common()),
+            "languages": dict(self.languages.most_common()),
+            "licenses": dict(self.licenses.most_common()),
+            "skipped": {"dated after the cutoff": self.late} if self.late else {},
+        }
+
+
+def _before(documents: Iterator[Document], cutoff: str | None, tally: _Tally) -> Iterator[Document]:
+    for document in documents:
+        if cutoff and document.date and document.date[: len(cutoff)] > cutoff[: len(document.date)]:
+            tally.late += 1
+        else:
+            yield document
+
+
+def fingerprint(sources: Sequence[Source]) -> list[Any]:
+    """What tells that material outside the run has changed: names, sizes and times of files; Python's version.
+
+    Raises DataError for a path that is not there, before anything built from it is touched.
+    """
+    found: list[Any] = []
+    for source in sources:
+        if isinstance(source, (FolderSource, JsonlSource, ParquetSource)):
+            found.append([source.name, *_files(source.name, source.path)])
+        elif isinstance(source, PythonSource):
+            found.append([source.name, sys.version])
+    return found
+
+
+def _files(name: str, path: Path) -> Iterator[list[Any]]:
+    # A glob may stand in any part of the path, which Path.glob cannot take.
+    roots = [path] if path.exists() else sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207
+    if not roots:
+        raise DataError(
+            f"Source {name!r}: {path} does not exist. Give an existing file or folder in the recipe, or with "
+            f"--set data.sources.{name}.path=/path."
+        )
+    for root in roots:
+        try:
+            files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
+            for file in files:
+                stat = file.stat()
+                yield [str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns]
+        except OSError as error:
+            raise DataError(
+                f"Source {name!r}: {error.filename or root} could not be read: {error.strerror}."
+            ) from error
+
+
+def tokenizer_texts(
+    sources: Sequence[Source], data_dir: Path, counts: Mapping[str, Any], train_bytes: int, seed: int
+) -> Iterator[str]:
+    """Texts for the tokenizer: each source by its weight, its documents thinned evenly over the whole source."""
+    from foretell.data.parquet import read_documents
+
+    weights = sum(source.weight for source in sources)
+    for source in sources:
+        wanted = train_bytes * source.weight / weights
+        keep = min(1.0, wanted / max(1, counts[source.name]["train"]["bytes"]))
+        for document in read_documents(documents_file(data_dir, source.name, "train")):
+            lot = int.from_bytes(hashlib.sha256(f"{seed}/{document.id}".encode()).digest()[:4], "big") / 2**32
+            if lot < keep:
+                yield "\n".join(segment.text for segment in document.segments if segment.text)
+
+
+def size_of(source: Source) -> float:
+    """What reading a source costs, in its own unit: documents of a world, bytes of anything else."""
+    if isinstance(source, WorldSource):
+        return source.documents + source.heldout_documents
+    limit = float(source.max_bytes or "inf")
+    if isinstance(source, (PythonSource, HubSource)):
+        return limit
+    return min(limit, float(sum(size for _, size, _ in _files(source.name, source.path))))
+
+
+def samples(run_dir: Path, source: str | None, kind: str | None, split: Split, count: int) -> Iterator[Document]:
+    """The first `count` documents of each source of a run, or of one source or kind.
+
+    Raises DataError when the run has no such source, or its data stage is not finished.
+    """
+    from foretell.data.parquet import read_documents
+
+    names = sorted(file.parent.name for file in (run_dir / "data").glob(f"*/{split}.parquet"))
+    if not names or (source is not None and source not in names):
+        has = f"its sources are {', '.join(names)}" if names else "its data stage is not finished"
+        raise DataError(f"{run_dir} has no source {source or ''}: {has}. Build it with: foretell run {run_dir}.")
+    for name in names if source is None else [source]:
+        documents = read_documents(documents_file(run_dir / "data", name, split))
+        yield from islice((d for d in documents if kind is None or d.kind == kind), count)

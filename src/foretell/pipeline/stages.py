@@ -1,0 +1,190 @@
+"""The stages of a run: data → tokenizer → pack → pretrain → examine → page.
+
+Each names the part of the recipe it uses, and only that part decides whether it is built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretell.chat import IMAGE, Template
+from foretell.errors import MissingExtraError
+from foretell.measure.machine import has_torch
+from foretell.pipeline import documents
+from foretell.recipe import ModelConfig, Recipe
+from foretell.recipes import load_recipe, recipe_yaml
+from foretell.run import Report, Stage, StageStatus, read_manifest, run_stages, silent, status
+
+if TYPE_CHECKING:
+    from foretell.data.document import Document
+    from foretell.data.tokenizer import Tokenizer
+
+# Settings that change how a run is watched, not what comes out of it.
+_WATCHING = {"checkpoint_minutes", "keep", "log_every"}
+
+
+def run_recipe(
+    recipe: Recipe, out_dir: Path, until: str | None = None, report: Report = silent
+) -> dict[str, dict[str, Any]]:
+    """Run every stage that is not up to date; returns their manifests.
+
+    Raises a ForetellError that says what to do; finished stages stay, and the same call resumes.
+    """
+    if not has_torch():
+        raise MissingExtraError("Training", "torch")
+    return run_stages(
+        out_dir,
+        stages(recipe, report),
+        recipe_text=recipe_yaml(recipe),
+        name=recipe.name,
+        seed=recipe.seed,
+        until=until,
+        report=report,
+    )
+
+
+def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
+    """A run's recipe and the state of its stages."""
+    from foretell.errors import RunError
+
+    if not (run_dir / "recipe.yaml").is_file():
+        raise RunError(f"{run_dir} is not a run directory: it has no recipe.yaml. Start one with: foretell run RECIPE.")
+    recipe = load_recipe(run_dir / "recipe.yaml")
+    return recipe, status(run_dir, stages(recipe))
+
+
+def stages(recipe: Recipe, report: Report = silent) -> list[Stage]:
+    """The stages of a recipe, in order."""
+    plain = recipe.model_dump(mode="json")
+    sources = recipe.data.sources
+    mixture = {source.name: source.weight for source in sources}
+    seed = {"seed": recipe.seed}
+    amounts = {k: plain["data"][k] for k in ("sequence_length", "tokens", "heldout_tokens", "max_epochs")}
+    tiling = (
+        {k: plain["model"]["vision"][k] for k in ("tile", "patch", "shuffle", "grid")} if recipe.model.vision else None
+    )
+    read = [{k: v for k, v in source.items() if k != "weight"} for source in plain["data"]["sources"]]
+    worlds = [source for source in plain["data"]["sources"] if source["kind"] == "world"]
+    train = {k: v for k, v in plain["train"].items() if k not in _WATCHING}
+    return [
+        Stage(
+            "data",
+            {"sources": read, "cutoff": recipe.data.cutoff, **seed},
+            lambda inputs, out: documents.write_sources(sources, recipe.data.cutoff, recipe.seed, out, report),
+            outside=lambda: documents.fingerprint(sources),
+        ),
+        Stage(
+            "tokenizer",
+            {**plain["tokenizer"], "mixture": mixture, "grid": _grid(recipe), **seed},
+            lambda inputs, out: _tokenizer(recipe, inputs, out, report),
+            ("data",),
+        ),
+        Stage(
+            "pack",
+            {**amounts, "mixture": mixture, "tiling": tiling, **seed},
+            lambda inputs, out: _pack(recipe, inputs, out, report),
+            ("data", "tokenizer"),
+        ),
+        Stage(
+            "pretrain",
+            {"model": plain["model"], "train": train, **seed},
+            lambda inputs, out: _pretrain(recipe, inputs, out, report),
+            ("pack", "tokenizer"),
+        ),
+        Stage(
+            "examine",
+            {**plain["examine"], "worlds": worlds, **seed},
+            lambda inputs, out: _examine(recipe, inputs, out, report),
+            ("pretrain", "pack"),
+        ),
+        Stage(
+            "page",
+            {"name": recipe.name, "description": recipe.description},
+            lambda inputs, out: _page(out, report),
+            ("data", "tokenizer", "pack", "pretrain", "examine"),
+        ),
+    ]
+
+
+def complete_model(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """The model's configuration with what only the tokenizer knows."""
+    return model.model_copy(update={"vocab_size": tokenizer.vocab_size, "image_token": tokenizer.special(IMAGE)})
+
+
+def _grid(recipe: Recipe) -> int:
+    return recipe.model.vision.grid if recipe.model.vision else 1
+
+
+def _tokenizer(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
+    from foretell.data.tokenizer import train_tokenizer
+
+    manifest = read_manifest(inputs["data"])
+    assert manifest is not None, "run_stages finished it"
+    total = recipe.tokenizer.train_bytes
+    texts = documents.tokenizer_texts(
+        recipe.data.sources, inputs["data"], manifest["metrics"]["sources"], total, recipe.seed
+    )
+    seen = _Counted(texts, report, total)
+    tokenizer = train_tokenizer(iter(seen), recipe.tokenizer, _grid(recipe))
+    tokenizer.save(out)
+    return {"vocab_size": tokenizer.vocab_size, "trained_on_bytes": seen.bytes}
+
+
+class _Counted:
+    def __init__(self, texts: Iterator[str], report: Report, total: int) -> None:
+        self._texts, self._report, self._total = texts, report, total
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            self.bytes += len(text.encode("utf-8", "replace"))
+            self._report("tokenizer", min(self.bytes, self._total), self._total, "reading")
+            yield text
+
+
+def _pack(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
+    from foretell.data.pack import PackSource, pack
+    from foretell.data.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(inputs["tokenizer"])
+    template = Template(tokenizer, recipe.model.vision.tiling if recipe.model.vision else None)
+    data, metrics = recipe.data, {}
+    wanted = {"train": (data.tokens, data.max_epochs), "heldout": (data.heldout_tokens, 1.0)}
+    for split, (tokens, epochs) in wanted.items():
+        chosen = {s.name: PackSource(_reader(inputs["data"], s.name, split), s.weight) for s in data.sources}
+        metrics[split] = pack(
+            chosen,
+            template,
+            tokenizer,
+            out / split,
+            data.sequence_length,
+            tokens,
+            epochs,
+            recipe.seed,
+            partial(report, f"pack, {split}"),
+        )
+    return metrics
+
+
+def _reader(data_dir: Path, source: str, split: str) -> Callable[[], Iterator[Document]]:
+    from foretell.data.parquet import read_documents
+
+    return lambda: read_documents(documents.documents_file(data_dir, source, split))  # type: ignore[arg-type]
+
+
+def _pretrain(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def _examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
+    raise NotImplementedError
+
+
+def _page(out: Path, report: Report) -> dict[str, Any]:
+    from foretell.report.run_page import write_page
+
+    write_page(out.parent)
+    return {}
