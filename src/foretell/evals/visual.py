@@ -1,0 +1,203 @@
+"""The visual examination: does the model look, or does it guess from the words?
+
+Every question is asked three times: with its image, with a grey image of the same size (blind), and with the image
+of another question of the task (shuffled). The fourth column answers without a model: the answer that was most
+frequent in training (majority). Only what is gained over these controls is owed to the image.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from io import BytesIO
+from itertools import zip_longest
+from typing import Any
+
+from foretell.chat import Conversation, Encoded, ImagePart
+from foretell.data.world.base import Item, is_right
+from foretell.generate import Generator, Request, Sampling, generate_sync
+from foretell.images import decode_image
+from foretell.measure.stats import paired_difference, wilson
+
+Prior = Mapping[tuple[str, str], str]
+WHOLE_TASK = ""  # stands for every question of a task
+
+
+def majority_answers(items: Iterable[Item]) -> dict[tuple[str, str], str]:
+    """The most frequent answer by (task, question), and by (task, "") for questions never met; ties go to the first.
+
+    items: training items, since a control must not know the examination.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for item in items:
+        if item.answer is not None:
+            for question in (question_text(item), WHOLE_TASK):
+                counts.setdefault((item.task, question), Counter())[item.answer] += 1
+    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
+
+
+def question_text(item: Item) -> str:
+    """The last question's words."""
+    asked = [message for message in item.content.conversation().messages if message.role == "user"]
+    return asked[-1].text if asked else ""
+
+
+def examine_visual(
+    generator: Generator, items: Sequence[Item], prior: Prior, seed: int = 0, max_tokens: int = 40, shown: int = 12
+) -> dict[str, Any]:
+    """Ask each held-out item's last question (with its earlier turns) greedily, with and without its image.
+
+    items without an image, an answer or a reply to leave out are passed over. prior: `majority_answers` of training
+    items. seed: which image stands in where images are shuffled.
+    Returns {"tasks", "shown"}. A task has accuracy with its 95 % Wilson interval (low, high), the three controls
+    blind, shuffled and majority, and above_blind and above_majority, paired differences with 95 % intervals (_low,
+    _high); sees: both intervals lie above zero. shown: the first questions of each task in turn, with their images.
+    """
+    asked = [item for item in items if _is_visual_question(item)]
+    prompts = [_prompt(item) for item in asked]
+    blind = [_with_images(prompt, [_grey(image) for image in prompt.images]) for prompt in prompts]
+    others = _stand_ins(asked, random.Random(seed))
+    shuffled = [
+        blind[i] if other is None else _with_images(prompts[i], prompts[other].images) for i, other in enumerate(others)
+    ]
+    reply = _answers(generator, [*prompts, *blind, *shuffled], max_tokens)
+    replies = {
+        "accuracy": [reply[prompt] for prompt in prompts],
+        "blind": [reply[prompt] for prompt in blind],
+        "shuffled": [reply[prompt] for prompt in shuffled],
+        "majority": [_guess(prior, item) for item in asked],
+    }
+    truths = [item.answer or "" for item in asked]
+    grades = {
+        name: [float(is_right(text, truth)) for text, truth in zip(texts, truths, strict=True)]
+        for name, texts in replies.items()
+    }
+    groups = list(_by_task(asked).values())
+    order = [i for turn in zip_longest(*groups) for i in turn if i is not None][:shown]
+    return {
+        "tasks": [_task(asked[group[0]], {n: [g[i] for i in group] for n, g in grades.items()}) for group in groups],
+        "shown": [
+            {
+                "task": asked[i].task,
+                "question": question_text(asked[i]),
+                "truth": truths[i],
+                "answer": replies["accuracy"][i],
+                "correct": bool(grades["accuracy"][i]),
+                "image": _data_url(prompts[i].images[-1].data),
+            }
+            for i in order
+        ],
+    }
+
+
+def sample_texts(
+    generator: Generator,
+    prompts: Mapping[str, Conversation | Encoded],
+    max_tokens: int = 40,
+    temperature: float = 0.8,
+    seed: int = 0,
+) -> list[dict[str, str]]:
+    """One continuation of each prompt, as {"prompt", "text"}; the keys are the prompts as they are shown."""
+    sampling = Sampling(max_tokens, temperature=temperature, top_p=0.95, seed=seed)
+    results = generate_sync(generator, [Request(prompt, sampling) for prompt in prompts.values()])
+    return [{"prompt": name, "text": samples[0].text} for name, samples in zip(prompts, results, strict=True)]
+
+
+def _is_visual_question(item: Item) -> bool:
+    if item.answer is None or not item.content.is_conversation:
+        return False
+    conversation = item.content.conversation()
+    return conversation.messages[-1].role == "assistant" and bool(conversation.images)
+
+
+def _prompt(item: Item) -> Conversation:
+    return Conversation(item.content.conversation().messages[:-1])
+
+
+def _with_images(conversation: Conversation, images: Sequence[ImagePart]) -> Conversation:
+    """The conversation with its k-th image replaced by images[k], counted round."""
+    place = -1
+
+    def swap(part: Any) -> Any:
+        nonlocal place
+        if not isinstance(part, ImagePart):
+            return part
+        place += 1
+        return images[place % len(images)]
+
+    return Conversation(tuple(replace(m, parts=tuple(map(swap, m.parts))) for m in conversation.messages))
+
+
+def _grey(image: ImagePart) -> ImagePart:
+    from PIL import Image
+
+    return replace(image, data=_png(Image.new("RGB", decode_image(image.data).size, (128, 128, 128))))
+
+
+def _stand_ins(items: Sequence[Item], rng: random.Random) -> list[int | None]:
+    """For each item another one of its task, with another answer where there is one."""
+    tasks = _by_task(items)
+    chosen: list[int | None] = []
+    for i, item in enumerate(items):
+        rest = [j for j in tasks[item.task] if j != i]
+        unlike = [j for j in rest if items[j].answer != item.answer]
+        chosen.append(rng.choice(unlike or rest) if rest else None)
+    return chosen
+
+
+def _by_task(items: Sequence[Item]) -> dict[str, list[int]]:
+    tasks: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        tasks.setdefault(item.task, []).append(i)
+    return tasks
+
+
+def _answers(generator: Generator, prompts: Sequence[Conversation], max_tokens: int) -> dict[Conversation, str]:
+    """Greedy replies; equal prompts (many a blind one) are asked once."""
+    unique = list(dict.fromkeys(prompts))
+    if not unique:
+        return {}
+    sampling = Sampling(max_tokens, temperature=0.0, seed=0)
+    results = generate_sync(generator, [Request(prompt, sampling) for prompt in unique])
+    return {prompt: samples[0].text.strip() for prompt, samples in zip(unique, results, strict=True)}
+
+
+def _guess(prior: Prior, item: Item) -> str:
+    return prior.get((item.task, question_text(item)), prior.get((item.task, WHOLE_TASK), ""))
+
+
+def _task(first: Item, grades: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    right = grades["accuracy"]
+    accuracy = wilson(int(sum(right)), len(right))
+    blind, majority = (paired_difference(right, grades[name]) for name in ("blind", "majority"))
+    return {
+        "task": first.task,
+        "kind": first.content.kind,
+        "questions": len(right),
+        "accuracy": accuracy.estimate,
+        "low": accuracy.low,
+        "high": accuracy.high,
+        **{name: sum(grades[name]) / len(right) for name in ("blind", "shuffled", "majority")},
+        "above_blind": blind.estimate,
+        "above_blind_low": blind.low,
+        "above_blind_high": blind.high,
+        "above_majority": majority.estimate,
+        "above_majority_low": majority.low,
+        "above_majority_high": majority.high,
+        "sees": blind.low > 0 and majority.low > 0,
+    }
+
+
+def _png(image: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _data_url(data: bytes) -> str:
+    if not data.startswith(b"\x89PNG"):
+        data = _png(decode_image(data))
+    return "data:image/png;base64," + base64.b64encode(data).decode()
