@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := 2.13.0
 BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/report_results.py,$(wildcard benchmarks/*.py))
 
-.PHONY: help quickstart test lint bench docs results lock clean
+.PHONY: help quickstart test lint style types contract bench docs results lock clean
 
 help:
 	@echo "make quickstart   train a small multimodal model; the last lines say where its page is"
@@ -23,10 +23,16 @@ quickstart: $(VENV)/.ready-run
 test: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
-lint: $(VENV)/.ready-dev
+lint: style types contract
+
+style: $(VENV)/.ready-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(VENV)/.ready-dev
 	$(BIN)/mypy
+
+contract: $(VENV)/.ready-dev
 	$(BIN)/lint-imports
 
 bench: $(BENCHMARKS:benchmarks/%.py=bench-%) results
@@ -48,8 +54,8 @@ install = $(BIN)/python -m pip install --constraint requirements.lock --editable
 
 # pip itself is left as the interpreter brings it; the lock constrains everything else.
 $(VENV)/.ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Foretell needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Foretell needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo missing)." \
 	    "Name another one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "No virtual environment could be made in $(VENV). On Debian and Ubuntu: apt install python3-venv"; exit 1; }
