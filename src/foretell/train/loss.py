@@ -11,12 +11,6 @@ IGNORE = -100
 CHUNK = 512
 
 
-def compute_dtype(tensor: Tensor) -> torch.dtype:
-    """The type matmuls run in here: autocast's where it is on, else the tensor's own."""
-    kind = tensor.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Gradients are made in the forward, chunk by chunk, while the chunk's probabilities are in the cache."""
 
@@ -24,32 +18,31 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, index: Tensor | None, chunk: int, train: bool
     ) -> tuple[Tensor, Tensor]:
-        dtype = compute_dtype(hidden_ND)
+        dtype = hidden_ND.dtype
         exact = torch.promote_types(dtype, torch.float32)
-        with torch.autocast(hidden_ND.device.type, enabled=False):
-            weight = weight_VD.to(dtype)
-            nll = torch.empty(targets.numel(), dtype=exact, device=hidden_ND.device)
-            grad_hidden = torch.zeros_like(hidden_ND) if train else None
-            grad_weight = torch.zeros_like(weight_VD, dtype=exact) if train else None
-            for start in range(0, targets.numel(), chunk):
-                part = slice(start, start + chunk)
-                rows = part if index is None else index[part]
-                hidden, target = hidden_ND[rows].to(dtype), targets[part].unsqueeze(1)
-                logits = hidden @ weight.T
-                # softmax widens bfloat16 itself; -log p of the target is then one gather instead of a second pass.
-                probs = torch.softmax(logits, dim=-1, dtype=exact)
-                p = probs.gather(1, target)
-                nll[part] = p.clamp_min(torch.finfo(exact).tiny).log().neg_().squeeze(1)
-                if grad_hidden is None or grad_weight is None:
-                    continue
-                probs.scatter_(1, target, p - 1)
-                if dtype == exact:
-                    grad_hidden[rows] = probs @ weight
-                    grad_weight.addmm_(probs.T, hidden)
-                else:
-                    logits.copy_(probs)
-                    grad_hidden[rows] = (logits @ weight).to(grad_hidden.dtype)
-                    grad_weight.add_(logits.T @ hidden)
+        weight = weight_VD.to(dtype)
+        nll = torch.empty(targets.numel(), dtype=exact, device=hidden_ND.device)
+        grad_hidden = torch.zeros_like(hidden_ND) if train else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=exact) if train else None
+        for start in range(0, targets.numel(), chunk):
+            part = slice(start, start + chunk)
+            rows = part if index is None else index[part]
+            hidden, target = hidden_ND[rows], targets[part].unsqueeze(1)
+            logits = hidden @ weight.T
+            # softmax widens bfloat16 itself; -log p of the target is then one gather instead of a second pass.
+            probs = torch.softmax(logits, dim=-1, dtype=exact)
+            p = probs.gather(1, target)
+            nll[part] = p.clamp_min(torch.finfo(exact).tiny).log().neg_().squeeze(1)
+            if grad_hidden is None or grad_weight is None:
+                continue
+            probs.scatter_(1, target, p - 1)
+            if dtype == exact:
+                grad_hidden[rows] = probs @ weight
+                grad_weight.addmm_(probs.T, hidden)
+            else:
+                logits.copy_(probs)
+                grad_hidden[rows] = logits @ weight
+                grad_weight.add_(logits.T @ hidden)
         if grad_hidden is not None and grad_weight is not None:
             ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VD.dtype))
         ctx.mark_non_differentiable(nll)
@@ -59,7 +52,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0]
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_weight * scale, None, None, None, None
+        return grad_hidden * scale, grad_weight * scale, None, None, None, None
 
 
 def chunked_cross_entropy(
@@ -70,7 +63,7 @@ def chunked_cross_entropy(
     hidden (..., D) with logits = hidden @ weight.T; weight (V, D); targets (...) int64, -100 where there is no loss.
     index: flat positions of the targets that count, when the caller knows them (saves a host sync on a GPU).
     Returns (sum, in nats, differentiable; nll (n,) float32, detached, of the counted targets in order). Matmuls run
-    in autocast's or the inputs' type, softmax and the weight's gradient in float32 or wider. One loss is capped at
+    in the hidden states' type, softmax and the weight's gradient in float32 or wider. One loss is capped at
     -log of the smallest normal number (87 nats in float32); its gradient is not.
     Source: the chunked loss of torchtitan and Liger Kernel.
     """

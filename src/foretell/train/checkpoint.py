@@ -1,0 +1,185 @@
+"""Training checkpoints: a model folder with training/ in it (optimizer, loader, generators, watch); no pickle."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foretell.errors import CheckpointError, RunError
+from foretell.files import atomic_folder, describe_os_error, write_json
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import seal, verify, write_model
+
+FORMAT = 1
+PREFIX = "step-"
+
+
+@dataclass
+class TrainingState:
+    """Everything beside the weights. plain: JSON data, with "step" and "plan". tensors: named, on any device."""
+
+    plain: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: Path, model: Multimodal, state: TrainingState | None, files: Mapping[str, Path | str]
+) -> None:
+    """Write a checkpoint folder, whole or not at all. files: name -> a file to copy, or a text, beside the weights.
+
+    Raises RunError when the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    with atomic_folder(folder) as temporary:
+        try:
+            write_model(temporary, model)
+            if state is not None:
+                (temporary / "training").mkdir()
+                write_tensors(temporary / "training/state.safetensors", state.tensors)
+                write_json(temporary / "training/state.json", {"format": FORMAT, **state.plain})
+        except SafetensorError as error:
+            # safetensors wraps the operating system's error and keeps only its text.
+            full = any(sign in str(error) for sign in ("No space", "StorageFull", "os error 28"))
+            cause = OSError(errno.ENOSPC if full else errno.EIO, str(error))
+            raise RunError(describe_os_error(cause, folder)) from error
+        for name, content in files.items():
+            if isinstance(content, str):
+                (temporary / name).write_text(content, encoding="utf-8")
+            else:
+                shutil.copyfile(content, temporary / name)
+        seal(temporary, {"step": state.plain["step"]} if state is not None else None)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_state(folder: Path) -> TrainingState:
+    """The training state of a checkpoint, on the CPU; every file of the folder is checked against its SHA-256.
+
+    Raises CheckpointError when a byte is wrong, a file is missing, or the folder holds weights only.
+    """
+    verify(folder)
+    try:
+        plain = json.loads((folder / "training/state.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "training/state.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder} has no readable training state, so training cannot resume there.") from error
+    if plain.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{folder} is not in checkpoint form {FORMAT}; resume with the version that wrote it.")
+    return TrainingState(plain, tensors)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    found = folder.glob(f"{PREFIX}*") if folder.is_dir() else ()
+    return sorted((path for path in found if path.name.removeprefix(PREFIX).isdigit()), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:06d}"
+
+
+def latest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainingState] | None:
+    """The newest checkpoint that is whole, None where there is none; damaged ones are told to `say` and removed.
+
+    Raises CheckpointError when there are checkpoints and all of them are damaged; nothing is removed then.
+    """
+    damaged = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            state = load_state(path)
+        except CheckpointError as error:
+            damaged.append(path)
+            say(f"{error} Trying the checkpoint before it.")
+            continue
+        for bad in damaged:
+            shutil.rmtree(bad, ignore_errors=True)
+        return path, state
+    if damaged:
+        raise CheckpointError(
+            f"All {len(damaged)} checkpoints in {folder} are damaged, so training cannot resume. Restore one from a "
+            "backup, or delete that folder to start anew."
+        )
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints."""
+    for path in checkpoints(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
+    """Raise CheckpointError naming the settings in which a checkpoint's run and this one differ."""
+    there, here = _flat(found), _flat(expected)
+    differing = [
+        f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    if differing:
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise CheckpointError(
+            f"{folder} is from another run: {'; '.join(differing[:4])}{more}. Resume with the recipe it was made with, "
+            "or delete that folder to start anew."
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, entry in value.items():
+        out |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, Mapping) else {f"{prefix}{key}": entry}
+    return out
+
+
+def generators_state() -> dict[str, Any]:
+    """State of every global generator as JSON data: python, numpy, torch on the CPU and on each GPU."""
+    version, words, gauss = random.getstate()
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002 (the global generator is state, too)
+    assert isinstance(numpy, dict)
+    inner = {"key": numpy["state"]["key"].tolist(), "pos": int(numpy["state"]["pos"])}
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": {**numpy, "state": inner},
+        "torch": _hex(torch.get_rng_state()),
+        "cuda": [_hex(state) for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
+        "mps": _hex(torch.mps.get_rng_state()) if torch.backends.mps.is_available() else None,
+    }
+
+
+def restore_generators(state: Mapping[str, Any]) -> None:
+    """Put back `generators_state()`; GPUs that are not here are left out."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numpy = state["numpy"]
+    inner = {**numpy["state"], "key": np.array(numpy["state"]["key"], np.uint32)}
+    np.random.set_state({**numpy, "state": inner})  # noqa: NPY002
+    torch.set_rng_state(_bytes(state["torch"]))
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_bytes(text) for text in state["cuda"]])
+    if torch.backends.mps.is_available() and state["mps"]:
+        torch.mps.set_rng_state(_bytes(state["mps"]))
+
+
+def _hex(state: Tensor) -> str:
+    return bytes(state.tolist()).hex()
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)

@@ -1,0 +1,160 @@
+"""Pre-training as a stage: from a pack, a tokenizer and a recipe to a trained checkpoint and its log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from foretell.chat import IMAGE
+from foretell.data.loader import Loader
+from foretell.data.tokenizer import Tokenizer
+from foretell.errors import DataError, TrainingError
+from foretell.model.describe import parameter_count
+from foretell.model.multimodal import Multimodal
+from foretell.model.parametrize import parameter_groups
+from foretell.recipe import Recipe
+from foretell.run import Report, silent
+from foretell.train.checkpoint import latest, save_checkpoint
+from foretell.train.log import RunLog, open_trackers
+from foretell.train.objective import NextToken, evaluate
+from foretell.train.optim import build_adamw
+from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
+from foretell.train.trainer import Hooks, Trainer
+
+CHECKPOINTS = "checkpoints"
+FINAL = "checkpoint"
+LOG = "log.jsonl"
+WHOLE = 1 << 40
+
+
+def pretrain(
+    recipe: Recipe,
+    pack_dir: Path,
+    heldout_dir: Path | None,
+    tokenizer_dir: Path,
+    out_dir: Path,
+    *,
+    report: Report = silent,
+    clock: Callable[[], float] = time.monotonic,
+    track: str | None = None,
+) -> dict[str, Any]:
+    """Train a model from scratch, or go on from the newest whole checkpoint in out_dir/checkpoints.
+
+    Writes out_dir/log.jsonl, out_dir/checkpoints/step-…/ (resumable) and out_dir/checkpoint/ (the result). The
+    vocabulary size and image token come from the tokenizer. track: see `log.open_trackers`.
+    Returns metrics: loss, bits_per_byte and by_kind on the whole held-out pack, steps, tokens, flops, seconds, rates.
+    Raises KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM; DataError, CheckpointError, TrainingError,
+    RunError.
+    """
+    config = recipe.train
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    shape = recipe.model.model_copy(
+        update={"vocab_size": tokenizer.vocab_size, "image_token": tokenizer.special(IMAGE)}
+    )
+    check_compiler(config)
+    device = pick_device(config.device)
+    length = recipe.data.sequence_length
+    rows = config.batch_tokens // length
+    total_steps = config.tokens // (rows * length)
+    if total_steps < 1:
+        raise TrainingError(
+            f"train.tokens is {config.tokens}, less than one step of {rows * length} tokens. Raise train.tokens, or "
+            "lower train.batch_tokens."
+        )
+    found = latest(out_dir / CHECKPOINTS, say=lambda text: report("pretrain", 0, None, text))
+    # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
+    precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
+    precision = precision or pick_precision(config.precision, device)
+
+    model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
+    model.compute_dtype = getattr(torch, precision)
+    torch.manual_seed(recipe.seed)
+    loader = Loader(pack_dir, rows, recipe.seed)
+    if loader.sequence_length != length:
+        raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
+    if config.compile:
+        model.compile_blocks()
+    micro = min(rows, config.micro_batch or rows)
+
+    def measure(batches: int) -> dict[str, Any]:
+        if heldout_dir is None:
+            return {}
+        fixed = Loader.fixed(heldout_dir, micro, batches)
+        return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), fixed, device)
+
+    rate = peak_rate(precision, device)
+    log = RunLog(
+        out_dir / LOG, found[1].plain["step"] if found else None, open_trackers(out_dir, recipe.name, {}, track)
+    )
+    files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
+    files["recipe.yaml"] = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    trainer = Trainer(
+        model,
+        build_adamw(parameter_groups(model, config.optimizer, rows * length, total_steps * rows * length)),
+        loader,
+        NextToken(loader.kinds, tokenizer.token_bytes),
+        config,
+        log,
+        out_dir / CHECKPOINTS,
+        total_steps=total_steps,
+        micro_rows=micro,
+        plan={
+            "seed": recipe.seed,
+            "total_steps": total_steps,
+            "rows": rows,
+            "precision": precision,
+            "model": shape.model_dump(mode="json"),
+            "optimizer": config.optimizer.model_dump(mode="json"),
+            **{key: getattr(config, key) for key in ("schedule", "warmup", "decay")},
+        },
+        hooks=Hooks(
+            evaluate=(lambda: measure(config.eval_batches)) if heldout_dir is not None else None,
+            files=files,
+            matmul_rate=rate,
+            report=report,
+            clock=clock,
+        ),
+    )
+    facts = {
+        "steps": total_steps,
+        "parameters": parameter_count(shape),
+        "device": str(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "matmul_rate": rate,
+        "compile": config.compile,
+    }
+    try:
+        if found:
+            trainer.restore(*found)
+            note = f"resuming at step {trainer.count.step} of {total_steps} from {found[0].name}"
+            report("pretrain", trainer.count.step, total_steps, note)
+            log.write("resume", step=trainer.count.step, checkpoint=found[0].name, **facts)
+        else:
+            log.write("start", step=0, name=recipe.name, seed=recipe.seed, **facts)
+        trainer.fit()
+        count = trainer.count
+        heldout = measure(WHOLE)
+        log.write("eval", step=count.step, tokens=count.tokens, whole=True, **heldout)
+        save_checkpoint(out_dir / FINAL, model, None, files)
+        metrics = {
+            **heldout,
+            **facts,
+            "tokens": count.tokens,
+            "flops": count.flops,
+            "dropped_steps": count.dropped,
+            "seconds": round(trainer.seconds, 3),
+            "tokens_per_s": count.tokens / max(1e-9, trainer.seconds),
+            "matmul_share": count.flops / max(1e-9, trainer.seconds) / rate,
+            "loader_idle_seconds": round(loader.idle_seconds, 3),
+        }
+        log.write("end", step=count.step, **{key: value for key, value in metrics.items() if key != "by_kind"})
+        return metrics
+    finally:
+        loader.close()
+        log.close()

@@ -1,0 +1,52 @@
+"""Where and in what precision a run computes, decided from the recipe and the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import torch
+
+from foretell.errors import TrainingError
+from foretell.measure.machine import MatmulType, matmul_rate
+from foretell.recipe import TrainConfig
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device of train.device; auto takes CUDA, then MPS, then the CPU. Raises TrainingError if it is not here."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, available in here.items() if available))
+    if not here[wanted]:
+        found = ", ".join(name for name, available in here.items() if available)
+        raise TrainingError(
+            f"train.device is {wanted}, but this torch ({torch.__version__}) finds only: {found}. Install a build of "
+            "torch for it (docs/install.md), or set train.device: auto."
+        )
+    return torch.device(wanted)
+
+
+def pick_precision(wanted: str, device: torch.device) -> MatmulType:
+    """train.precision; auto takes bfloat16 where it multiplies at least 1.2 times as fast as float32."""
+    if wanted == "auto":
+        if device.type != "cpu":
+            return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        faster = matmul_rate("bfloat16", n=512, seconds=0.1) > 1.2 * matmul_rate("float32", n=512, seconds=0.1)
+        return "bfloat16" if faster else "float32"
+    return "bfloat16" if wanted == "bfloat16" else "float32"
+
+
+def check_compiler(config: TrainConfig) -> None:
+    """Raise TrainingError when train.compile is asked for and there is no C++ compiler."""
+    if config.compile and not any(
+        shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "c++", "cl")
+    ):
+        raise TrainingError(
+            "train.compile is true, but no C++ compiler was found (g++, clang++ or $CXX), which torch.compile needs. "
+            "Install one (Debian: apt install g++), or set train.compile: false; the numbers hardly differ."
+        )
+
+
+def peak_rate(precision: MatmulType, device: torch.device) -> float:
+    """Matmul rate of this machine in FLOP/s, measured now."""
+    return matmul_rate(precision, n=1024 if device.type == "cpu" else 4096, device=str(device))

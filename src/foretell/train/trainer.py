@@ -1,0 +1,288 @@
+"""The one training loop: pre-training, SFT and reward models differ in the loader and the objective they pass in."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foretell.data.loader import Loader, PackedBatch
+from foretell.errors import TrainingError
+from foretell.model.describe import training_flops
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import read_weights
+from foretell.recipe import TrainConfig
+from foretell.run import Report, silent
+from foretell.train import checkpoint
+from foretell.train.checkpoint import TrainingState
+from foretell.train.log import RunLog
+from foretell.train.loss import IGNORE
+from foretell.train.objective import Objective, Sums, add, split
+from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
+from foretell.train.watch import Alarm, Watch
+
+SNAPSHOT_EVERY = 50
+
+
+@dataclass
+class Counters:
+    """Steps done, tokens read, FLOPs spent, steps whose update was dropped, the last gradient norm."""
+
+    step: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    dropped: int = 0
+    grad_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What surrounds a run without changing its numbers.
+
+    evaluate: fields of an eval line, called every `train.eval_every` of the run. files: what lies beside the weights
+    in each checkpoint. matmul_rate: FLOP/s that `matmul_share` refers to. clock: decides when checkpoints are written,
+    never what is in them.
+    """
+
+    evaluate: Callable[[], dict[str, Any]] | None = None
+    files: Mapping[str, Path | str] | None = None
+    matmul_rate: float | None = None
+    report: Report = silent
+    task: str = "pretrain"
+    clock: Callable[[], float] = time.monotonic
+
+
+class Trainer:
+    """State of a run, and the loop over it.
+
+    loader: one batch is one optimizer step; `micro_rows` of its rows go through the model at a time. plan: the settings
+    that decide the numbers; a checkpoint of another plan is refused. log: where lines go. folder: for checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: Multimodal,
+        optimizer: torch.optim.Optimizer,
+        loader: Loader,
+        objective: Objective,
+        config: TrainConfig,
+        log: RunLog,
+        folder: Path,
+        *,
+        total_steps: int,
+        micro_rows: int,
+        plan: Mapping[str, Any],
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loader, self.objective = model, optimizer, loader, objective
+        self.config, self.log, self.folder = config, log, folder
+        self.total_steps, self.micro_rows, self.plan = total_steps, micro_rows, dict(plan)
+        self.hooks = hooks or Hooks()
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.watch = Watch(config.watch, config.spike_sigmas)
+        self.count = Counters()
+        self.sums: Sums = {}
+        self.snapshot: dict[str, Tensor] = {}
+        self.seconds = log.seconds
+        self._since = (self.seconds, 0, 0.0)
+        self._note = ""
+
+    def state(self) -> TrainingState:
+        """Everything beside the weights that decides the numbers from here on."""
+        tensors = {f"moments/{key}": value for key, value in named_moments(self.optimizer, self.names).items()}
+        tensors |= {f"sums/{key}": value for key, value in self.sums.items()}
+        tensors |= {f"snapshot/{key}": value for key, value in self.snapshot.items()}
+        plain = {
+            **asdict(self.count),
+            "plan": self.plan,
+            "loader": self.loader.state_dict(),
+            "watch": self.watch.state_dict(),
+            "generators": checkpoint.generators_state(),
+        }
+        return TrainingState(plain, tensors)
+
+    def restore(self, folder: Path, state: TrainingState) -> None:
+        """Go on from a checkpoint. Raises CheckpointError when it is from another plan or shape."""
+        plain = state.plain
+        checkpoint.check_same(plain["plan"], self.plan, folder)
+        read_weights(folder, self.model)
+        load_moments(self.optimizer, self.names, _under(state.tensors, "moments/"))
+        self.sums, self.snapshot = _under(state.tensors, "sums/"), _under(state.tensors, "snapshot/")
+        self.count = Counters(**{key: plain[key] for key in asdict(self.count)})
+        self._since = (self.seconds, self.count.tokens, self.count.flops)
+        self.loader.load_state_dict(plain["loader"])
+        self.watch.load_state_dict(plain["watch"])
+        checkpoint.restore_generators(plain["generators"])
+
+    def fit(self) -> None:
+        """Train until `total_steps`, then write the last checkpoint.
+
+        Raises KeyboardInterrupt, after finishing the step and writing a checkpoint, on SIGINT or SIGTERM; TrainingError
+        when the watch gives up; RunError when the disk is full.
+        """
+        count, config, hooks = self.count, self.config, self.hooks
+        eval_steps = max(1, round(config.eval_every * self.total_steps)) if config.eval_every else self.total_steps
+        saved_at, saved = hooks.clock(), -1
+        self.model.train()
+        with _Signals() as signals:
+            while count.step < self.total_steps:
+                began = time.perf_counter()
+                self._train_step(next(self.loader))
+                self.seconds += time.perf_counter() - began
+                if count.step % config.log_every == 0 or count.step == self.total_steps:
+                    self._log_train()
+                hooks.report(hooks.task, count.step, self.total_steps, self._note)
+                if hooks.evaluate and count.step % eval_steps == 0 and count.step < self.total_steps:
+                    self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
+                if signals.received or hooks.clock() - saved_at >= config.checkpoint_minutes * 60:
+                    self.save()
+                    saved_at, saved = hooks.clock(), count.step
+                if signals.received:
+                    self.log.write("stop", step=count.step, tokens=count.tokens, signal=signals.received)
+                    raise KeyboardInterrupt(
+                        f"Stopped by {signals.received} after step {count.step} of {self.total_steps}; everything is "
+                        f"saved in {self.folder}. Run the same command again to go on from there."
+                    )
+            if saved != count.step:
+                self.save()
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and remove the oldest ones beyond `train.keep`."""
+        path = checkpoint.checkpoint_path(self.folder, self.count.step)
+        began = time.perf_counter()
+        checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {})
+        checkpoint.prune(self.folder, self.config.keep)
+        self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
+        return path
+
+    def _train_step(self, batch: PackedBatch) -> None:
+        count, config = self.count, self.config
+        if config.watch == "rewind" and (not self.snapshot or count.step % SNAPSHOT_EVERY == 0):
+            self._take_snapshot()
+        loss, norm, sums = self._gradients(batch)
+        count.tokens += batch.tokens.size
+        count.flops += _flops(self.model, batch)
+        try:
+            alarm = self.watch.judge(count.step + 1, loss, norm)
+        except TrainingError as error:
+            self.log.write("stop", step=count.step + 1, tokens=count.tokens, reason=str(error))
+            raise
+        if alarm is None:
+            clip(self.names, norm, config.optimizer.clip)
+            set_lr(self.optimizer, self._lr_factor())
+            self.optimizer.step()
+            self.sums = add(self.sums, sums)
+            count.grad_norm = norm
+        self.optimizer.zero_grad(set_to_none=True)
+        count.step += 1
+        if alarm is not None:
+            self._react(alarm)
+
+    def _gradients(self, batch: PackedBatch) -> tuple[float, float, Sums]:
+        """Loss, global gradient norm and the objective's sums of one optimizer step; the one host sync is here."""
+        config = self.model.config
+        sums: Sums = {}
+        weight = max(1.0, self.objective.weight(batch))
+        losses = []
+        per_tile = config.vision.tokens_per_tile if config.vision else 1
+        for part in split(batch, self.micro_rows, config.image_token, per_tile):
+            total, part_sums = self.objective.loss(self.model, part, self.model.device)
+            (total / weight).backward()  # type: ignore[no-untyped-call]
+            losses.append(total.detach())
+            sums = add(sums, part_sums)
+        norm = gradient_norm(self.names)
+        loss, norm_value = torch.stack([torch.stack(losses).sum() / weight, norm]).tolist()
+        return loss, norm_value, sums
+
+    def _lr_factor(self) -> float:
+        c = self.config
+        return lr_factor(self.count.step, self.total_steps, c.warmup, c.decay, c.schedule)
+
+    def _react(self, alarm: Alarm) -> None:
+        """Say what was bad; the update is dropped already. With `rewind`, go back to the last snapshot as well."""
+        count = self.count
+        count.dropped += 1
+        sigmas = None if alarm.sigmas is None else round(alarm.sigmas, 2)
+        fields = {"what": alarm.what, "value": alarm.value, "sigmas": sigmas, "tokens": count.tokens}
+        if self.config.watch != "rewind":
+            self.log.write(alarm.event, step=count.step, action="skip", **fields)
+            return
+        bad, count.step = count.step, int(self.snapshot["step"])
+        self.log.write(alarm.event, step=bad, action="rewind", to_step=count.step, **fields)
+        with torch.no_grad():
+            for parameter, name in self.names.items():
+                parameter.copy_(self.snapshot[f"weights/{name}"])
+        load_moments(self.optimizer, self.names, _under(self.snapshot, "moments/"))
+        self.sums = {}
+
+    def _take_snapshot(self) -> None:
+        """Keep weights and moments to go back to. It travels in checkpoints, so that resuming changes nothing."""
+        moments = named_moments(self.optimizer, self.names)
+        self.snapshot = {f"weights/{name}": p.detach().clone() for p, name in self.names.items()}
+        self.snapshot |= {f"moments/{key}": value.clone() for key, value in moments.items()}
+        self.snapshot["step"] = torch.tensor(self.count.step)
+
+    def _log_train(self) -> None:
+        count, (seconds, tokens, flops) = self.count, self._since
+        spent = max(1e-9, self.seconds - seconds)
+        summary: dict[str, Any] = self.objective.summary(self.sums) if self.sums else {"loss": None}
+        by_kind: dict[str, dict[str, Any]] = summary.pop("by_kind", {})
+        rate = (count.tokens - tokens) / spent
+        share = (count.flops - flops) / spent / self.hooks.matmul_rate if self.hooks.matmul_rate else None
+        self.log.write(
+            "train",
+            step=count.step,
+            tokens=count.tokens,
+            **summary,
+            lr=self.optimizer.param_groups[0]["lr"],
+            grad_norm=count.grad_norm,
+            tokens_per_s=round(rate, 1),
+            matmul_share=share,
+            seconds=round(self.seconds, 3),
+            loss_by_kind={kind: entry["loss"] for kind, entry in by_kind.items()},
+        )
+        if summary["loss"] is not None:
+            self._note = f"loss {summary['loss']:.3f}, {rate:,.0f} tokens/s"
+        self.sums, self._since = {}, (self.seconds, count.tokens, count.flops)
+
+
+def _flops(model: Multimodal, batch: PackedBatch) -> float:
+    """FLOPs of training on this batch: attention as far as documents reach, the head only where there is a loss."""
+    context = float(batch.positions.mean()) + 1
+    return training_flops(
+        model.config, batch.tokens.size, len(batch.tiles), context, int((batch.targets != IGNORE).sum())
+    )
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+class _Signals:
+    """SIGINT and SIGTERM as a flag, so that a step is finished first; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received = ""
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            self._old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt("Interrupted twice; the last checkpoint is what can be resumed.")
+        self.received = signal.Signals(number).name
