@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from foretell.chat import Conversation, ImagePart, Message, Part, Role, TextPart
@@ -49,6 +50,19 @@ class Document:
             part = ImagePart(segment.image) if segment.image is not None else TextPart(segment.text or "")
             messages[-1][1].append(part)
         return Conversation(tuple(Message(role, tuple(parts)) for role, parts in messages))
+
+
+@dataclass(frozen=True)
+class SkipCount:
+    """How many documents were left out, by reason; one bad document never ends a run."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str) -> None:
+        self.counts[reason] += 1
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common()) or "none"
 
 
 def turns(conversation: Conversation) -> tuple[Segment, ...]:

@@ -1,0 +1,185 @@
+"""Documents as Parquet in OBELICS form: `texts` and `images`, lists of equal length, one of the two at each place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foretell.data.document import Document, Segment, SkipCount
+from foretell.errors import DataError
+from foretell.files import atomic_path
+
+ROWS = 32  # documents read at once
+GROUP_BYTES = 16_000_000  # of text and images in one row group
+COMPRESSION = "zstd"
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("license", pa.string()),
+        ("lang", pa.string()),
+        ("date", pa.string()),
+        ("kind", pa.string()),
+        ("texts", pa.list_(pa.string())),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("alt", pa.string()), ("caption", pa.string())]))),
+        ("roles", pa.list_(pa.string())),
+        ("labels", pa.string()),
+    ]
+)
+
+
+def write_documents(path: Path, documents: Iterable[Document]) -> int:
+    """Write documents as they come, in bounded memory, atomically. Returns how many."""
+    count = 0
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as stream,
+        pq.ParquetWriter(stream, SCHEMA, compression=COMPRESSION) as writer,
+    ):
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for document in documents:
+            rows.append(_row(document))
+            count += 1
+            size += sum(len(s.text or "") + len(s.image or b"") for s in document.segments)
+            if size >= GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+                rows, size = [], 0
+        if rows or not count:
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+    return count
+
+
+def _row(document: Document) -> dict[str, Any]:
+    segments = document.segments
+    return {
+        "id": document.id,
+        "source": document.source,
+        "license": document.license,
+        "lang": document.language,
+        "date": document.date,
+        "kind": document.kind,
+        "texts": [None if s.text is None else s.text.encode("utf-8", "replace").decode() for s in segments],
+        "images": [
+            None if s.image is None else {"bytes": s.image, "alt": s.alt, "caption": s.caption} for s in segments
+        ],
+        "roles": [s.role for s in segments] if document.is_conversation else None,
+        "labels": json.dumps(document.labels, ensure_ascii=False) if document.labels else None,
+    }
+
+
+def read_documents(
+    path: Path,
+    *,
+    images: bool = True,
+    defaults: Mapping[str, str] | None = None,
+    skipped: SkipCount | None = None,
+) -> Iterator[Document]:
+    """The documents of one file, as they stand in it.
+
+    images False leaves pictures out. defaults: source, license, language, kind for rows that do not say.
+    Raises DataError for what is not Parquet, or has the wrong columns.
+    """
+    for document, _ in read_rows(path, images=images, defaults=defaults, skipped=skipped):
+        yield document
+
+
+def read_rows(
+    path: Path,
+    *,
+    images: bool = True,
+    defaults: Mapping[str, str] | None = None,
+    skipped: SkipCount | None = None,
+) -> Iterator[tuple[Document, str | None]]:
+    """As `read_documents`, each with its row's `split` (None without that column)."""
+    skipped = SkipCount() if skipped is None else skipped
+    fill = {"source": path.stem, "license": "unknown", "language": "und", **(defaults or {})}
+    try:
+        with path.open("rb") as stream:
+            file = pq.ParquetFile(stream, buffer_size=1 << 20)
+            columns = _columns(path, file.schema_arrow, images)
+            number = 0
+            for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+                for row in batch.to_pylist():
+                    document = _document(row, f"{path.name}:{number}", fill, skipped)
+                    number += 1
+                    if document is not None:
+                        yield document, row.get("split")
+    except OSError as error:
+        raise DataError(f"{path} could not be read: {error.strerror or error}. Check the path.") from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
+
+
+def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
+    """The columns to read. Raises DataError naming what was found and expected."""
+    kinds = {field.name: field.type for field in schema}
+    found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+
+    def wrong(expected: str) -> DataError:
+        return DataError(f"{path} has the columns {found}; expected {expected}. Convert the file, or choose another.")
+
+    if "texts" not in kinds or not _is_list(kinds["texts"], pa.types.is_string, pa.types.is_large_string):
+        raise wrong("'texts', a list of strings, and beside it 'images', a list of image structs or null")
+    if images and "images" in kinds:
+        if not _is_list(
+            kinds["images"], pa.types.is_struct, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_null
+        ):
+            raise wrong("'images' as a list of structs with 'bytes' (or set images: false to read the text alone)")
+        item = kinds["images"].value_type
+        if pa.types.is_struct(item) and "bytes" not in {item.field(i).name for i in range(item.num_fields)}:
+            raise wrong("'images' as a list of structs with 'bytes' (or set images: false to read the text alone)")
+    known = [*SCHEMA.names, "language", "split"]
+    return [name for name in known if name in kinds and (images or name != "images")]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
+
+
+def _is_list(kind: pa.DataType, *items: Any) -> bool:
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and any(item(kind.value_type) for item in items)
+
+
+def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skipped: SkipCount) -> Document | None:
+    texts = row["texts"] or []
+    images = row.get("images") or [None] * len(texts)
+    roles = row.get("roles") or [None] * len(texts)
+    if len(images) != len(texts) or len(roles) != len(texts):
+        skipped.add("rows whose lists differ in length")
+        return None
+    segments = []
+    for text, image, role in zip(texts, images, roles, strict=True):
+        if isinstance(image, bytes):
+            image = {"bytes": image}
+        if image is not None and image["bytes"] is not None:
+            segments.append(Segment(None, image["bytes"], image.get("alt"), image.get("caption"), role))
+        elif text is not None:
+            segments.append(Segment(text=text, role=role))
+    if not segments:
+        skipped.add("empty rows")
+        return None
+    try:
+        labels = json.loads(row.get("labels") or "{}")
+    except ValueError:
+        skipped.add("rows with damaged labels")
+        return None
+    source = row.get("source") or fill["source"]
+    return Document(
+        id=row.get("id") or number,
+        segments=tuple(segments),
+        source=source,
+        license=row.get("license") or fill["license"],
+        language=row.get("lang") or row.get("language") or fill["language"],
+        date=row.get("date"),
+        kind=row.get("kind") or fill.get("kind", source),
+        labels=labels,
+    )
