@@ -20,6 +20,7 @@ def test_updates_are_flat_only_with_the_parametrisation(axis: str) -> None:
     probes = {probe for _, probe in right}
     assert probes == {"vision residual", "image features", "decoder residual", "logits"}
     for key, slope in right.items():
-        assert abs(slope) < 0.3, key
-    for probe in ("vision residual", "decoder residual"):
-        assert wrong[axis, probe] > 0.45
+        # The logits' own sum over the width shrinks a little before features align with the head.
+        assert abs(slope) < (0.35 if key[1] == "logits" else 0.15), key
+    assert wrong[axis, "vision residual"] > 0.7
+    assert wrong[axis, "decoder residual"] > 0.3
