@@ -18,8 +18,9 @@ from foretell.chat import END_OF_TEXT, IMAGE, special_tokens
 from foretell.chat import Template as ChatTemplate
 from foretell.data import pack as packing
 from foretell.data.document import Document, Segment
+from foretell.data.encode import encode_document, image_spans
 from foretell.data.loader import Loader
-from foretell.data.pack import PackSource, encode_document, image_spans, pack
+from foretell.data.pack import PackSource, pack
 from foretell.data.shards import Shards
 from foretell.errors import DataError
 from foretell.images import Tiling
@@ -244,7 +245,7 @@ def test_an_interrupted_pack_leaves_the_old_one_and_is_cleaned_up_by_the_next(tm
         yield from documents
         raise OSError("the disk went away")
 
-    with pytest.raises(DataError, match="'s' could not be read: the disk went away"):
+    with pytest.raises(DataError, match="'s' cannot be read: the disk went away"):
         pack({"s": PackSource(broken)}, TEMPLATE, Bytes(), tmp_path / "pack", 64, 1000)
     assert (tmp_path / "pack/index.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
@@ -254,3 +255,11 @@ def test_progress_reaches_the_end(tmp_path):
     seen: list[tuple[int, int]] = []
     run(tmp_path, [text_document(i, "p" * 80) for i in range(9)], tokens=600, progress=lambda a, b: seen.append((a, b)))
     assert seen[-1] == (600, 600) and seen == sorted(seen)
+
+
+def test_texts_encoded_a_window_at_a_time_give_the_ids_of_encode_document(tmp_path):
+    documents = [chat(1, "What?", "It is é.", png()), chat(2, "What?", "It is é.")]
+    documents += [Document("3", (Segment(text="a"), Segment(image=png(), alt="b"), Segment(text="c")), "s", "CC0-1.0")]
+    run(tmp_path, documents, length=200)
+    expected = {tuple(encode_document(document, TEMPLATE).ids) for document in documents}
+    assert {tuple(s["tokens"]) for s in segments(tmp_path / "pack")} == expected

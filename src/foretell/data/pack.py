@@ -11,36 +11,27 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from foretell.chat import END_OF_TEXT, GLOBAL_IMAGE, IMAGE, IMAGE_EDGE, PAD, Builder, Encoded, Encoder, Template
+from foretell.chat import IMAGE, PAD, Encoded, Template
 from foretell.data.document import Document
+from foretell.data.encode import Deferred, Span, Vocabulary, encode_document, image_spans
 from foretell.data.shards import FORMAT, Piece, ShardWriter
 from foretell.errors import ConversationError, DataError, ImageError
 from foretell.files import atomic_folder, sha256_file, write_json
 
 OPEN_ROWS = 64
 WINDOW_DOCUMENTS = 32
-WINDOW_BYTES = 1_000_000
+WINDOW_TEXT = 1_000_000  # characters
+WINDOW_TILES = 64_000_000  # bytes
 MARKER = "packing"  # lies in a folder that is still being written
 
-Span = tuple[int, int]
 Progress = Callable[[int, int], None]
-
-
-class Vocabulary(Protocol):
-    """What packing needs of a tokenizer beside the template's encoder."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
-    def save(self, folder: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,78 +40,6 @@ class PackSource:
 
     documents: Callable[[], Iterator[Document]]
     weight: float = 1.0
-
-
-def encode_document(document: Document, template: Template) -> Encoded:
-    """Ids of one document. A conversation learns its assistant turns; any other document learns all its text and
-    the end token, with each image where it stands and its caption (or alt text) after it. A template without
-    tiling leaves out the images of plain documents.
-
-    Raises ImageError for a bad image, ConversationError for a conversation the template cannot hold.
-    """
-    if document.is_conversation:
-        return template.encode(document.conversation(), learn="assistant")
-    builder = Builder(template)
-    for part in _parts(document):
-        if isinstance(part, str):
-            builder.text(part, True)
-        elif template.tiling is not None:
-            builder.image(part)
-    builder.control(END_OF_TEXT, True)
-    return builder.done()
-
-
-def _parts(document: Document) -> list[str | bytes]:
-    """Texts and images in order; neighbouring texts are kept apart by an empty line."""
-    parts: list[str | bytes] = []
-    for segment in document.segments:
-        if document.is_conversation:
-            text = segment.text
-        else:
-            if segment.image is not None:
-                parts.append(segment.image)
-            text = segment.text if segment.image is None else segment.caption or segment.alt
-            last = parts[-1] if parts else None
-            if text and isinstance(last, str) and not last.endswith("\n") and not text.startswith("\n"):
-                parts[-1] = last + "\n\n"
-        if text:
-            parts.append(text)
-    return parts
-
-
-def image_spans(ids: npt.NDArray[np.int32], template: Template) -> list[Span]:
-    """Half-open spans of the images in `ids`, each from its first edge token to its closing one."""
-    if template.tiling is None:
-        return []
-    edges = np.flatnonzero(ids == template.special(IMAGE_EDGE))
-    closing = np.flatnonzero(ids == template.special(GLOBAL_IMAGE)) + template.tiling.tokens_per_tile + 1
-    spans: list[Span] = []
-    stop = 0
-    for end in closing:
-        start = int(edges[np.searchsorted(edges, stop)])
-        stop = int(end) + 1
-        spans.append((start, stop))
-    return spans
-
-
-class _Batched:
-    """The template's encoder, with the texts of a window of documents encoded in one call."""
-
-    def __init__(self, encoder: Encoder, tokenizer: Vocabulary) -> None:
-        self._encoder, self._tokenizer = encoder, tokenizer
-        self._known: dict[str, list[int]] = {}
-
-    def prepare(self, texts: Iterable[str]) -> None:
-        unique = list(dict.fromkeys(texts))
-        self._known = dict(zip(unique, self._tokenizer.encode_batch(unique), strict=True))
-
-    def encode(self, text: str) -> list[int]:
-        if text not in self._known:
-            self._known[text] = self._encoder.encode(text)
-        return self._known[text]
-
-    def special(self, token: str) -> int:
-        return self._encoder.special(token)
 
 
 class _Reader:
@@ -135,7 +54,7 @@ class _Reader:
         self.pass_tokens: int | None = None
         self._source, self._length, self._max_epochs, self._seed = source, length, max(max_epochs, 1.0), seed
         self._kinds, self._skipped = kinds, skipped
-        self._encoder = _Batched(template.encoder, tokenizer)
+        self._encoder = Deferred(template.encoder, tokenizer)
         self._template = Template(self._encoder, template.tiling)
         self._slot = template.special(IMAGE)
         self._stream = self._encoded()
@@ -166,7 +85,7 @@ class _Reader:
             ids, loss = document.ids[start:end], document.loss[start:end].copy()
             loss[0] = False
             tiles = 0
-            if self._template.tiling is not None:
+            if spans and self._template.tiling is not None:
                 tiles = int((ids == self._slot).sum()) // self._template.tiling.tokens_per_tile
             piece = Piece(ids, loss, document.tiles[self._tile : self._tile + tiles], kind)
             if end == total:
@@ -184,12 +103,12 @@ class _Reader:
             order = random.Random(f"{self._seed}/{self.name}/{self.passes}")
             for window in self._windows():
                 order.shuffle(window)
-                self._encoder.prepare(p for document in window for p in _parts(document) if isinstance(p, str))
-                for document in window:
-                    encoded = self._encode(document)
-                    if encoded is not None:
+                drafts = [(draft, document) for document in window if (draft := self._draft(document)) is not None]
+                for encoded, document in self._encoder.resolve(drafts):
+                    ready = self._fit(encoded, document)
+                    if ready is not None:
                         self.documents += 1
-                        yield encoded
+                        yield ready
             self.passes += 1
             if not self.tokens:
                 return
@@ -197,37 +116,40 @@ class _Reader:
 
     def _windows(self) -> Iterator[list[Document]]:
         window: list[Document] = []
-        size = 0
+        size = 0.0
+        tiling = self._template.tiling
+        image = 0 if tiling is None else (tiling.grid**2 + 1) * tiling.tile**2 * 3 / WINDOW_TILES
         try:
             for document in self._source.documents():
                 window.append(document)
-                size += sum(len(s.text or "") + len(s.image or b"") for s in document.segments)
-                if len(window) == WINDOW_DOCUMENTS or size >= WINDOW_BYTES:
+                for segment in document.segments:
+                    size += len(segment.text or "") / WINDOW_TEXT + (image if segment.image is not None else 0)
+                if len(window) == WINDOW_DOCUMENTS or size >= 1:
                     yield window
-                    window, size = [], 0
+                    window, size = [], 0.0
         except OSError as error:
             raise DataError(
-                f"Source {self.name!r} could not be read: {error}. Mend or remove it, and run again."
+                f"Source {self.name!r} cannot be read: {error}. Mend or remove it, and try again."
             ) from error
         if window:
             yield window
 
-    def _encode(self, document: Document) -> tuple[Encoded, list[Span], int] | None:
+    def _draft(self, document: Document) -> Encoded | None:
         try:
-            encoded = encode_document(document, self._template)
-        except ImageError:
-            self._skipped["documents with a bad image"] += 1
+            return encode_document(document, self._template)
+        except (ImageError, ConversationError) as error:
+            what = "image" if isinstance(error, ImageError) else "conversation"
+            self._skipped[f"documents with a bad {what}"] += 1
             return None
-        except ConversationError:
-            self._skipped["documents with a bad conversation"] += 1
-            return None
-        spans = image_spans(encoded.ids, self._template)
+
+    def _fit(self, encoded: Encoded, document: Document) -> tuple[Encoded, list[Span], int] | None:
+        spans = image_spans(encoded.ids, self._template) if len(encoded.tiles) else []
         long = [span for span in spans if span[1] - span[0] > self._length]
         if long:
             self._skipped["images longer than a row"] += len(long)
             if document.is_conversation:  # without its image a question teaches guessing
                 return None
-            encoded = self._without(encoded, spans, long)
+            encoded = self._without(encoded, long)
             spans = image_spans(encoded.ids, self._template)
         kind = self._kinds.setdefault(document.kind, len(self._kinds))
         if kind > 255:
@@ -237,7 +159,7 @@ class _Reader:
             )
         return encoded, spans, kind
 
-    def _without(self, encoded: Encoded, spans: list[Span], dropped: list[Span]) -> Encoded:
+    def _without(self, encoded: Encoded, dropped: list[Span]) -> Encoded:
         keep = np.ones(len(encoded.ids), np.bool_)
         for start, stop in dropped:
             keep[start:stop] = False
@@ -251,17 +173,12 @@ def _cut(spans: list[Span], end: int) -> int:
     return next((start for start, stop in spans if start < end < stop), end)
 
 
-@dataclass
-class _Row:
-    pieces: list[Piece] = field(default_factory=list)
-
-
 class _Rows:
     """Open rows; a piece goes where it leaves the smallest gap."""
 
     def __init__(self, length: int, most_open: int, close: Callable[[list[Piece]], None]) -> None:
         self._length, self._most, self._close = length, most_open, close
-        self._open: list[tuple[int, int, _Row]] = []  # gap, serial number, row; sorted
+        self._open: list[tuple[int, int, list[Piece]]] = []  # gap, serial number, row; sorted
         self._serial = 0
 
     def room(self) -> int:
@@ -276,23 +193,23 @@ class _Rows:
         if at < len(self._open):
             gap, serial, row = self._open.pop(at)
         else:
-            gap, serial, row = self._length, self._serial, _Row()
+            gap, serial, row = self._length, self._serial, []
             self._serial += 1
-        row.pieces.append(piece)
+        row.append(piece)
         if gap - size < 2:  # one token holds no target
-            self._close(row.pieces)
+            self._close(row)
             return
         bisect.insort(self._open, (gap - size, serial, row))
         if len(self._open) > self._most:
-            self._close(self._open.pop(0)[2].pieces)
+            self._close(self._open.pop(0)[2])
 
     def finish(self) -> None:
-        pieces = [piece for _, _, row in self._open for piece in row.pieces]
+        pieces = [piece for _, _, row in self._open for piece in row]
         self._open = []
         for piece in sorted(pieces, key=lambda piece: -len(piece.ids)):
             self.place(piece)
         for _, _, row in self._open:
-            self._close(row.pieces)
+            self._close(row)
 
 
 def pack(
@@ -384,9 +301,7 @@ def _metrics(
         "learned_tokens": sum(writer.learned.values()),
         "fill": total / (sum(writer.shards) * length),
         "by_source": by_source,
-        "by_kind": {
-            kind: {"tokens": writer.tokens[i], "learned_tokens": writer.learned[i]} for i, kind in enumerate(kinds)
-        },
+        "by_kind": {k: {"tokens": writer.tokens[i], "learned_tokens": writer.learned[i]} for i, k in enumerate(kinds)},
         "skipped": dict(skipped),
         "notes": notes,
     }
