@@ -22,7 +22,7 @@ from foretell.data.encode import encode_document, image_spans
 from foretell.data.loader import Loader
 from foretell.data.pack import PackSource, pack
 from foretell.data.shards import Shards
-from foretell.errors import DataError
+from foretell.errors import DataError, RunError
 from foretell.images import Tiling
 
 TILING = Tiling(tile=32, patch=8, shuffle=2, grid=2)
@@ -263,3 +263,17 @@ def test_texts_encoded_a_window_at_a_time_give_the_ids_of_encode_document(tmp_pa
     run(tmp_path, documents, length=200)
     expected = {tuple(encode_document(document, TEMPLATE).ids) for document in documents}
     assert {tuple(s["tokens"]) for s in segments(tmp_path / "pack")} == expected
+
+
+def test_a_full_disk_is_named_and_the_old_pack_stays(tmp_path, monkeypatch):
+    run(tmp_path, [text_document(0, "t" * 60)])
+    before = (tmp_path / "pack/index.json").read_bytes()
+
+    def short_write(*_: object) -> None:
+        raise OSError("8192 requested and 0 written")
+
+    monkeypatch.setattr(np, "save", short_write)
+    with pytest.raises(RunError, match="disk is full.*run the same command again"):
+        run(tmp_path, [text_document(0, "u" * 60)])
+    assert (tmp_path / "pack/index.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]

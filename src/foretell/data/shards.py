@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -80,7 +81,10 @@ class ShardWriter:
         (self._folder / name).mkdir()
         for array in ARRAYS:
             path = self._folder / name / f"{array}.npy"
-            np.save(path, arrays[array])
+            try:
+                np.save(path, arrays[array])
+            except OSError as error:  # a short write comes without its reason: the disk is full
+                raise OSError(error.errno or errno.ENOSPC, str(error)) from error
             self.files[f"{name}/{array}.npy"] = sha256_file(path)
         self.shards.append(len(self._rows))
         self._rows, self._bytes = [], 0
