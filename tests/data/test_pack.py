@@ -273,7 +273,13 @@ def test_a_full_disk_is_named_and_the_old_pack_stays(tmp_path, monkeypatch):
         raise OSError("8192 requested and 0 written")
 
     monkeypatch.setattr(np, "save", short_write)
-    with pytest.raises(RunError, match="disk is full.*run the same command again"):
+    with pytest.raises(RunError, match=r"disk is full.*run the same command again"):
         run(tmp_path, [text_document(0, "u" * 60)])
     assert (tmp_path / "pack/index.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_kinds_past_the_255th_are_other(tmp_path):
+    metrics = run(tmp_path, [text_document(i, "k" * 20, f"kind {i}") for i in range(300)])
+    assert len(metrics["by_kind"]) == 256 and metrics["by_kind"]["other"]["tokens"] == 45 * 21
+    assert {s["kinds"].max() for s in segments(tmp_path / "pack")} == set(range(256))

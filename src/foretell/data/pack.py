@@ -151,13 +151,8 @@ class _Reader:
                 return None
             encoded = self._without(encoded, long)
             spans = image_spans(encoded.ids, self._template)
-        kind = self._kinds.setdefault(document.kind, len(self._kinds))
-        if kind > 255:
-            raise DataError(
-                f"The sources hold more than 256 kinds of document (the last: {document.kind!r}). "
-                "A kind names one curve of the log; use fewer."
-            )
-        return encoded, spans, kind
+        name = document.kind if document.kind in self._kinds or len(self._kinds) < 255 else "other"
+        return encoded, spans, self._kinds.setdefault(name, len(self._kinds))
 
     def _without(self, encoded: Encoded, dropped: list[Span]) -> Encoded:
         keep = np.ones(len(encoded.ids), np.bool_)
@@ -226,7 +221,7 @@ def pack(
     """Pack about `tokens` tokens (padding not counted) of the weighted mixture into rows of `sequence_length`.
 
     A source that is smaller than its share is repeated, at most `max_epochs` times; then its share shrinks and the
-    others fill the rest. `out` appears only when it is complete; what an interrupted run left is removed.
+    others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete; what an interrupted run left is removed.
     progress is called with (tokens so far, tokens asked for) as rows are closed.
     Returns metrics: rows, tokens, learned_tokens, fill, tiles by source and kind, what was skipped, and notes.
     Raises DataError if no source gives anything to learn, RunError if `out` cannot be written.
