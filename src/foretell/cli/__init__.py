@@ -47,9 +47,9 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, end)
     try:
         app(standalone_mode=False)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else signal.SIGINT)
-        _say("Interrupted. What was finished is kept; the same command goes on from there.", code)
+        _say(str(stop) or "Interrupted. What was finished is kept; the same command goes on from there.", code)
     except typer.Exit as leave:
         sys.exit(leave.exit_code)
     except typer.Abort:

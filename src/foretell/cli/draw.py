@@ -44,15 +44,16 @@ def progress() -> Iterator[Report]:
 
 class _Lines:
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}
+        self._last: dict[str, tuple[float, float]] = {}
 
     def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None:
         now = time.monotonic()
-        if task in self._last and done != total and now - self._last[task] < _LINE_EVERY:
+        share = done / total if total else 0.0
+        before, shown = self._last.get(task, (float("-inf"), -1.0))
+        if shown == 1.0 or (share < 1.0 and now - before < _LINE_EVERY):
             return
-        self._last[task] = now
-        share = f" {done / total:.0%}" if total else ""
-        print(f"{task}{share}{' ' + note if note else ''}", file=sys.stderr, flush=True)
+        self._last[task] = now, share
+        print(f"{task}{f' {share:.0%}' if total else ''}{' ' + note if note else ''}", file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from foretell.cli import draw
@@ -26,3 +29,43 @@ def describe(
     flops = {per: sum(part.flops for part in parts if part.per == per) for per in ("token", "tile")}
     rows += [(f"total a {per}", "", f"{count:,.0f}", per) for per, count in flops.items() if count]
     draw.table(("part", "parameters", "training FLOPs", "per"), rows, right=(1, 2))
+
+
+@app.command()
+def coordcheck(
+    recipe: RecipeName,
+    overrides: Set = [],  # noqa: B006  (typer copies it)
+    out: Annotated[Path | None, typer.Option(help="Also draw the curves as a page in this file.")] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 4,
+    seeds: Annotated[int, typer.Option(min=1)] = 2,
+    standard: Annotated[bool, typer.Option("--standard", help="Without the scaling, to see what wrong looks like.")] = (
+        False
+    ),
+) -> None:
+    """Check that activations and updates keep their size over width and depth, per tower."""
+    from foretell.model.coordcheck import coordcheck as check
+    from foretell.model.coordcheck import slopes
+
+    loaded = load(recipe, overrides, None)
+    model = loaded.model.model_copy(update={"vocab_size": min(loaded.tokenizer.vocab_size, 512)})
+    points = []
+    with draw.progress() as report:
+        for point in check(model, loaded.train.optimizer, steps=steps, seeds=seeds, standard=standard):
+            points.append(point)
+            report("coordcheck", len(points), None, f"{point.axis} × {point.scale:g}")
+        report("coordcheck", 1, 1, f"{len(points)} points")
+    scales = sorted({point.scale for point in points})
+    growth = slopes(points)
+    last = {(p.axis, p.probe, p.scale): p.change for p in points if p.step == steps}
+    rows = [
+        (axis, probe, *(f"{last[axis, probe, scale]:.3g}" for scale in scales), f"{slope:+.2f}")
+        for (axis, probe), slope in growth.items()
+    ]
+    print(f"Size of the update after {steps} steps, by multiple of the base shape; the exponent should be near 0.\n")
+    columns = ("axis", "activation", *(f"× {scale:g}" for scale in scales), "exponent")
+    draw.table(columns, rows, right=range(2, len(columns)))
+    if out is not None:
+        from foretell.report.coordcheck import write_coordcheck
+
+        write_coordcheck(points, growth, out)
+        print(f"\nCurves: {out}")

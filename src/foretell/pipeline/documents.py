@@ -37,36 +37,25 @@ def write_sources(
     """
     counts: dict[str, dict[str, Any]] = {}
     for source in sources:
-        counts[source.name] = {split: _write(source, split, cutoff, seed, out, report) for split in get_args(Split)}
-        if not counts[source.name]["train"]["documents"]:
-            skipped = counts[source.name]["train"]["skipped"]
-            why = ", ".join(f"{n} {reason}" for reason, n in skipped.items()) or "nothing was found"
+        splits = {split: _write(source, split, cutoff, seed, out, report) for split in get_args(Split)}
+        counts[source.name] = _together(list(splits.values())) | splits
+        if not splits["train"]["documents"]:
+            why = ", ".join(f"{n} {reason}" for reason, n in splits["train"]["skipped"].items()) or "nothing was found"
             raise DataError(
                 f"Source {source.name!r} ({source.kind}) gave no training documents: {why}. Check its path and "
                 "settings in the recipe, or remove it."
             )
-    if not any(c["heldout"]["documents"] for c in counts.values()):
+    if not any(count["heldout"]["documents"] for count in counts.values()):
         raise DataError("No source gave held-out documents, so nothing could be measured. Raise a source's `heldout`.")
-    flat = [count for splits in counts.values() for count in splits.values()]
-    return {
-        "sources": counts,
-        "documents": sum(count["documents"] for count in flat),
-        "bytes": sum(count["bytes"] for count in flat),
-        "images": sum(count["images"] for count in flat),
-        "skipped": dict(sum((Counter(count["skipped"]) for count in flat), Counter())),
-        "licenses": {
-            license: {"documents": sum(c["licenses"].get(license, 0) for c in flat), "sources": names}
-            for license, names in _who(counts).items()
-        },
-    }
+    return _together(list(counts.values())) | {"sources": counts}
 
 
-def _who(counts: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, splits in counts.items():
-        for license in sorted({key for count in splits.values() for key in count["licenses"]}):
-            found.setdefault(license, []).append(name)
-    return found
+def _together(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The sum of several counts."""
+    whole: dict[str, Any] = {key: sum(count[key] for count in counts) for key in ("documents", "bytes", "images")}
+    for key in ("kinds", "languages", "licenses", "skipped"):
+        whole[key] = dict(sum((Counter(count[key]) for count in counts), Counter()).most_common())
+    return whole
 
 
 def _write(source: Source, split: Split, cutoff: str | None, seed: int, out: Path, report: Report) -> dict[str, Any]:

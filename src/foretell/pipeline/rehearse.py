@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -128,11 +127,10 @@ def _work(recipe: Recipe, small: Recipe) -> float:
 
 def _rate(log: Path) -> float:
     """Training tokens a second: the median over the logged steps but the first two, which warm up."""
-    rates = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        if event.get("event") == "train" and event.get("tokens_per_s"):
-            rates.append(float(event["tokens_per_s"]))
+    from foretell.train.log import read_log
+
+    train = [event for event in read_log(log) if event.get("event") == "train"]
+    rates = [float(event["tokens_per_s"]) for event in train if event.get("tokens_per_s")]
     return statistics.median(rates[2:] or rates) if rates else 0.0
 
 
@@ -145,7 +143,7 @@ def _growth(recipe: Recipe, small: Recipe, data: Mapping[str, Any]) -> dict[str,
     def read(seconds: float) -> float:
         full = 0.0
         for before, after in zip(recipe.data.sources, small.data.sources, strict=True):
-            splits = data["sources"][after.name].values()
+            splits = [data["sources"][after.name][split] for split in ("train", "heldout")]
             taken = sum(s["documents"] if isinstance(after, WorldSource) else s["bytes"] for s in splits)
             full += sum(s.get("seconds", 0.0) for s in splits) * max(1.0, size_of(before) / max(1, taken))
         return max(seconds, full)

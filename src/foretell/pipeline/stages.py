@@ -10,17 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretell.chat import IMAGE, Template
-from foretell.errors import MissingExtraError
+from foretell.chat import Template
+from foretell.errors import MissingExtraError, RunError
 from foretell.measure.machine import has_torch
 from foretell.pipeline import documents
-from foretell.recipe import ModelConfig, Recipe
+from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
 from foretell.run import Report, Stage, StageStatus, read_manifest, run_stages, silent, status
 
 if TYPE_CHECKING:
     from foretell.data.document import Document
-    from foretell.data.tokenizer import Tokenizer
 
 # Settings that change how a run is watched, not what comes out of it.
 _WATCHING = {"checkpoint_minutes", "keep", "log_every"}
@@ -48,8 +47,6 @@ def run_recipe(
 
 def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
     """A run's recipe and the state of its stages."""
-    from foretell.errors import RunError
-
     if not (run_dir / "recipe.yaml").is_file():
         raise RunError(f"{run_dir} is not a run directory: it has no recipe.yaml. Start one with: foretell run RECIPE.")
     recipe = load_recipe(run_dir / "recipe.yaml")
@@ -67,7 +64,6 @@ def stages(recipe: Recipe, report: Report = silent) -> list[Stage]:
         {k: plain["model"]["vision"][k] for k in ("tile", "patch", "shuffle", "grid")} if recipe.model.vision else None
     )
     read = [{k: v for k, v in source.items() if k != "weight"} for source in plain["data"]["sources"]]
-    worlds = [source for source in plain["data"]["sources"] if source["kind"] == "world"]
     train = {k: v for k, v in plain["train"].items() if k not in _WATCHING}
     return [
         Stage(
@@ -96,22 +92,17 @@ def stages(recipe: Recipe, report: Report = silent) -> list[Stage]:
         ),
         Stage(
             "examine",
-            {**plain["examine"], "worlds": worlds, **seed},
+            {**plain["examine"], "device": recipe.train.device, **seed},
             lambda inputs, out: _examine(recipe, inputs, out, report),
-            ("pretrain", "pack"),
+            ("data", "pretrain"),
         ),
         Stage(
             "page",
             {"name": recipe.name, "description": recipe.description},
-            lambda inputs, out: _page(out, report),
+            lambda inputs, out: _page(out),
             ("data", "tokenizer", "pack", "pretrain", "examine"),
         ),
     ]
-
-
-def complete_model(model: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
-    """The model's configuration with what only the tokenizer knows."""
-    return model.model_copy(update={"vocab_size": tokenizer.vocab_size, "image_token": tokenizer.special(IMAGE)})
 
 
 def _grid(recipe: Recipe) -> int:
@@ -176,14 +167,19 @@ def _reader(data_dir: Path, source: str, split: str) -> Callable[[], Iterator[Do
 
 
 def _pretrain(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
-    raise NotImplementedError
+    from foretell.train.loop import pretrain
+
+    pack = inputs["pack"]
+    return pretrain(recipe, pack / "train", pack / "heldout", inputs["tokenizer"], out, report=report)
 
 
 def _examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
-    raise NotImplementedError
+    from foretell.pipeline.examination import examine
+
+    return examine(recipe, inputs, out, report)
 
 
-def _page(out: Path, report: Report) -> dict[str, Any]:
+def _page(out: Path) -> dict[str, Any]:
     from foretell.report.run_page import write_page
 
     write_page(out.parent)
