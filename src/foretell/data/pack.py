@@ -221,7 +221,8 @@ def pack(
     """Pack about `tokens` tokens (padding not counted) of the weighted mixture into rows of `sequence_length`.
 
     A source that is smaller than its share is repeated, at most `max_epochs` times; then its share shrinks and the
-    others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete; what an interrupted run left is removed.
+    others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete; what an
+    interrupted run left is removed.
     progress is called with (tokens so far, tokens asked for) as rows are closed.
     Returns metrics: rows, tokens, learned_tokens, fill, tiles by source and kind, what was skipped, and notes.
     Raises DataError if no source gives anything to learn, RunError if `out` cannot be written.
