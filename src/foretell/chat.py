@@ -157,7 +157,10 @@ def _read_message(index: int, raw: Mapping[str, Any]) -> Message:
         raise ConversationError(f"{where}: content must be a string or a list of parts.")
     parts = tuple(_read_part(where, part) for part in content)
     calls = []
-    for call in raw.get("tool_calls") or ():
+    listed = raw.get("tool_calls") or ()
+    if not isinstance(listed, Sequence) or isinstance(listed, str):
+        raise ConversationError(f"{where}: tool_calls must be a list; found {type(listed).__name__}.")
+    for call in listed:
         try:
             function = call["function"]
             calls.append(ToolCall(str(call["id"]), str(function["name"]), str(function["arguments"])))
@@ -167,6 +170,9 @@ def _read_message(index: int, raw: Mapping[str, Any]) -> Message:
             ) from error
     if calls and role != "assistant":
         raise ConversationError(f"{where}: only the assistant calls tools; this message is from the {role}.")
+    for key in ("name", "tool_call_id"):
+        if not isinstance(raw.get(key), str | None):
+            raise ConversationError(f"{where}: {key} must be a string; found {type(raw[key]).__name__}.")
     return Message(cast(Role, role), parts, raw.get("name"), tuple(calls), raw.get("tool_call_id"))
 
 
