@@ -131,9 +131,10 @@ def require(ok: bool, option: str, value: object, allowed: str) -> None:
 
 def subset(option: str, chosen: Sequence[str] | None, allowed: Sequence[str]) -> tuple[str, ...]:
     """The chosen names in the given order (None: all). Raises RecipeError for an unknown or missing name."""
-    names = tuple(allowed) if chosen is None else (chosen,) if isinstance(chosen, str) else tuple(chosen)
-    require(bool(names) and set(names) <= set(allowed), option, chosen, f"one or more of {', '.join(allowed)}")
-    return names
+    names = list(allowed) if chosen is None else [chosen] if isinstance(chosen, str) else chosen
+    known = isinstance(names, (list, tuple)) and bool(names) and all(name in allowed for name in names)
+    require(known, option, chosen, f"one or more of {', '.join(allowed)}")
+    return tuple(names)
 
 
 def is_whole(value: object, low: int, high: int) -> bool:

@@ -85,7 +85,7 @@ class Charts:
         same_form = [name for name in self.tasks if FORM[name] == chart.form]
         for _ in range(8 * (turns - 1)):
             other = ASK[rng.choice(same_form)](rng, chart)
-            if len(asked) < turns and all((other.task, other.reply) != (known.task, known.reply) for known in asked):
+            if len(asked) < turns and all((other.task, other.answer) != (known.task, known.answer) for known in asked):
                 asked.insert(0, other)
         last = asked[-1]
         self._canvas = self._canvas or _Canvas(self.side)
@@ -135,7 +135,9 @@ def _line(rng: random.Random, chart: Chart) -> Question:
     if rng.random() < 0.5:
         asked = rng.choice(("Which point is the highest?", "What color is the highest point?"))
         return _short("charts.line", asked, _largest(chart), COLOR_NAMES)
-    asked = rng.choice(("From the first point to the last, does the line go up or down?", "Is the end up or down?"))
+    asked = rng.choice(
+        ("From the first point to the last, does the line go up or down?", "Overall, does the line go up or down?")
+    )
     return _short("charts.line", asked, "up" if chart.values[-1] > chart.values[0] else "down", ("up", "down"))
 
 
@@ -161,11 +163,11 @@ class _Canvas:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise MissingExtraError("The generated world's chart kind", "torch") from error
-        self.labelled = side >= LABELLED
+        self.side, self.labelled = side, side >= LABELLED
         self.dpi = 100 if self.labelled else 72  # at 72 dpi a point is a pixel
         self.figure: Any = Figure(figsize=(side / self.dpi, side / self.dpi), dpi=self.dpi)
         self.canvas: Any = FigureCanvasAgg(self.figure)
-        room = (0.12, 0.08, 0.86, 0.82) if self.labelled else (0.0, 0.0, 1.0, 1.0)
+        room = (0.12, 0.05, 0.86, 0.82) if self.labelled else (0.0, 0.0, 1.0, 1.0)
         self.axes: dict[str, Any] = {form: self.figure.add_axes(room) for form in ("bar", "line", "pie")}
         unit = int(side * room[3] / (HIGHEST + 1))
         for form in ("bar", "line"):
@@ -178,7 +180,7 @@ class _Canvas:
         axes.set_autoscale_on(False)
         axes.set_xticks([])
         axes.set_yticks(range(0, HIGHEST + 1))
-        axes.tick_params(length=0, labelleft=self.labelled)
+        axes.tick_params(length=0, labelleft=self.labelled, labelsize=self.side * 3.2 / self.dpi)
         for value in range(1, HIGHEST + 1):
             axes.axhline(value, color="black" if value == 5 else "0.72", linewidth=1, zorder=0)
         for spine in axes.spines.values():
@@ -206,7 +208,19 @@ class _Canvas:
                 drawn = [*line, axes.scatter(range(count), chart.values, c=shades, s=size, zorder=3, clip_on=False)]
         if self.labelled:
             handles = drawn if chart.form != "line" else [self._dot(shade) for shade in shades]
-            drawn.append(self.figure.legend(handles, chart.colors, loc="upper center", ncols=count, frameon=False))
+            drawn.append(
+                self.figure.legend(
+                    handles,
+                    chart.colors,
+                    loc="upper center",
+                    ncols=min(count, 3),
+                    fontsize=self.side * 3.2 / self.dpi,
+                    handlelength=1,
+                    columnspacing=1,
+                    handletextpad=0.4,
+                    frameon=False,
+                )
+            )
         self.canvas.draw()
         pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
         for artist in drawn:

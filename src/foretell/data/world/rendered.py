@@ -32,7 +32,7 @@ class Reading:
     name = "reading"
     visual = True
 
-    def __init__(self, side: int = 64, digits: int = 2, letters: int = 3, tasks: Sequence[str] | None = None) -> None:
+    def __init__(self, side: int = 64, digits: int = 3, letters: int = 3, tasks: Sequence[str] | None = None) -> None:
         require(is_whole(side, 48, 2048), "reading.side", side, "a whole number of pixels from 48 to 2048")
         require(is_whole(digits, 2, 6), "reading.digits", digits, "a whole number from 2 to 6")
         require(is_whole(letters, 2, 6), "reading.letters", letters, "a whole number from 2 to 6")
@@ -48,7 +48,8 @@ class Reading:
         return Item(f"reading:{text}", task, document(task, segments), text)
 
     def _number(self, rng: random.Random) -> str:
-        return "".join(rng.choices("0123456789", k=rng.randint(1, self.digits)))
+        lengths = range(1, self.digits + 1)  # longer ones more often, since there are more of them
+        return "".join(rng.choices("0123456789", k=rng.choices(lengths, weights=lengths)[0]))
 
     def _word(self, rng: random.Random) -> str:
         length, start = rng.randint(2, self.letters), rng.randrange(2)

@@ -15,7 +15,8 @@ from foretell.data.world.base import Item, Split, dialogue, document, draw, is_w
 from foretell.data.world.colors import BACKGROUNDS, COLORS
 
 GRID = 3  # one thing at most in each of GRID × GRID cells
-RADIUS = {"large": 0.155, "small": 0.105}  # of the side
+RADIUS = {"large": 0.14, "small": 0.11}  # of the side
+MARGIN = 0.02  # of the side: neighbours never touch
 RELATIONS = ("left", "right", "above", "below")
 NUMBERS = ("one", "two", "three")
 
@@ -31,7 +32,7 @@ OUTLINES: dict[str, list[tuple[float, float]] | None] = {  # in units of the rad
     "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
     "triangle": [(0.0, -1.0), (1.0, 0.8), (-1.0, 0.8)],
     "star": _star(5, 0.42),
-    "diamond": [(0.0, -1.1), (0.75, 0.0), (0.0, 1.1), (-0.75, 0.0)],
+    "diamond": [(0.0, -1.0), (0.7, 0.0), (0.0, 1.0), (-0.7, 0.0)],
     "cross": [
         *((-0.33, -1.0), (0.33, -1.0), (0.33, -0.33), (1.0, -0.33), (1.0, 0.33), (0.33, 0.33)),
         *((0.33, 1.0), (-0.33, 1.0), (-0.33, 0.33), (-1.0, 0.33), (-1.0, -0.33), (-0.33, -0.33)),
@@ -162,7 +163,7 @@ class Scenes:
         canvas = ImageDraw.Draw(image)
         for thing in scene.things:
             radius = RADIUS[thing.size] * self.side
-            slack = self.side / GRID / 2 - radius
+            slack = self.side * (0.5 / GRID - MARGIN) - radius
             y, x = ((n + 0.5) * self.side / GRID + rng.uniform(-slack, slack) for n in thing.cell)
             outline = OUTLINES[thing.shape]
             if outline is None:
