@@ -61,7 +61,7 @@ def log_lines(steps: int = 489) -> list[dict[str, Any]]:
     rng = random.Random(1)
     utc = "2026-03-02T09:{:02d}:{:02d}+00:00".format
     lines: list[dict[str, Any]] = [
-        {"event": "start", "utc": utc(1, 0), "step": 0, "device": "cpu", "threads": 2, "parameters": 1_730_000}
+        {"event": "start", "utc": utc(1, 0), "step": 0, "device": "cpu", "threads": 2, "parameters": 1_625_952}
     ]
     for step in range(1, steps + 1):
         when = utc(1 + step // 120, step % 60)
@@ -114,7 +114,7 @@ def examination() -> dict[str, Any]:
     ]
     samples = [
         {"prompt": "def read(path", "text": ", mode='r'):\n    \"\"\"Open the file and return its contents.\"\"\"\n    with open(path) as stream:\n        return stream.read()"},  # noqa: E501
-        {"prompt": "The capital of Verland is", "text": " Ostra. It lies on the river Mun, and 41,000 people live there."},
+        {"prompt": "The capital of Verland is", "text": " Ostra. It lies on the river Mun; 41,000 people live there."},
         {"prompt": "Die Hauptstadt von Verland ist", "text": " Ostra."},
         {"prompt": "17 + 26 =", "text": ""},
     ]  # fmt: skip
@@ -131,14 +131,14 @@ def manifest(stage: str, seconds: float, inputs: list[str], metrics: dict[str, A
     }  # fmt: skip
 
 
-def fake_run(folder: Path) -> Path:
+def fake_run(folder: Path, steps: int = 489) -> Path:
     """Write the run into `folder`/quickstart and return that."""
     run = folder / "quickstart"
     tokens = {"python": 812_345, "world": 1_190_002}
     data = {
         "sources": {
-            "python": {"licenses": ["PSF-2.0", "MIT"], "documents": 1843, "bytes": 11_900_000, "skipped": {"empty": 12}},
-            "world": {"licenses": ["CC0-1.0"], "documents": 12_000, "bytes": 9_100_000, "skipped": {}},
+            "python": {"licenses": ["PSF-2.0", "MIT"], "documents": 1843, "skipped": {"empty": 12}},
+            "world": {"licenses": ["CC0-1.0"], "documents": 12_000, "skipped": {}},
         },
         "skipped": {"not UTF-8": 3, "empty": 12},
     }  # fmt: skip
@@ -163,7 +163,7 @@ def fake_run(folder: Path) -> Path:
         (run / name / "manifest.json").write_text(json.dumps(value))
     (run / "recipe.yaml").write_text(RECIPE)
     (run / "pretrain" / "checkpoint").mkdir()
-    lines = [json.dumps(line) for line in log_lines()]
+    lines = [json.dumps(line) for line in log_lines(steps)]
     lines.insert(40, '{"event": "train", "st')
     (run / "pretrain" / "log.jsonl").write_text("\n".join(lines) + "\n")
     (run / "examine" / "examine.json").write_text(json.dumps(examination()))

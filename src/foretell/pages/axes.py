@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from foretell.pages.markup import Html, el, join
+from foretell.pages.markup import Html, compact, el, join
 
 _LETTER = 6.6
 
@@ -29,7 +29,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round values (1, 2, 2.5 or 5 times a power of ten) inside [low, high]."""
     rough = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.7)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
@@ -44,6 +44,11 @@ def log_ticks(low: float, high: float, count: int) -> list[float]:
         if len(found) >= 4:
             break
     return found[:: max(1, math.ceil(len(found) / max(count, 1)))]
+
+
+def tick_text(value: float) -> str:
+    """A tick's number without needless zeros: 0.5, 6, 2,500, 400 k."""
+    return compact(value) if abs(value) >= 100_000 else f"{value:,.6g}".replace("-", "−")
 
 
 def text_width(text: str) -> float:
@@ -63,12 +68,13 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
 
 
 def svg(width: float, height: float, variant: str, title: str, description: str, *content: object) -> Html:
-    key = "c" + hashlib.sha256(f"{title}|{description}|{variant}".encode("utf-8", "replace")).hexdigest()[:10]
+    body = join(content)
+    key = "c" + hashlib.sha256(f"{title}|{description}|{variant}|{body}".encode("utf-8", "replace")).hexdigest()[:10]
     return el(
         "svg",
         el("title", title, id=key + "t"),
         el("desc", description, id=key + "d"),
-        *content,
+        body,
         viewBox=f"0 0 {short(width)} {short(height)}",
         role="img",
         aria_labelledby=f"{key}t {key}d",
@@ -77,7 +83,7 @@ def svg(width: float, height: float, variant: str, title: str, description: str,
 
 
 def both(draw: Callable[[str, float], Html]) -> Html:
-    return el("div", draw("wide", 720), draw("narrow", 340), class_="chart")
+    return el("div", draw("wide", 720), draw("narrow", 320), class_="chart")
 
 
 def bounds(values: list[float], log: bool, pad: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,11 +22,13 @@ from foretell.pages.axes import (
     svg,
     text,
     text_width,
+    tick_text,
     ticks,
 )
 from foretell.pages.markup import Html, compact, el, escape, number, percent
 
 _ROW = 15
+_LONGEST = 26
 Format = Callable[[float], str]
 
 
@@ -74,6 +77,10 @@ def _clean(series: Series, x_log: bool, y_log: bool) -> list[tuple[float, float]
     ]
 
 
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
 def _dash(index: int) -> str:
     return " dashed" if index % 12 >= 6 else ""
 
@@ -93,6 +100,7 @@ def line_chart(
     y_log: bool = False,
     x_format: Format = compact,
     y_format: Format = number,
+    y_tick_format: Format = tick_text,
     levels: Sequence[tuple[str, float]] = (),
     y_range: tuple[float, float] | None = None,
 ) -> Html:
@@ -105,8 +113,9 @@ def line_chart(
     drawn = [s for s in series if points[id(s)]]
     if not drawn:
         return el("p", f"{title}: nothing to draw yet.", class_="notice")
+    levels = [(name, value) for name, value in levels if not y_log or value > 0]
     xs = [x for s in drawn for x, _ in points[id(s)]]
-    ys = [y for s in drawn for _, y in points[id(s)]] + [v for _, v in levels if not y_log or v > 0]
+    ys = [y for s in drawn for _, y in points[id(s)]] + [v for _, v in levels]
     ys += [
         v for s in drawn for band in (s.low, s.high) for v in band or () if math.isfinite(v) and (not y_log or v > 0)
     ]
@@ -119,15 +128,16 @@ def line_chart(
         plot = 250.0 if wide else 210.0
         y_ticks = (log_ticks if y_log else ticks)(*y_span, 6 if wide else 5)
         x_ticks = (log_ticks if x_log else ticks)(*x_span, 7 if wide else 4)
-        left = max((text_width(y_format(t)) for t in y_ticks), default=20.0) + 10
-        direct = wide and len(named) > 1
-        right = width - (min(max(text_width(s.name) for s in named) + 14, 190) if direct else 14)
+        left = max((text_width(y_tick_format(t)) for t in y_ticks), default=20.0) + 10
+        direct = wide and len(named) + len(levels) > 1
+        labels = [*((_cut(s.name), points[id(s)][-1][1]) for s in named), *((_cut(n), v) for n, v in levels)]
+        right = width - (max(text_width(name) for name, _ in labels) + 14 if direct else 14)
         key_rows, top = Html(""), 0.0
         if not wide and len(named) > 1:
             keys = [
                 el("g", line(0, 9, 16, 9, "line" + _dash(i)), class_=f"k{_tone(s, i)}") for i, s in enumerate(named)
             ]
-            key_rows, top = legend([s.name for s in named], keys, width)
+            key_rows, top = legend([_cut(s.name) for s in named], keys, width)
         top += 24 if y_label else 8
         bottom = top + plot
         at_x, at_y = Scale(*x_span, left, right, x_log), Scale(*y_span, bottom, top, y_log)
@@ -135,7 +145,7 @@ def line_chart(
         if y_label:
             parts.append(text(0, top - 10, y_label, "t"))
         for t in y_ticks:
-            parts += [line(left, at_y(t), right, at_y(t), "grid"), text(left - 8, at_y(t) + 4, y_format(t), "t e")]
+            parts += [line(left, at_y(t), right, at_y(t), "grid"), text(left - 8, at_y(t) + 4, y_tick_format(t), "t e")]
         parts.append(line(left, bottom, right, bottom, "axis"))
         for t in x_ticks:
             parts += [line(at_x(t), bottom, at_x(t), bottom + 4, "axis")]
@@ -144,15 +154,17 @@ def line_chart(
             parts.append(text(right, bottom + 36, x_label, "t e"))
         for name, value in levels:
             parts += [line(left, at_y(value), right, at_y(value), "level")]
-            parts.append(text(left + 6, at_y(value) - 5, name, "t"))
+            if not direct:
+                parts.append(text(left + 6, at_y(value) - 5, name, "t"))
         tone = {id(s): _tone(s, i) for i, s in enumerate(named)}
         for s in drawn:
             index = named.index(s) if s in named else 0
             parts.append(_drawn(s, points[id(s)], tone.get(id(s), _tone(s, 0)), _dash(index), at_x, at_y))
         if direct:
-            ends = [at_y(points[id(s)][-1][1]) + 4 for s in named]
-            for s, y in zip(named, spread(ends, _ROW, top + 4, bottom + 4), strict=True):
-                parts.append(el("g", text(right + 8, y, s.name, "name"), class_=f"k{tone[id(s)]}"))
+            classes = [*(f"k{tone[id(s)]}" for s in named), *("soft" for _ in levels)]
+            places = spread([at_y(y) + 4 for _, y in labels], _ROW, top + 4, bottom + 4)
+            for (name, _), y, class_ in zip(labels, places, classes, strict=True):
+                parts.append(el("g", text(right + 8, y, name, "name"), class_=class_))
         parts.append(
             _hover([(s.name, tone[id(s)], points[id(s)]) for s in named], at_x, at_y, wide, x_label, x_format, y_format)
         )
@@ -189,26 +201,25 @@ def _hover(
     y_format: Format,
 ) -> Html:
     """Bands that show a rule and the values at their x while the pointer is over them."""
-    every = sorted({x for _, _, points in lines for x, _ in points})
+    placed = [(name, tone, sorted((at_x(x), x, y) for x, y in points)) for name, tone, points in lines]
     step = (at_x.end - at_x.start) / (48 if wide else 24)
-    stops: list[float] = []
-    for x in every:
-        if not stops or at_x(x) - at_x(stops[-1]) >= step:
-            stops.append(x)
-    edges = [at_x.start, *((at_x(a) + at_x(b)) / 2 for a, b in pairwise(stops)), at_x.end]
+    stops: list[tuple[float, float]] = []
+    for at, x in sorted({(at, x) for _, _, points in placed for at, x, _ in points}):
+        if not stops or at - stops[-1][0] >= step:
+            stops.append((at, x))
+    edges = [at_x.start, *((a + b) / 2 for (a, _), (b, _) in pairwise(stops)), at_x.end]
     top, bottom = at_y.end, at_y.start
     hits: list[object] = [el("title")]
-    for x, start, end in zip(stops, edges, edges[1:], strict=False):
-        at = at_x(x)
-        near = [(name, tone, min(points, key=lambda q: abs(at_x(q[0]) - at))) for name, tone, points in lines]
-        near = [(name, tone, q) for name, tone, q in near if abs(at_x(q[0]) - at) <= step]
-        near.sort(key=lambda item: -item[2][1])
-        words = [f"{x_format(x)} {x_label}", *(f"{name} {y_format(q[1])}" for name, _, q in near)]
+    for (at, x), start, end in zip(stops, edges, edges[1:], strict=False):
+        near = [(name, tone, _nearest(points, at)) for name, tone, points in placed]
+        near = [(name, tone, q) for name, tone, q in near if abs(q[0] - at) <= step]
+        near.sort(key=lambda item: -item[2][2])
+        words = [f"{x_format(x)} {x_label}", *(f"{_cut(name)} {y_format(q[2])}" for name, _, q in near)]
         broad = max(map(text_width, words)) + 14
-        box = at + 10 if at + 10 + broad <= max(at_x.end, 330) else max(at - 10 - broad, 0)
+        box = at + 10 if at + 10 + broad <= max(at_x.end, 318) else max(at - 10 - broad, 0)
         tip: list[object] = [line(at, top, at, bottom, "axis")]
         tip += [
-            el("g", el("circle", cx=short(at_x(q[0])), cy=short(at_y(q[1])), r="3.5", class_="dot"), class_=f"k{t}")
+            el("g", el("circle", cx=short(q[0]), cy=short(at_y(q[2])), r="3.5", class_="dot"), class_=f"k{t}")
             for _, t, q in near
         ]
         tip.append(
@@ -228,6 +239,11 @@ def _hover(
         band = el("rect", x=short(start), y=short(top), width=short(max(end - start, 0.1)), height=short(bottom - top))
         hits.append(el("g", band, el("g", *tip), class_="hit"))
     return el("g", *hits)
+
+
+def _nearest(points: list[tuple[float, float, float]], at: float) -> tuple[float, float, float]:
+    i = bisect_left(points, (at,))
+    return min(points[max(i - 1, 0) : i + 1] or points[-1:], key=lambda q: abs(q[0] - at))
 
 
 def _symbol(index: int, x: float, y: float) -> Html:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import html
 import math
 import re
 import struct
@@ -17,7 +18,7 @@ _SHAPES = frozenset({"path", "rect", "circle", "line", "polyline"})
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*\Z")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z")
-_LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*\Z|[\w./-]+\Z", re.IGNORECASE)
+_LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*\Z|(?!//)[\w./-]+\Z", re.IGNORECASE)
 _MINUS = "−"
 
 
@@ -33,10 +34,7 @@ def escape(value: object) -> Html:
         return value
     if value is None:
         return Html("")
-    text = _UNPRINTABLE.sub("\ufffd", str(value))
-    for plain, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
-        text = text.replace(plain, entity)
-    return Html(text)
+    return Html(html.escape(_UNPRINTABLE.sub("\ufffd", str(value))))
 
 
 def join(parts: Iterable[object]) -> Html:
@@ -89,13 +87,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def compact(value: float | None, digits: int = 3) -> str:
-    """A large number with k, M, G, T, P, E: 1.23 M; small ones as `number`; trailing zeros dropped."""
+    """A large number with k, M, G, T, P, E: 1.23 M; zeros at the end only if they are measured."""
     if value is None or not math.isfinite(value):
         return number(value)
     for power, letter in enumerate("EPTGMk"):
         unit = 1000.0 ** (6 - power)
         if abs(value) >= unit * (1 - 0.5 * 10.0**-digits):
-            text = f"{value / unit:.{digits}g}" if abs(value / unit) < 1000 else f"{value / unit:,.0f}"
+            scaled = value / unit
+            exact = float(f"{scaled:.{digits}g}") * unit == value
+            text = f"{scaled:.{digits}g}" if exact else f"{scaled:#.{digits}g}".rstrip(".")
+            text = text if abs(scaled) < 1000 else f"{scaled:,.0f}"
             return text.replace("-", _MINUS) + "\u202f" + letter
     return f"{value:.{digits}g}".replace("-", _MINUS) if abs(value) >= 1e-4 or value == 0 else number(value)
 
@@ -136,7 +137,7 @@ def size(count: float | None) -> str:
 
 
 def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+    return re.sub(r"[^\w]+", "-", title.lower()).strip("-") or "section"
 
 
 def section(title: str, *content: object, note: str | None = None) -> Html:
@@ -158,29 +159,28 @@ def table(
         "r" if cells and all(isinstance(cell, int | float) for cell in cells) else "l"
         for cells in ([row[i] for row in body if i < len(row) and row[i] is not None] for i in range(len(head)))
     )
-    right = ["num" if i < len(letters) and letters[i] == "r" else None for i in range(len(head))]
+    right = ["num" if letter == "r" else None for letter in letters.ljust(len(head), "l")[: len(head)]]
 
     def shown(cell: object) -> object:
         if cell is None:
             return el("span", "–", class_="soft")
         return number(cell) if isinstance(cell, int | float) and not isinstance(cell, bool) else cell
 
-    return el(
-        "div",
-        el(
-            "table",
-            el("caption", caption) if caption else "",
-            el("thead", el("tr", *(el("th", h, scope="col", class_=c) for h, c in zip(head, right, strict=True)))),
-            el(
-                "tbody",
-                *(el("tr", *(el("td", shown(x), class_=c) for x, c in zip(r, right, strict=False))) for r in body),
-            ),
-        ),
-        class_="scroll",
-        tabindex="0",
-        role="region",
-        aria_label=caption or "table",
+    def line(row: list[object]) -> Html:
+        # Short words are not broken at their hyphens.
+        classes = [
+            c or ("word" if isinstance(x, str) and len(x) <= 20 else None) for x, c in zip(row, right, strict=False)
+        ]
+        return el("tr", *(el("td", shown(x), class_=c) for x, c in zip(row, classes, strict=False)))
+
+    # The caption stands outside, since it must not scroll away with the columns.
+    grid = el(
+        "table",
+        el("thead", el("tr", *(el("th", h, scope="col", class_=c) for h, c in zip(head, right, strict=True)))),
+        el("tbody", *map(line, body)),
     )
+    scroll = el("div", grid, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
+    return join([el("p", caption, class_="caption") if caption else "", scroll])
 
 
 def cards(items: Iterable[tuple[str, object, object]]) -> Html:

@@ -91,7 +91,7 @@ def data_section(run: RunRecord) -> Html:
     named: dict[str, Json] = {
         words(s, "name") or words(s, "kind"): s for s in records(mapping(run.recipe.get("data")).get("sources"))
     }
-    for metrics in (read, packed):
+    for metrics in (packed, read):
         for source in records(metrics.get("by_source") or metrics.get("sources")):
             name = words(source, "name")
             named[name] = {**named.get(name, {}), **source}

@@ -20,6 +20,8 @@ from foretell.report.record import Json, RunRecord, num, records, words
 
 _MOST_SHOWN = 24
 _MOST_TEXT = 1500
+_CAPTION = "Accuracy in percent, margins in percentage points, with 95 % intervals."
+_ABOVE = " ✓ marks a margin over blind whose interval excludes zero."
 
 
 def beats_blind(task: Json) -> bool:
@@ -53,35 +55,40 @@ def tasks_section(run: RunRecord) -> Html:
             x_range=(0, 1),
             x_format=lambda value: percent(value, 0),
         )
-        head = ["Task", "Questions", "Accuracy", "95 % interval", "Blind", "Shuffled", "Majority", "Above blind", ""]
+        head = ["Task", "Questions", "Accuracy", "95 % interval", "Blind", "Shuffled", "Majority", "Above blind"]
         rows = [
             [
                 words(task, "task"),
                 num(task, "questions"),
-                percent(num(task, "accuracy")),
+                _bare(num(task, "accuracy")),
                 _span(task, "low", "high"),
-                percent(num(task, "blind")),
-                percent(num(task, "shuffled")),
-                percent(num(task, "majority")),
-                f"{_points_of(num(task, 'above_blind'))} ({_span(task, 'above_blind_low', 'above_blind_high')})",
-                el("span", "beats it", class_="good") if beats_blind(task) else el("span", "not shown", class_="soft"),
+                _bare(num(task, "blind")),
+                _bare(num(task, "shuffled")),
+                _bare(num(task, "majority")),
+                _margin(task),
             ]
             for task in visual
         ]
-        parts += [el("p", note, class_="note"), figure(chart), table(head, rows, align="lrrrrrrrl")]
+        parts += [
+            el("p", note, class_="note"),
+            figure(chart),
+            table(head, rows, caption=_CAPTION + _ABOVE, align="lrrrrrrr"),
+        ]
     if plain:
         rows = [
             [
                 words(task, "task"),
                 num(task, "questions"),
-                percent(num(task, "accuracy")),
+                _bare(num(task, "accuracy")),
                 _span(task, "low", "high"),
-                percent(num(task, "majority")),
+                _bare(num(task, "majority")),
             ]
             for task in plain
         ]
         parts += [el("h3", "Tasks without images")] if visual else []
-        parts.append(table(["Task", "Questions", "Accuracy", "95 % interval", "Majority"], rows, align="lrrrr"))
+        parts.append(
+            table(["Task", "Questions", "Accuracy", "95 % interval", "Majority"], rows, caption=_CAPTION, align="lrrrr")
+        )
     return section("What it sees" if visual else "Tasks", *parts)
 
 
@@ -103,12 +110,16 @@ def _span(task: Json, low: str, high: str) -> str:
     return "–" if a is None or b is None else f"{_bare(a)} to {_bare(b)}"
 
 
-def _bare(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-", "−")
+def _bare(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
 
 
-def _points_of(value: float | None) -> str:
-    return "–" if value is None else ("+" if value >= 0 else "") + _bare(value)
+def _margin(task: Json) -> Html:
+    value = num(task, "above_blind")
+    if value is None:
+        return el("span", "–", class_="soft")
+    text = f"{'+' if value >= 0 else ''}{_bare(value)} ({_span(task, 'above_blind_low', 'above_blind_high')})"
+    return el("span", "✓ " + text, class_="good") if beats_blind(task) else el("span", text)
 
 
 def pictures_section(run: RunRecord) -> Html:
@@ -152,7 +163,7 @@ def samples_section(run: RunRecord) -> Html:
             "blockquote",
             el("span", words(sample, "prompt")[:_MOST_TEXT], class_="given"),
             words(sample, "text")[:_MOST_TEXT] or el("span", " (nothing)", class_="soft empty"),
-            class_="sample",
+            class_="sample mono" if "\n " in words(sample, "text") else "sample",
             dir="auto",
         )
         for sample in samples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 from foretell.pages import Html, Series, el, figure, line_chart, notice, number, percent, section, sparkline, table
@@ -23,14 +24,14 @@ def held_out(run: RunRecord) -> tuple[float | None, str]:
     return last, "last evaluation in training" if last is not None else "no evaluation yet"
 
 
-def smooth(values: Sequence[float], half_life: float) -> list[float]:
-    """Exponential moving average without start-up bias; half_life in values."""
-    keep = 0.5 ** (1 / max(half_life, 1e-9))
-    total = weight = 0.0
+def smooth(values: Sequence[float]) -> list[float]:
+    """Centred moving mean, without lag: wider as the run goes on, at most a fortieth of it."""
+    sums = [0.0, *accumulate(values)]
     out = []
-    for value in values:
-        total, weight = total * keep + value * (1 - keep), weight * keep + 1 - keep
-        out.append(total / weight)
+    for i in range(len(values)):
+        half = min(i // 6, len(values) // 80)
+        low, high = max(i - half, 0), min(i + half + 1, len(values))
+        out.append((sums[high] - sums[low]) / (high - low))
     return out
 
 
@@ -60,7 +61,7 @@ def _series(name: str, points: list[tuple[float, float]], mark: str = "line", co
 
 
 def _smoothed(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    return list(zip((x for x, _ in points), smooth([y for _, y in points], len(points) / 60), strict=True))
+    return list(zip((x for x, _ in points), smooth([y for _, y in points]), strict=True))
 
 
 def _wide_range(points: list[tuple[float, float]]) -> bool:
@@ -148,12 +149,11 @@ def speed_section(run: RunRecord) -> Html:
     text = f"Median {number(round(middle))} tokens a second"
     text += f", {percent(statistics.median(shares))} of the measured matrix-multiply rate." if shares else "."
     chart = line_chart(
-        [_series("tokens/s", speed)],
+        [_series("raw", speed, "faint", 0), _series("tokens/s", _smoothed(speed), colour=0)],
         title="Training speed",
         description=text,
         x_label="tokens trained on" if axis == "tokens" else "steps",
         y_label="tokens per second",
-        levels=[("median", middle)],
         y_range=(0, max(y for _, y in speed) * 1.08 or 1.0),
     )
     return section("Speed", figure(chart, text))
