@@ -45,8 +45,12 @@ class Multimodal(nn.Module):
         """
         x = self.decoder.embed(tokens, self.compute_dtype)
         n = 0 if tiles is None else len(tiles)
+        if self.config.vision is None:
+            if n:
+                raise ForetellError("This model reads text only, but image tiles were given. Leave them out.")
+            return x
         slots = tokens == self.config.image_token
-        per_tile = self.config.vision.tokens_per_tile if self.config.vision is not None else 0
+        per_tile = self.config.vision.tokens_per_tile
         if (found := int(slots.sum())) != n * per_tile:
             raise ForetellError(
                 f"{found} image slots were found for {n} tiles of {per_tile} tokens each; expected {n * per_tile}. "
