@@ -95,6 +95,13 @@ def test_every_fact_stays_learnable():
     assert seen == set(truth())
 
 
+@pytest.mark.parametrize("people", [32, 20_000])
+def test_the_smallest_and_the_largest_world(people):
+    kind = Facts(people=people)
+    assert len(kind.objects["person"]) == people
+    assert all(len(names) >= 4 for names in kind.objects.values())
+
+
 def test_another_seed_is_another_world():
     assert Facts(world=1).subjects != Facts().subjects
     assert Facts(world=1).subjects == Facts(world=1).subjects

@@ -119,15 +119,15 @@ def _build(rng: random.Random, people: int) -> tuple[dict[str, tuple[str, ...]],
     names = {kind: _names(rng, max(4, people // n), taken) for kind, n in PER_PERSON.items()}
     families = _names(rng, people, taken)
     names["person"] = tuple(f"{_invent(rng, 2)} {family}" for family in families)
-    names["year"] = tuple(str(year) for year in sorted(rng.sample(range(1100, 1900), max(4, people // 3))))
-    facts = []
+    names["year"] = tuple(str(year) for year in sorted(rng.sample(range(1100, 1900), min(max(4, people // 3), 800))))
+    facts: dict[str, list[Fact]] = {}
     for relation, (subject_type, object_type) in RELATIONS.items():
         for subject in names[subject_type]:
             truth, rival = rng.sample(names[object_type], 2)
-            facts.append(Fact(relation, subject, truth, rival))
-    subjects = sorted({fact.subject for fact in facts})
+            facts.setdefault(subject, []).append(Fact(relation, subject, truth, rival))
+    subjects = sorted(facts)
     rng.shuffle(subjects)
-    return names, {subject: [fact for fact in facts if fact.subject == subject] for subject in subjects}
+    return names, {subject: facts[subject] for subject in subjects}
 
 
 def _names(rng: random.Random, count: int, taken: set[str]) -> tuple[str, ...]:
