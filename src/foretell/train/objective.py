@@ -132,9 +132,9 @@ def split(batch: PackedBatch, rows: int, image_token: int, tokens_per_tile: int)
         )
 
 
-def add(left: Sums | None, right: Sums) -> Sums:
+def add(left: Sums, right: Sums) -> Sums:
     """Sums added key by key, on the devices of `right`."""
-    return right if left is None else {key: left[key].to(value.device) + value for key, value in right.items()}
+    return right if not left else {key: left[key].to(value.device) + value for key, value in right.items()}
 
 
 def evaluate(
@@ -144,10 +144,10 @@ def evaluate(
     device: torch.device,
 ) -> dict[str, Any]:
     """The objective's summary over frozen batches, without gradients; the model's mode is restored."""
-    training, sums = model.training, None
+    training, sums = model.training, Sums()
     model.train(False)
     with torch.no_grad():
         for batch in batches:
             sums = add(sums, objective.loss(model, batch, device)[1])
     model.train(training)
-    return objective.summary(sums) if sums is not None else {}
+    return objective.summary(sums) if sums else {}

@@ -142,9 +142,10 @@ class Trainer:
                 hooks.report(hooks.task, count.step, self.total_steps, self._note)
                 if hooks.evaluate and count.step % eval_steps == 0 and count.step < self.total_steps:
                     self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
-                if signals.received or hooks.clock() - saved_at >= config.checkpoint_minutes * 60:
+                now = hooks.clock()
+                if signals.received or now - saved_at >= config.checkpoint_minutes * 60:
                     self.save()
-                    saved_at, saved = hooks.clock(), count.step
+                    saved_at, saved = now, count.step
                 if signals.received:
                     self.log.write("stop", step=count.step, tokens=count.tokens, signal=signals.received)
                     raise KeyboardInterrupt(
@@ -221,6 +222,7 @@ class Trainer:
             for parameter, name in self.names.items():
                 parameter.copy_(self.snapshot[f"weights/{name}"])
         load_moments(self.optimizer, self.names, _under(self.snapshot, "moments/"))
+        self.watch.rewind((self.snapshot["losses"].tolist(), self.snapshot["log_norms"].tolist()))
         self.sums = {}
 
     def _take_snapshot(self) -> None:
@@ -228,7 +230,12 @@ class Trainer:
         moments = named_moments(self.optimizer, self.names)
         self.snapshot = {f"weights/{name}": p.detach().clone() for p, name in self.names.items()}
         self.snapshot |= {f"moments/{key}": value.clone() for key, value in moments.items()}
-        self.snapshot["step"] = torch.tensor(self.count.step)
+        losses, log_norms = self.watch.window()
+        self.snapshot |= {
+            "step": torch.tensor(self.count.step),
+            "losses": torch.tensor(losses, dtype=torch.float64),
+            "log_norms": torch.tensor(log_norms, dtype=torch.float64),
+        }
 
     def _log_train(self) -> None:
         count, (seconds, tokens, flops) = self.count, self._since

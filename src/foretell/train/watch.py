@@ -94,6 +94,14 @@ class Watch:
             "train.watch: off; else lower train.optimizer.lr."
         )
 
+    def window(self) -> tuple[list[float], list[float]]:
+        """Recent losses and log gradient norms, to be put back by `rewind`."""
+        return list(self.losses), list(self.log_norms)
+
+    def rewind(self, window: tuple[list[float], list[float]]) -> None:
+        """Judge by an earlier window again, without forgetting how many steps were bad."""
+        self.losses, self.log_norms = (deque(values, maxlen=WINDOW) for values in window)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "losses": list(self.losses),
