@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from foretell.errors import RunError
+from foretell.errors import ForetellError, RunError
 from foretell.files import describe_os_error, sha256_file, write_json, write_text
 from foretell.recipe import digest
 
@@ -351,8 +351,11 @@ def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> 
     if waiting:
         why = f"{waiting[0]} is {earlier[waiting[0]].state}"
     elif not why:
-        key = stage_key(stage, {name: earlier[name].output for name in stage.inputs})
-        why = "" if key == manifest["key"] else "its configuration or inputs changed"
+        try:
+            key = stage_key(stage, {name: earlier[name].output for name in stage.inputs})
+            why = "" if key == manifest["key"] else "its configuration or inputs changed"
+        except ForetellError as error:  # such as material that is gone: the output is there all the same
+            why = str(error)
     if why:
         state = "stale"
     known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")

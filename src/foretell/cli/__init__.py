@@ -30,9 +30,11 @@ app.add_typer(data.app, name="data")
 @app.callback(invoke_without_command=True)
 def root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
     if version:
+        from importlib.metadata import version as installed
+
         from foretell.run import code_version
 
-        print(code_version())
+        print(f"foretell {installed('foretell')} ({code_version()})")
         raise typer.Exit
 
 
@@ -46,7 +48,10 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        app(standalone_mode=False)
+        # Not through app(): it would turn an interrupt into a bare exit code and lose the message.
+        command = typer.main.get_command(app)
+        with command.make_context("foretell", sys.argv[1:] or ["--help"]) as context:
+            command.invoke(context)
     except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else signal.SIGINT)
         _say(str(stop) or "Interrupted. What was finished is kept; the same command goes on from there.", code)
@@ -82,5 +87,7 @@ def _usage(error: Exception) -> str | None:
 
 def _say(message: str, code: int = 2) -> NoReturn:
     sys.stdout.flush()
-    print(" ".join(message.split()), file=sys.stderr)
+    # A group called without a command answers with its help, which is no paragraph.
+    shown = message.removeprefix("Error: ") if "Usage:" in message else " ".join(message.split())
+    print(shown, file=sys.stderr)
     sys.exit(code)

@@ -101,7 +101,7 @@ def shrink(recipe: Recipe, device: str) -> tuple[Recipe, list[str]]:
     train["batch_tokens"] = min(recipe.train.batch_tokens, rows * length)
     train["tokens"] = max(recipe.train.tokens // SHARE, _LEAST_STEPS * train["batch_tokens"])
     train |= {"log_every": 1, "eval_batches": min(2, recipe.train.eval_batches), "eval_every": 0.5}
-    data["tokens"] = max(recipe.data.tokens // SHARE, 2 * train["batch_tokens"], 16 * length)
+    data["tokens"] = max(recipe.data.tokens // SHARE, 2 * train["batch_tokens"], 64 * length)
     data["heldout_tokens"] = max(recipe.data.heldout_tokens // SHARE, 8 * length)
     for source in data["sources"]:
         if source["kind"] == "world":

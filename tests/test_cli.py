@@ -1,0 +1,134 @@
+"""The command line: messages and exit codes, no traceback, and a start that imports nothing heavy."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foretell import cli
+
+
+def invoke(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of `foretell ARGUMENTS`, run in this process."""
+    old, sys.argv = sys.argv, ["foretell", *arguments]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = old
+        signal.signal(signal.SIGTERM, handler)
+    out = capsys.readouterr()
+    return int(left.value.code or 0), out.out, out.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "quikstart"], "did you mean 'quickstart'"),
+        (["run", "quickstart", "--set", "train.tokns=3"], "unknown key train.tokns"),
+        (["run", "quickstart", "--set", "model.width=100"], "not divisible by head_dim"),
+        (["run", "quickstart", "--depth", "0"], "depth is 0; allowed is 1 or more"),
+        (["run", "quickstart", "--bogus"], "No such option"),
+        (["run"], "Missing argument"),
+        (["run", "quickstart", "--out", "{tmp}"], "not empty and holds no run"),
+        (["run", "quickstart", "--out", "{tmp}/file/x"], "could not be written"),
+        (["run", "quickstart", "--out", "{tmp}/new", "--until", "bogus"], "the stages are data, tokenizer, pack"),
+        (["run", "{tmp}/file"], "must be a mapping"),
+        (["status", "{tmp}"], "not a run directory"),
+        (["chat", "{tmp}/nowhere"], "There is no folder"),
+        (["data", "show", "{tmp}"], "data stage is not finished"),
+        (["chat", "{tmp}", "--temperature", "-1"], "temperature"),
+        (["bogus"], "No such command"),
+    ],
+)
+def test_errors_are_one_paragraph_and_exit_with_2(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "file").write_text("just text")
+    code, out, err = invoke(capsys, *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    assert code == 2
+    assert message in err and "Traceback" not in err + out
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_missing_source_path_leaves_what_was_built(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for i in range(40):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"Some words, numbered {i}. " * 20)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: r\ndata: {sources: [{kind: folder, path: texts, heldout: 0.3}]}")
+    run = str(tmp_path / "run")
+    assert invoke(capsys, "run", str(recipe), "--out", run, "--until", "data")[0] == 0
+    (tmp_path / "texts").rename(tmp_path / "elsewhere")
+    code, _, err = invoke(capsys, "run", run, "--until", "data")
+    assert code == 2 and "texts does not exist" in err
+    assert (tmp_path / "run" / "data" / "folder" / "train.parquet").is_file()
+    code, out, _ = invoke(capsys, "status", run)
+    assert code == 0 and "does not exist" in out
+
+
+def test_recipe_show_is_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = invoke(capsys, "recipe", "show", "quickstart", "--set", "train.tokens=3e6")
+    assert code == 0 and "tokens: 3000000" in out
+    (tmp_path / "r.yaml").write_text(out)
+    assert invoke(capsys, "recipe", "show", str(tmp_path / "r.yaml")) == (0, out, "")
+
+
+def test_recipe_list_names_every_preset(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORETELL_DATA", raising=False)
+    code, out, _ = invoke(capsys, "recipe", "list")
+    assert code == 0 and {line.split()[0] for line in out.splitlines()} >= {"quickstart", "textbooks-cpu", "gpu-8"}
+
+
+def test_model_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = invoke(capsys, "model", "describe", "quickstart")
+    assert code == 0 and "total a token" in out and "connector" in out
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from foretell.measure import machine
+
+    monkeypatch.setattr(machine, "_fastest", lambda work, seconds: 1e-3)
+    code, out, _ = invoke(capsys, "doctor")
+    assert code == 0
+    for subject in ("python", "cores", "memory", "disk", "GPU", "matmul float32", "memory bandwidth"):
+        assert any(line[4:].startswith(subject) for line in out.splitlines()), subject
+
+
+def test_help_and_errors_import_nothing_heavy() -> None:
+    code = (
+        "import sys, foretell.cli as c\nsys.argv = ['foretell', 'recipe', 'show', 'quickstart']\n"
+        "try: c.main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'pyarrow', 'matplotlib', 'tokenizers', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    code = "import sys, foretell.cli as c; sys.argv = ['foretell', 'recipe', 'show', 'quickstart']; c.main()"
+    command = f'{sys.executable} -c "{code}" | true'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    script = (
+        "import sys, foretell.pipeline as p, foretell.cli as c\n"
+        "def endless(*a, **k):\n    print('started', flush=True)\n    import threading; threading.Event().wait()\n"
+        "p.run_recipe = endless\nsys.argv = ['foretell', 'run', 'quickstart']\nc.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout and process.stdout.readline() == "started\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from there" in err and "Traceback" not in err
