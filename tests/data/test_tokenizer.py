@@ -1,4 +1,4 @@
-"""The tokenizer: the single tokens the template needs, exact round trips, no control token from text, one file for all."""
+"""The tokenizer: single tokens the template needs, exact round trips, no control token from text, one file for all."""
 
 from __future__ import annotations
 
