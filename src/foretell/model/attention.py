@@ -48,27 +48,32 @@ def _causal_bias(block: int, dtype: torch.dtype) -> Tensor:
 
 
 class _PackedAttention(torch.autograd.Function):
+    """Row by row: the row's heads are laid out contiguously once, then every product is a plain batched matmul."""
+
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
         batch, heads, time, dim = q.shape
         repeat = heads // k.shape[1]
-        if repeat > 1:
-            k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
         scale = dim**-0.5
         out = q.new_empty(batch, time, heads, dim)
         bias = _causal_bias(BLOCK, q.dtype)
         keep = any(ctx.needs_input_grad[:3])
         probabilities: list[Tensor] = []
-        for b, start, end in spans:
-            keys, values = k[b, :, start:end], v[b, :, start:end]
-            for i in range(start, end, BLOCK):
-                j = min(i + BLOCK, end)
-                scores = torch.bmm(q[b, :, i:j], keys[:, : j - start].transpose(1, 2)).mul_(scale)
-                scores[:, :, i - start :] += bias[: j - i, : j - i]
-                p = torch.softmax(scores, -1)
-                out[b, i:j] = torch.bmm(p, values[:, : j - start]).transpose(0, 1)
+        for b, row in enumerate(_by_row(spans, batch)):
+            queries, keys, values = (
+                torch.mul(q[b], scale, out=q.new_empty(q.shape[1:])),
+                _repeat(k[b], repeat),
+                _repeat(v[b], repeat),
+            )
+            result = q.new_empty(heads, time, dim)
+            for start, i, j in row:
+                p = torch.bmm(queries[:, i:j], keys[:, start:j].transpose(1, 2))
+                p[:, :, i - start :] += bias[: j - i, : j - i]
+                p = torch.softmax(p, -1)
+                torch.bmm(p, values[:, start:j], out=result[:, i:j])
                 if keep:
                     probabilities.append(p)
+            out[b] = result.transpose(0, 1)
         ctx.save_for_backward(q, k, v)
         ctx.probabilities, ctx.spans, ctx.repeat = probabilities, spans, repeat
         return out
@@ -77,24 +82,45 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         q, k, v = ctx.saved_tensors
-        scale = q.shape[-1] ** -0.5
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        batch, repeat, scale = q.shape[0], ctx.repeat, q.shape[-1] ** -0.5
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         remaining = iter(ctx.probabilities)
-        for b, start, end in ctx.spans:
-            for i in range(start, end, BLOCK):
-                j = min(i + BLOCK, end)
-                p = next(remaining)
-                g = grad[b, i:j].transpose(0, 1)
-                dp = torch.bmm(g, v[b, :, start:j].transpose(1, 2))
+        for b, row in enumerate(_by_row(ctx.spans, batch)):
+            queries, keys, values = (
+                torch.mul(q[b], scale, out=q.new_empty(q.shape[1:])),
+                _repeat(k[b], repeat),
+                _repeat(v[b], repeat),
+            )
+            upstream = grad[b].transpose(0, 1).contiguous()
+            d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
+            for start, i, j in row:
+                p, g = next(remaining), upstream[:, i:j]
+                dp = torch.bmm(g, values[:, start:j].transpose(1, 2))
                 ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-                dq[b, :, i:j] = torch.bmm(ds, k[b, :, start:j]).mul_(scale)
-                dk[b, :, start:j].baddbmm_(ds.transpose(1, 2), q[b, :, i:j], alpha=scale)
-                dv[b, :, start:j].baddbmm_(p.transpose(1, 2), g)
+                torch.bmm(ds, keys[:, start:j], out=d_queries[:, i:j])
+                d_keys[:, start:j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
+                d_values[:, start:j].baddbmm_(p.transpose(1, 2), g)
+            torch.mul(d_queries, scale, out=dq[b])
+            dk[b], dv[b] = _sum_groups(d_keys, repeat), _sum_groups(d_values, repeat)
         ctx.probabilities = []
-        if ctx.repeat > 1:
-            shape = (q.shape[0], -1, ctx.repeat, *q.shape[2:])
-            dk, dv = dk.view(shape).sum(2), dv.view(shape).sum(2)
         return dq, dk, dv, None
+
+
+def _by_row(spans: list[Span], batch: int) -> list[list[Span]]:
+    """For every row its blocks of queries: (start of the document, start of the block, end of the block)."""
+    rows: list[list[Span]] = [[] for _ in range(batch)]
+    for b, start, end in spans:
+        rows[b] += [(start, i, min(i + BLOCK, end)) for i in range(start, end, BLOCK)]
+    return rows
+
+
+def _repeat(x: Tensor, repeat: int) -> Tensor:
+    """(G, T, D) -> contiguous (G·repeat, T, D)"""
+    return x.contiguous() if repeat == 1 else x.repeat_interleave(repeat, 0)
+
+
+def _sum_groups(x: Tensor, repeat: int) -> Tensor:
+    return x if repeat == 1 else x.view(-1, repeat, *x.shape[1:]).sum(1)
 
 
 def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,0 +1,177 @@
+"""One training step beside transformers' LlamaForCausalLM: same shape, optimizer, precision and packed rows.
+
+    python benchmarks/train_throughput.py [--rounds 7] [--shapes 1m 10m 30m] [--no-compile]
+
+Both train in bfloat16 with float32 master weights (transformers under autocast, as its users run it),
+AdamW(fused=True) and clipping at 1. Rows of 512 tokens are packed from documents whose lengths are exponential with
+mean 256, kept apart by position ids. The two take turns step by step; the matmul rate (bfloat16, n = 1024) is
+measured between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from common import alternate, figure, ratios, write_result
+from foretell.measure.machine import matmul_rate
+from foretell.model.convert import hugging_face_config
+from foretell.model.describe import parameter_count, training_flops
+from foretell.model.multimodal import Multimodal
+from foretell.model.parametrize import parameter_groups
+from foretell.recipe import ModelConfig, OptimizerConfig
+from foretell.train.loss import chunked_cross_entropy
+
+TIME = 512
+SHAPES = {
+    "1m": (ModelConfig(width=128, depth=4, head_dim=32, max_length=TIME), 16),
+    "10m": (ModelConfig(width=320, depth=7, head_dim=64, max_length=TIME), 8),
+    "30m": (ModelConfig(width=512, depth=8, head_dim=64, max_length=TIME), 8),
+}
+AIMS = {
+    "ratio_vs_transformers_1m": 1.5, "ratio_vs_transformers_10m": 1.5, "compiled_ratio_10m": 1.1,
+    "matmul_share_1m": 0.45, "matmul_share_30m": 0.65,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A packed batch: tokens, next tokens, positions and document numbers, each (B, T)."""
+
+    tokens: Tensor
+    targets: Tensor
+    positions: Tensor
+    segments: Tensor
+
+    @property
+    def context(self) -> float:
+        return float(self.positions.float().mean()) + 1
+
+
+def packed_rows(batch: int, vocabulary: int) -> Rows:
+    generator = torch.Generator().manual_seed(0)
+    stream = torch.randint(16, vocabulary, (batch, TIME + 1), generator=generator)
+    positions, segments = torch.zeros(batch, TIME, dtype=torch.int64), torch.zeros(batch, TIME, dtype=torch.int64)
+    for row in range(batch):
+        at, document = 0, 0
+        while at < TIME:
+            drawn = torch.empty(1).exponential_(1 / 256, generator=generator).item()
+            length = min(max(16, int(drawn)), TIME - at)
+            positions[row, at : at + length] = torch.arange(length)
+            segments[row, at : at + length] = document
+            at, document = at + length, document + 1
+    return Rows(stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), positions, segments)
+
+
+def timed(step: Callable[[], None]) -> Callable[[], float]:
+    def run() -> float:
+        began = time.perf_counter()
+        step()
+        return time.perf_counter() - began
+
+    return run
+
+
+def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+    model = Multimodal(config).train()
+    model.compute_dtype = torch.bfloat16
+    if compiled:
+        model.compile_blocks()
+    groups = parameter_groups(model, OptimizerConfig(lr=1e-3), rows.tokens.numel(), 10**7)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+
+    def step() -> None:
+        hidden = model.hidden(rows.tokens, rows.positions, rows.segments)
+        total, _ = chunked_cross_entropy(hidden, model.head_weight, rows.targets)
+        (total / rows.targets.numel()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def theirs(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+    model = LlamaForCausalLM(LlamaConfig(**hugging_face_config(config), use_cache=False)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    forward = torch.compile(model) if compiled else model
+    # Their loss shifts labels itself; position ids that restart tell them where documents end.
+    labels = torch.cat([rows.tokens[:, :1], rows.targets[:, :-1]], 1)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = forward(input_ids=rows.tokens, position_ids=rows.positions, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
+    config, batch = SHAPES[name]
+    rows = packed_rows(batch, config.vocab_size)
+    left, right = ours(config, rows, compiled), theirs(config, rows, compiled)
+    for _ in range(2):
+        left()
+        right()
+    rates: list[float] = []
+
+    def with_rate() -> float:
+        rates.append(matmul_rate("bfloat16", seconds=0.2))
+        return timed(left)()
+
+    our_times, their_times = alternate(with_rate, timed(right), rounds)
+    flops = training_flops(config, rows.tokens.numel(), context=rows.context)
+    tokens = rows.tokens.numel()
+    measured = {
+        "ratio": ratios(their_times, our_times),
+        "share": [flops / seconds / rate for seconds, rate in zip(our_times, rates, strict=True)],
+        "tokens_per_s": [tokens / seconds for seconds in our_times],
+        "gflops": [flops / seconds / 1e9 for seconds in our_times],
+        "matmul_gflops": [rate / 1e9 for rate in rates],
+        "transformers_tokens_per_s": [tokens / seconds for seconds in their_times],
+    }
+    kind = "compiled" if compiled else "eager"
+    print(f"{name} {kind}: {parameter_count(config) / 1e6:.1f} M parameters, {tokens} tokens a step")
+    for key, values in measured.items():
+        print(f"  {key:28} {statistics.median(values):10.4g}   [{min(values):.4g}, {max(values):.4g}]")
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--no-compile", action="store_true")
+    options = parser.parse_args()
+    figures = {}
+
+    def keep(name: str, values: list[float], unit: str) -> None:
+        figures[name] = figure(values, unit, AIMS.get(name))
+
+    for shape in options.shapes:
+        eager = compare(shape, False, options.rounds)
+        keep(f"ratio_vs_transformers_{shape}", eager["ratio"], "x")
+        keep(f"eager_matmul_share_{shape}", eager["share"], "of the bfloat16 matmul rate")
+        keep(f"eager_tokens_per_s_{shape}", eager["tokens_per_s"], "tokens/s")
+        if options.no_compile:
+            continue
+        compiled = compare(shape, True, options.rounds)
+        keep(f"compiled_ratio_{shape}", compiled["ratio"], "x")
+        keep(f"matmul_share_{shape}", compiled["share"], "of the bfloat16 matmul rate")
+        keep(f"tokens_per_s_{shape}", compiled["tokens_per_s"], "tokens/s")
+    if set(options.shapes) == set(SHAPES) and not options.no_compile:
+        print(write_result("train_throughput", "python benchmarks/train_throughput.py", figures))
+
+
+if __name__ == "__main__":
+    main()
