@@ -20,8 +20,10 @@ from foretell.recipe import PythonSource
 STDLIB_LICENSE = "PSF-2.0"
 MIN_CHARACTERS = 200
 MAX_FILE = 400_000  # larger files are tables, not prose or code a person wrote
-MAX_DIGITS = 0.15  # share of digits in a file past which it is taken for a table
-SKIPPED_PARTS = frozenset({"test", "tests", "idle_test", "site-packages", "_vendor", "vendor", "_vendored"})
+MAX_DIGITS = 0.12  # share of digits in a file past which it is taken for a table
+SKIPPED_PARTS = frozenset(
+    {"test", "tests", "idle_test", "encodings", "site-packages", "_vendor", "vendor", "_vendored"}
+)
 NOT_PROSE = re.compile(r"licen[cs]e|copying|notice|authors|sources|top_level|entry_points|requirements|vendor", re.I)
 LICENSES = {  # what packages state instead of an SPDX expression, in a classifier or in words
     "Apache 2.0 License": "Apache-2.0",
