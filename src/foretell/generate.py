@@ -7,17 +7,25 @@ alignment and serving never ask which one they hold.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import math
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from foretell.chat import Conversation, Encoded
 from foretell.errors import GenerationError
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """temperature 0 is greedy. top_k 0 means all. seed None draws a fresh one."""
+    """temperature 0 is greedy. top_k 0 means all. seed None draws a fresh one.
+
+    stop: strings that end a reply and are cut from it. logprobs: how many of the likeliest tokens are told with
+    each token, by the model's own distribution; 0 tells none.
+    """
 
     max_tokens: int = 256
     temperature: float = 1.0
@@ -28,15 +36,18 @@ class Sampling:
     logprobs: int = 0
 
     def __post_init__(self) -> None:
+        stop: object = self.stop
+        object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(self.stop))
         for name, ok, allowed in (
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more, and finite"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 (all) or more"),
             ("logprobs", 0 <= self.logprobs <= 20, "0 to 20"),
+            ("stop", all(isinstance(s, str) and s for s in self.stop), "strings that are not empty"),
         ):
             if not ok:
-                raise GenerationError(f"{name} is {getattr(self, name)}; allowed is {allowed}.")
+                raise GenerationError(f"{name} is {getattr(self, name)!r}; allowed is {allowed}.")
 
 
 @dataclass(frozen=True)
@@ -106,14 +117,19 @@ async def collect(generator: Generator, requests: Sequence[Request]) -> list[lis
 
 
 def generate_sync(generator: Generator, requests: Sequence[Request]) -> list[list[Result]]:
-    """`collect` for callers without an event loop."""
-    return asyncio.run(collect(generator, requests))
+    """`collect` for callers that do not await."""
+    return _wait(collect(generator, requests))
 
 
 def score_sync(generator: Generator, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
-    """`Generator.score` for callers without an event loop."""
-    return asyncio.run(_score(generator, prompt, continuations))
+    """`Generator.score` for callers that do not await."""
+    return _wait(generator.score(prompt, continuations))
 
 
-async def _score(generator: Generator, prompt: Conversation | Encoded, texts: Sequence[str]) -> list[float]:
-    return await generator.score(prompt, texts)
+def _wait(answer: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(answer)
+    with ThreadPoolExecutor(1) as thread:  # a notebook's own loop is running: use another one
+        return thread.submit(asyncio.run, answer).result()

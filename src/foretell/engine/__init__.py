@@ -1,0 +1,1 @@
+"""How a model speaks: sampling, cached generation, terminal chat."""

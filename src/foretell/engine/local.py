@@ -1,0 +1,190 @@
+"""The local engine: a model of this machine behind the Generator protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from foretell.chat import END, PAD, Conversation, Encoded, Template
+from foretell.engine.reply import Reply
+from foretell.engine.runner import Runner
+from foretell.engine.sampler import choose, log_probabilities, stream
+from foretell.errors import GenerationError
+from foretell.generate import Request, Result
+
+if TYPE_CHECKING:
+    from foretell.data.tokenizer import Tokenizer
+    from foretell.images import Tiling
+    from foretell.model.multimodal import Multimodal
+
+
+class Engine:
+    """Generates in batches of at most max_batch replies, on one worker thread, so an event loop stays free.
+
+    tiling: how the model's images are cut; None for a model that reads text only. Calls made at the same time
+    take turns, batch by batch.
+    """
+
+    can_score = True
+
+    def __init__(self, model: Multimodal, tokenizer: Tokenizer, tiling: Tiling | None, max_batch: int = 32) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.template = Template(tokenizer, tiling)
+        self.max_batch = max_batch
+        self._ends = frozenset({tokenizer.special(END), tokenizer.end_of_text})
+        self._runner = Runner(model, tokenizer.special(PAD))
+        allowed = np.zeros(model.config.vocab_size, np.bool_)
+        allowed[: tokenizer.vocab_size] = tokenizer.token_bytes[: len(allowed)] > 0
+        allowed[list(self._ends)] = True
+        self._allowed = torch.from_numpy(allowed).to(self._runner.device)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="foretell-engine")
+
+    def encode_text(self, text: str) -> Encoded:
+        """A prompt of plain text, to be continued as it stands."""
+        ids = np.asarray(self.tokenizer.encode(text), np.int32)
+        return Encoded(ids, np.zeros(len(ids), np.bool_), np.zeros((0, 0, 0, 3), np.uint8))
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]:
+        """Deltas as they come, and one finished Result for each sample of each request.
+
+        token_ids and logprobs of a finished Result cover every token drawn, the end token and those of a stop
+        string included; its text does not. max_tokens is cut to the room the prompt leaves.
+        Raises GenerationError, before anything is generated, for a prompt that does not fit.
+        """
+        loop = asyncio.get_running_loop()
+        replies = await loop.run_in_executor(self._worker, self._open, requests)
+        for start in range(0, len(replies), self.max_batch):
+            queue: asyncio.Queue[list[Result] | None] = asyncio.Queue()
+            left = threading.Event()
+
+            def emit(results: list[Result], queue: asyncio.Queue[list[Result] | None] = queue) -> None:
+                loop.call_soon_threadsafe(queue.put_nowait, results)
+
+            job = loop.run_in_executor(self._worker, self._run, replies[start : start + self.max_batch], emit, left)
+            job.add_done_callback(lambda _, queue=queue: queue.put_nowait(None))  # type: ignore[misc]
+            try:
+                while (results := await queue.get()) is not None:
+                    for result in results:
+                        yield result
+                await job
+            finally:
+                left.set()  # the caller may be gone: the worker ends at its next step
+                job.cancel()
+
+    async def score(self, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+        """Exact log-probability in nats of each continuation's tokens after the prompt, no end token counted.
+
+        A continuation is tokenized by itself. Raises GenerationError when one does not fit.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._worker, self._score, prompt, list(continuations))
+
+    def _open(self, requests: Sequence[Request]) -> list[Reply]:
+        replies: list[Reply] = []
+        for index, request in enumerate(requests):
+            if request.schema is not None:
+                raise GenerationError("Replies bound to a schema come with a later version; leave `schema` out.")
+            if request.n < 1:
+                raise GenerationError(f"n is {request.n}; allowed is at least 1.")
+            prompt = self._encode(request.prompt)
+            limit = min(request.sampling.max_tokens, self.model.config.max_length - len(prompt.ids))
+            replies += [
+                Reply(
+                    index,
+                    sample,
+                    request.sampling,
+                    prompt,
+                    limit,
+                    stream(request.sampling.seed, sample),
+                    self.tokenizer,
+                    self._ends,
+                    self._image_tokens(prompt),
+                )
+                for sample in range(request.n)
+            ]
+        return replies
+
+    def _encode(self, prompt: Conversation | Encoded) -> Encoded:
+        """Token ids of a prompt, with room for at least one more."""
+        if isinstance(prompt, Conversation):
+            prompt = self.template.encode(prompt, add_generation_prompt=True, learn="none")
+        config = self.model.config
+        ids = prompt.ids
+        if not len(ids):
+            raise GenerationError("The prompt is empty; give at least one token of text to continue.")
+        if len(ids) >= config.max_length:
+            raise GenerationError(
+                f"The prompt is {len(ids)} tokens long, but this model reads at most {config.max_length}, the reply "
+                "included. Shorten it, or leave out earlier messages or images."
+            )
+        if ids.min() < 0 or ids.max() >= config.vocab_size:
+            raise GenerationError(
+                f"The prompt holds token ids from {ids.min()} to {ids.max()}; this model knows 0 to "
+                f"{config.vocab_size - 1}. Encode it with this model's own tokenizer."
+            )
+        if len(prompt.tiles) and config.vision is None:
+            raise GenerationError("This model reads text only, but the prompt holds an image. Remove the image.")
+        slots = self._image_tokens(prompt)
+        expected = len(prompt.tiles) * config.vision.tokens_per_tile if config.vision else 0
+        if slots != expected:
+            raise GenerationError(
+                f"The prompt has {slots} image slots, but its {len(prompt.tiles)} tiles fill {expected}. "
+                "Build it with this model's template."
+            )
+        return prompt
+
+    def _image_tokens(self, prompt: Encoded) -> int:
+        return int((prompt.ids == self.model.config.image_token).sum())
+
+    @torch.inference_mode()
+    def _run(self, live: list[Reply], emit: Callable[[list[Result]], None], left: threading.Event) -> None:
+        prompts = list({id(reply.prompt): reply.prompt for reply in live}.values())  # samples share a prefill
+        places = {id(prompt): i for i, prompt in enumerate(prompts)}
+        rows = [places[id(reply.prompt)] for reply in live]
+        cache, logits = self._runner.prefill(prompts, max(len(reply.prompt.ids) + reply.limit for reply in live))
+        if rows != list(range(len(prompts))):
+            cache, logits = self._runner.take(cache, rows), logits[rows]
+        while not left.is_set():
+            tokens = choose(logits, [r.sampling for r in live], [r.stream for r in live], self._allowed)
+            k = max(r.sampling.logprobs for r in live)
+            logs = [x.tolist() for x in log_probabilities(logits, tokens, k)] if k else None
+            results = []
+            for i, (reply, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
+                results += reply.push(token, (logs[0][i], logs[1][i], logs[2][i]) if logs else None)
+            if results:
+                emit(results)
+            keep = [i for i, reply in enumerate(live) if not reply.finished]
+            if not keep:
+                return
+            if len(keep) < len(live):
+                live, cache, tokens = [live[i] for i in keep], self._runner.take(cache, keep), tokens[keep]
+            logits = self._runner.step(cache, tokens)
+
+    @torch.inference_mode()
+    def _score(self, prompt: Conversation | Encoded, continuations: list[str]) -> list[float]:
+        encoded = self._encode(prompt)
+        tails = [self.tokenizer.encode(text) for text in continuations]
+        longest = max(map(len, tails), default=0)
+        if len(encoded.ids) + longest > self.model.config.max_length:
+            raise GenerationError(
+                f"The prompt ({len(encoded.ids)} tokens) and its longest continuation ({longest}) exceed the "
+                f"{self.model.config.max_length} tokens this model reads. Shorten one of them."
+            )
+        scores = [0.0] * len(tails)
+        scored = [i for i, tail in enumerate(tails) if tail]  # nothing is certain: log 1
+        if scored:
+            cache, logits = self._runner.prefill([encoded], len(encoded.ids) + longest)
+            for start in range(0, len(scored), self.max_batch):
+                some = scored[start : start + self.max_batch]
+                copies = self._runner.take(cache, [0] * len(some))
+                found = self._runner.score(copies, logits.expand(len(some), -1), [tails[i] for i in some])
+                for i, value in zip(some, found, strict=True):
+                    scores[i] = value
+        return scores
