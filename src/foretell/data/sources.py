@@ -16,7 +16,7 @@ from foretell.data.splits import Split, hash_order, split_of
 from foretell.errors import ConversationError, DataError, MissingExtraError
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
 
-__all__ = ["SkipCount", "Split", "read_source", "split_of"]
+__all__ = ["SkipCount", "Split", "read_source", "source_files", "split_of"]
 
 MAX_LINE = 64_000_000  # bytes of one JSON line
 TEXT_SUFFIX = re.compile(
@@ -79,7 +79,7 @@ def _keep(documents: Iterable[Document], split: Split, heldout: float) -> Iterat
     return (document for document in documents if split_of(document.id, heldout) == split)
 
 
-def _files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[tuple[str, Path]]:
+def source_files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[tuple[str, Path]]:
     """(name, file) below a folder, hidden files apart; the file itself; or what a glob matches.
 
     Raises DataError if there is none.
@@ -112,7 +112,7 @@ def _files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[tuple[
 
 
 def _folder(source: FolderSource, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
-    files = dict(_files(source.name, source.path, lambda file: bool(TEXT_SUFFIX.fullmatch(file.suffix))))
+    files = dict(source_files(source.name, source.path, lambda file: bool(TEXT_SUFFIX.fullmatch(file.suffix))))
     for name in hash_order(files, seed):
         if split_of(name, source.heldout) == split and (text := read_text(files[name], skipped)) is not None:
             yield Document(name, (Segment(text=text),), source.name, source.license, source.language, kind=source.name)
@@ -134,7 +134,7 @@ def read_text(file: Path, skipped: SkipCount) -> str | None:
 
 
 def _jsonl(source: JsonlSource, skipped: SkipCount) -> Iterator[Document]:
-    for name, file in _files(source.name, source.path, lambda file: file.suffix in (".jsonl", ".ndjson")):
+    for name, file in source_files(source.name, source.path, lambda file: file.suffix in (".jsonl", ".ndjson")):
         try:
             with file.open("rb") as stream:
                 number = 0
@@ -203,8 +203,9 @@ def _parquet(source: ParquetSource, split: Split, skipped: SkipCount) -> Iterato
         "source": source.name,
         "license": source.license,
         "language": source.language,
+        "kind": source.name,  # files name hundreds of works; one curve each tells nothing
     }
-    for _, file in _files(source.name, source.path, lambda file: file.suffix == ".parquet"):
+    for _, file in source_files(source.name, source.path, lambda file: file.suffix == ".parquet"):
         for document, row_split in read_rows(file, images=source.images, defaults=defaults, skipped=skipped):
             held = row_split == "heldout" if row_split is not None else None
             where = split_of(document.id, source.heldout) if held is None else ("heldout" if held else "train")

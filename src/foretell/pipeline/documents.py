@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -140,30 +139,18 @@ def fingerprint(sources: Sequence[Source]) -> list[Any]:
     found: list[Any] = []
     for source in sources:
         if isinstance(source, (FolderSource, JsonlSource, ParquetSource)):
-            found.append([source.name, *_files(source.name, source.path)])
+            found.append([source.name, *_files(source)])
         elif isinstance(source, PythonSource):
             found.append([source.name, sys.version])
     return found
 
 
-def _files(name: str, path: Path) -> Iterator[list[Any]]:
-    # A glob may stand in any part of the path, which Path.glob cannot take.
-    roots = [path] if path.exists() else sorted(Path(match) for match in glob(str(path), recursive=True))  # noqa: PTH207
-    if not roots:
-        raise DataError(
-            f"Source {name!r}: {path} does not exist. Give an existing file or folder in the recipe, or with "
-            f"--set data.sources.{name}.path=/path."
-        )
-    for root in roots:
-        try:
-            files = sorted(file for file in root.rglob("*") if file.is_file()) if root.is_dir() else [root]
-            for file in files:
-                stat = file.stat()
-                yield [str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns]
-        except OSError as error:
-            raise DataError(
-                f"Source {name!r}: {error.filename or root} could not be read: {error.strerror}."
-            ) from error
+def _files(source: FolderSource | JsonlSource | ParquetSource) -> Iterator[list[Any]]:
+    from foretell.data.sources import source_files
+
+    for name, file in source_files(source.name, source.path, lambda file: True):
+        stat = file.stat()
+        yield [name, stat.st_size, stat.st_mtime_ns]
 
 
 def tokenizer_texts(
@@ -189,7 +176,7 @@ def size_of(source: Source) -> float:
     limit = float(source.max_bytes or "inf")
     if isinstance(source, (PythonSource, HubSource)):
         return limit
-    return min(limit, float(sum(size for _, size, _ in _files(source.name, source.path))))
+    return min(limit, float(sum(size for _, size, _ in _files(source))))
 
 
 def samples(run_dir: Path, source: str | None, kind: str | None, split: Split, count: int) -> Iterator[Document]:
