@@ -43,6 +43,7 @@ class VisionConfig(Section):
                 f"tile {self.tile} must be a multiple of patch × shuffle = {self.patch * self.shuffle}; "
                 f"allowed are for example {self.patch * self.shuffle * 4} or {self.patch * self.shuffle * 8}"
             )
+        _ = self.tiling  # says itself which tiles and grids it allows
         if self.width % self.head_dim:
             raise ValueError(
                 f"width {self.width} is not divisible by head_dim {self.head_dim}; choose a multiple of it"
