@@ -65,11 +65,12 @@ def test_greedy_equals_the_uncached_argmax_token_by_token(engine, which):
     assert len(set(result.token_ids)) > 3  # a constant reply would prove nothing
 
 
+@pytest.mark.parametrize("samples", [1, 2])
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(max_tokens=24, seed=5, top_p=0.9)])
-def test_ragged_batches_equal_one_by_one(engine, sampling):
+def test_ragged_batches_equal_one_by_one(engine, sampling, samples):
     limits = [24, 3, 17, 9, 1, 20]
     requests = [
-        Request(prompt, Sampling(**{**vars(sampling), "max_tokens": limit}), n=1 + i % 2)
+        Request(prompt, Sampling(**{**vars(sampling), "max_tokens": limit}), n=1 + i % samples)
         for i, (prompt, limit) in enumerate(zip(prompts(), limits, strict=True))
     ]
     together = generate_sync(engine, requests)
