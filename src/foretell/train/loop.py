@@ -30,6 +30,7 @@ CHECKPOINTS = "checkpoints"
 FINAL = "checkpoint"
 LOG = "log.jsonl"
 WHOLE = 1 << 40
+MICRO_TOKENS = 16_384  # bounds the memory of activations where train.micro_batch is not set
 
 
 def pretrain(
@@ -79,7 +80,7 @@ def pretrain(
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     if config.compile:
         model.compile_blocks()
-    micro = min(rows, config.micro_batch or rows)
+    micro = min(rows, config.micro_batch or max(1, MICRO_TOKENS // length))
 
     def measure(batches: int) -> dict[str, Any]:
         if heldout_dir is None:
