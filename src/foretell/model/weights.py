@@ -47,7 +47,7 @@ def save_model(
 def write_model(folder: Path, model: Multimodal) -> None:
     """Write model.safetensors and config.json into a folder; weights are stored unfolded, in float32."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt", "model_type": MODEL_TYPE})
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", {"model_type": MODEL_TYPE, **model.config.model_dump(mode="json")})
 
 
