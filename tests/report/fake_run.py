@@ -100,7 +100,8 @@ def examination() -> dict[str, Any]:
             {"task": name, "kind": name.split("-")[0], "questions": 150, "accuracy": accuracy,
              "low": accuracy - 0.06, "high": accuracy + 0.05, "blind": blind, "shuffled": shuffled,
              "majority": majority, "above_blind": above, "above_blind_low": above - 0.08,
-             "above_blind_high": above + 0.08}
+             "above_blind_high": above + 0.08, "above_majority": accuracy - majority,
+             "above_majority_low": accuracy - majority - 0.09, "above_majority_high": accuracy - majority + 0.09}
         )  # fmt: skip
     asked = [
         ("scene-colour", "What colour is the largest circle?", "crimson", "crimson"),
@@ -137,8 +138,11 @@ def fake_run(folder: Path, steps: int = 489) -> Path:
     tokens = {"python": 812_345, "world": 1_190_002}
     data = {
         "sources": {
-            "python": {"licenses": ["PSF-2.0", "MIT"], "documents": 1843, "skipped": {"empty": 12}},
-            "world": {"licenses": ["CC0-1.0"], "documents": 12_000, "skipped": {}},
+            "python": {
+                "licenses": {"PSF-2.0": 1800, "MIT": 43}, "documents": 1843, "bytes": 11_900_000,
+                "skipped": {"empty": 12},
+            },
+            "world": {"licenses": {"CC0-1.0": 12_000}, "documents": 12_000, "bytes": 9_100_000, "skipped": {}},
         },
         "skipped": {"not UTF-8": 3, "empty": 12},
     }  # fmt: skip

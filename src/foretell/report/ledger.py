@@ -19,6 +19,7 @@ from foretell.pages import (
     number,
     percent,
     section,
+    size,
     table,
 )
 from foretell.recipe import ModelConfig
@@ -100,19 +101,20 @@ def data_section(run: RunRecord) -> Html:
     rows = [
         [
             name,
-            words(source, "kind") or None,
-            _licences(source) or None,
-            num(source, "documents"),
-            _count(num(source, "tokens")),
+            num(source, "tokens"),
             percent(num(source, "share")) if num(source, "share") is not None else None,
             _rounded(num(source, "epochs")),
+            num(source, "documents"),
+            size(num(source, "bytes")) if num(source, "bytes") is not None else None,
             _skipped(source.get("skipped")),
+            words(source, "kind") or None,
+            _licences(source) or None,
         ]
         for name, source in named.items()
     ]
-    head = ["Source", "Kind", "Licence", "Documents", "Tokens", "Share", "Passes", "Skipped"]
+    head = ["Source", "Tokens", "Share", "Passes", "Documents", "Text", "Skipped", "Kind", "Licence"]
     parts: list[object] = [] if packed else [notice("The data has not been packed yet, so its tokens are not known.")]
-    parts.append(table(head, rows, align="lllrrrrr"))
+    parts.append(table(head, rows, align="lrrrrrrll"))
     fill = num(packed, "fill")
     parts.append(
         definitions(
@@ -156,13 +158,10 @@ def _packed(run: RunRecord) -> Json:
 
 def _licences(source: Json) -> str:
     value = source.get("licenses", source.get("license"))
-    if isinstance(value, dict):
-        value = list(value)
-    return ", ".join(map(str, value))[:200] if isinstance(value, list) else str(value or "")[:200]
-
-
-def _count(value: float | None) -> str | None:
-    return None if value is None else number(value)
+    if not isinstance(value, dict | list):
+        return str(value or "")[:200]
+    names = [str(name)[:60] for name in value]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _rounded(value: float | None) -> str | None:
@@ -193,7 +192,7 @@ def model_section(run: RunRecord) -> Html:
         [
             (
                 "Decoder",
-                f"{config.depth} layers, width {config.width}, {heads} of {config.head_dim}, "
+                f"{_layers(config.depth)}, width {config.width}, {heads} of {config.head_dim}, "
                 f"feed-forward {config.ffn_width}",
             ),
             (
@@ -219,6 +218,10 @@ def _vision(config: ModelConfig) -> str:
     v = config.vision
     assert v is not None
     return (
-        f"{v.depth} layers, width {v.width}; tiles of {v.tile} × {v.tile} pixels in patches of {v.patch}, "
+        f"{_layers(v.depth)}, width {v.width}; tiles of {v.tile} × {v.tile} pixels in patches of {v.patch}, "
         f"{v.tokens_per_tile} tokens a tile"
     )
+
+
+def _layers(depth: int) -> str:
+    return "1 layer" if depth == 1 else f"{depth} layers"

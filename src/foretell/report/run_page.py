@@ -26,7 +26,7 @@ from foretell.pages import (
 )
 from foretell.report.ledger import Cost, cost, data_section, model_section
 from foretell.report.record import RunRecord, mapping, num, read_run, records, words
-from foretell.report.tasks import beats_blind, pictures_section, samples_section, tasks_section
+from foretell.report.tasks import beats, pictures_section, samples_section, tasks_section
 from foretell.report.training import held_out, loss_section, speed_section
 
 _QUIET = frozenset({"start", "checkpoint", "end"})
@@ -87,15 +87,16 @@ def _when(utc: str) -> str:
 def _verdict(run: RunRecord, total: Cost) -> Html:
     bits, source = held_out(run)
     visual = [task for task in records((run.examine or {}).get("tasks")) if num(task, "blind") is not None]
-    above = sum(beats_blind(task) for task in visual)
+    above = [task for task in visual if beats(task, "above_blind")]
+    majority = sum(beats(task, "above_majority") for task in above)
     hours = f"{number(total.core_hours)} core-hours" if total.core_hours is not None else "cores not recorded"
     return cards(
         [
             ("Held-out bits per byte", number(bits) if bits is not None else "missing", source),
             (
                 "Visual tasks above blind",
-                f"{above} of {len(visual)}" if visual else "missing",
-                "95 % interval excludes zero" if visual else "not examined yet",
+                f"{len(above)} of {len(visual)}" if visual else "missing",
+                f"95 % interval above zero; {majority} above majority too" if visual else "not examined yet",
             ),
             ("Wall time", duration(total.seconds), "all stages together"),
             ("Tokens trained on", compact(total.tokens) if total.tokens is not None else "missing", ""),
@@ -121,10 +122,10 @@ def _cost(run: RunRecord, total: Cost) -> Html:
     rows = [
         [
             name,
+            duration(num(stage, "seconds")),
+            size(num(stage, "size")),
             _state(stage),
             _when(words(stage, "started")) or None,
-            duration(num(stage, "seconds")),
-            size(num(stage, "size", "bytes")),
         ]
         for name, stage in run.stages.items()
         if name != "page"
@@ -134,13 +135,20 @@ def _cost(run: RunRecord, total: Cost) -> Html:
     facts = definitions(
         [
             ("Wall time", duration(total.seconds)),
-            ("Core-hours", f"{number(total.core_hours)} on {total.cores:,} cores" if total.cores else None),
+            (
+                "Core-hours",
+                f"{number(total.core_hours)} on {_cores(total.cores)}" if total.cores else None,
+            ),
             ("Training compute", f"{compact(total.flops)}FLOP, {total.counted}" if total.flops is not None else None),
             ("Device", total.device or None),
         ]
     )
-    grid = table(["Stage", "State", "Begun", "Time", "On disk"], rows, align="lllrr")
+    grid = table(["Stage", "Time", "On disk", "State", "Begun"], rows, align="lrrll")
     return section("What it cost", facts, grid)
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count:,} cores"
 
 
 def _state(stage: dict[str, object]) -> str:
@@ -201,7 +209,7 @@ def _use(run: RunRecord) -> Html:
         el("p", "Load it from Python:"),
         code(python),
         el("p", "See its stages, or bring it up to date and write this page again:"),
-        code(f"foretell status {quoted}\nforetell run {shlex.quote(place + '/recipe.yaml')} --out {quoted}"),
+        code(f"foretell status {quoted}\nforetell run {quoted}"),
     )
 
 

@@ -21,12 +21,12 @@ from foretell.report.record import Json, RunRecord, num, records, words
 _MOST_SHOWN = 24
 _MOST_TEXT = 1500
 _CAPTION = "Accuracy in percent, margins in percentage points, with 95 % intervals."
-_ABOVE = " ✓ marks a margin over blind whose interval excludes zero."
+_MARGINS = " ✓ marks a margin whose interval lies above zero."
 
 
-def beats_blind(task: Json) -> bool:
-    """Whether the 95 % interval of the margin over the blind control lies above zero."""
-    low = num(task, "above_blind_low")
+def beats(task: Json, key: str) -> bool:
+    """Whether the 95 % interval of a margin, "above_blind" or "above_majority", lies above zero."""
+    low = num(task, f"{key}_low")
     return low is not None and low > 0
 
 
@@ -40,8 +40,8 @@ def tasks_section(run: RunRecord) -> Html:
     parts: list[object] = []
     if visual:
         note = (
-            "Held-out questions about images. Blind: the same model without the image. Shuffled: with another "
-            "question's image. Majority: always the commonest answer. Bars are 95 % intervals."
+            "Held-out questions about images. Blind: the same model with a grey image. Shuffled: with another "
+            "question's image. Majority: the answer that was commonest in training. Bars are 95 % intervals."
         )
         names = ["with its image", "blind", "shuffled image", "majority answer"]
         chart = interval_chart(
@@ -55,27 +55,26 @@ def tasks_section(run: RunRecord) -> Html:
             x_range=(0, 1),
             x_format=lambda value: percent(value, 0),
         )
-        head = ["Task", "Questions", "Accuracy", "95 % interval", "Blind", "Shuffled", "Majority", "Above blind"]
+        head = ["Task", "Accuracy", "Above blind", "Blind", "Shuffled", "Majority", "Above majority"]
         rows = [
             [
                 words(task, "task"),
-                num(task, "questions"),
-                _bare(num(task, "accuracy")),
-                _span(task, "low", "high"),
+                f"{_bare(num(task, 'accuracy'))} ({_span(task, 'low', 'high')})",
+                _margin(task, "above_blind"),
                 _bare(num(task, "blind")),
                 _bare(num(task, "shuffled")),
                 _bare(num(task, "majority")),
-                _margin(task),
+                _margin(task, "above_majority"),
             ]
             for task in visual
         ]
         parts += [
             el("p", note, class_="note"),
             figure(chart),
-            table(head, rows, caption=_CAPTION + _ABOVE, align="lrrrrrrr"),
+            table(head, rows, caption=_asked(visual) + _CAPTION + _MARGINS, align="lrrrrrr"),
         ]
     if plain:
-        rows = [
+        simple: list[list[object]] = [
             [
                 words(task, "task"),
                 num(task, "questions"),
@@ -87,9 +86,18 @@ def tasks_section(run: RunRecord) -> Html:
         ]
         parts += [el("h3", "Tasks without images")] if visual else []
         parts.append(
-            table(["Task", "Questions", "Accuracy", "95 % interval", "Majority"], rows, caption=_CAPTION, align="lrrrr")
+            table(
+                ["Task", "Questions", "Accuracy", "95 % interval", "Majority"], simple, caption=_CAPTION, align="lrrrr"
+            )
         )
     return section("What it sees" if visual else "Tasks", *parts)
+
+
+def _asked(tasks: list[Json]) -> str:
+    counts = sorted(int(count) for task in tasks if (count := num(task, "questions")) is not None)
+    if not counts:
+        return ""
+    return f"{counts[0]:,}{f' to {counts[-1]:,}' if counts[-1] > counts[0] else ''} questions a task. "
 
 
 def _points(task: Json) -> list[Interval | None]:
@@ -107,19 +115,24 @@ def _points(task: Json) -> list[Interval | None]:
 
 def _span(task: Json, low: str, high: str) -> str:
     a, b = num(task, low), num(task, high)
-    return "–" if a is None or b is None else f"{_bare(a)} to {_bare(b)}"
+    return "–" if a is None or b is None else f"{_edge(a)} to {_edge(b)}"
+
+
+def _edge(value: float) -> str:
+    """An interval's end: whole percents, which is as fine as such intervals are, but never a false zero."""
+    return f"{100 * value:.{1 if 0 < abs(value) < 0.01 else 0}f}".replace("-", "−")
 
 
 def _bare(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
 
 
-def _margin(task: Json) -> Html:
-    value = num(task, "above_blind")
+def _margin(task: Json, key: str) -> Html:
+    value = num(task, key)
     if value is None:
         return el("span", "–", class_="soft")
-    text = f"{'+' if value >= 0 else ''}{_bare(value)} ({_span(task, 'above_blind_low', 'above_blind_high')})"
-    return el("span", "✓ " + text, class_="good") if beats_blind(task) else el("span", text)
+    text = f"{'+' if value > 0 else ''}{_bare(value)} ({_span(task, f'{key}_low', f'{key}_high')})"
+    return el("span", "✓ " + text, class_="good") if beats(task, key) else el("span", text)
 
 
 def pictures_section(run: RunRecord) -> Html:

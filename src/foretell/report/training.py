@@ -7,11 +7,25 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import TypeVar
 
-from foretell.pages import Html, Series, el, figure, line_chart, notice, number, percent, section, sparkline, table
+from foretell.pages import (
+    Html,
+    Series,
+    details,
+    el,
+    figure,
+    line_chart,
+    notice,
+    number,
+    percent,
+    section,
+    sparkline,
+    table,
+)
 from foretell.report.record import Json, RunRecord, mapping, num
 
 _MOST_POINTS = 300
 _MOST_KINDS = 8
+_MOST_ROWS = 12
 T = TypeVar("T")
 
 
@@ -100,21 +114,20 @@ def _by_kind(run: RunRecord, axis: str) -> list[object]:
     if not kinds:
         return [notice("Loss by kind of document was not logged.")]
     curves = {k: _smoothed(_points(run.train, axis, k, "loss_by_kind")) for k in kinds}
-    shown = sorted((k for k in kinds if curves[k]), key=lambda k: -curves[k][-1][1])
-    # Evenly chosen over the range of losses, so that the drawing shows its spread.
-    drawn = thin(shown, _MOST_KINDS)
+    drawn = _chosen(run, curves)
     parts: list[object] = [el("h3", "Loss by kind of document")]
     if drawn:
         longest = max((curves[k] for k in drawn), key=len)
         chart = line_chart(
             [_series(k, curves[k]) for k in drawn],
             title="Training loss by kind of document",
-            description=f"Smoothed loss in nats a token for {len(drawn)} of {len(shown)} kinds.",
+            description=f"Smoothed loss in nats a token for {len(drawn)} of {len(kinds)} kinds.",
             x_label="tokens trained on" if axis == "tokens" else "steps",
             y_label="nats per token",
             x_log=_wide_range(longest),
         )
-        parts.append(figure(chart))
+        note = f"The {len(drawn)} kinds of {len(kinds)} with most to learn; the table has all."
+        parts.append(figure(chart, note if len(drawn) < len(kinds) else None))
     rows = []
     for kind in sorted(kinds):
         tested = mapping(examined.get(kind)) or mapping(last.get(kind))
@@ -123,15 +136,26 @@ def _by_kind(run: RunRecord, axis: str) -> list[object]:
         rows.append(
             [
                 kind,
-                spark,
-                number(curve[-1]) if curve else None,
-                _or_none(num(tested, "loss")),
                 _or_none(num(tested, "bits_per_byte")),
+                _or_none(num(tested, "loss")),
+                number(curve[-1]) if curve else None,
+                spark,
                 num(tested, "tokens"),
             ]
         )
-    head = ["Kind", "Trend", "Training, nats/token", "Held-out, nats/token", "Held-out, bits/byte", "Held-out tokens"]
-    return [*parts, table(head, rows, align="llrrrr")]
+    head = ["Kind", "Held-out, bits/byte", "Held-out, nats/token", "Training, nats/token", "Trend", "Held-out tokens"]
+    grid = table(head, rows, align="lrrrlr")
+    return [*parts, grid if len(rows) <= _MOST_ROWS else details(f"All {len(rows)} kinds", grid)]
+
+
+def _chosen(run: RunRecord, curves: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """Kinds to draw: those met most of the time, with the most learned tokens, the highest loss first."""
+    packed = run.metrics("pack")
+    learned = mapping((mapping(packed.get("train")) or packed).get("by_kind"))
+    most = max(map(len, curves.values()))
+    full = [k for k, curve in curves.items() if curve and 3 * len(curve) >= 2 * most]
+    full.sort(key=lambda k: -(num(mapping(learned.get(k)), "learned_tokens") or 0))
+    return sorted(full[:_MOST_KINDS], key=lambda k: -curves[k][-1][1])
 
 
 def _or_none(value: float | None) -> str | None:
