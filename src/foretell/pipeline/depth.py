@@ -16,9 +16,9 @@ def scale_to_depth(recipe: Recipe, depth: int, tokens_per_parameter: float = TOK
     """The same recipe for a decoder of `depth` layers.
 
     Width is 64 · depth; the image tower has half the depth and half the width (rounded to heads). Tokens are
-    `tokens_per_parameter` × parameters, batch grows with the square root of tokens (in powers of two of the
-    recipe's own), and the learning rate with the square root of the batch. Width and depth need no further change
-    of the learning rate: the CompleteP parametrisation carries it from the base shape.
+    `tokens_per_parameter` × parameters, and what is read from the sources grows with them; the batch grows with the
+    square root of tokens (in powers of two of the recipe's own), the learning rate with that of the batch. Width and
+    depth need no further change of it: the CompleteP parametrisation carries it from the base shape.
     Raises RecipeError for a depth below 1.
     Source: tokens from Hoffmann et al. 2022; learning rate and batch of Adam from Malladi et al. 2022.
     """
@@ -32,6 +32,10 @@ def scale_to_depth(recipe: Recipe, depth: int, tokens_per_parameter: float = TOK
     raw = recipe.model_dump(mode="json")
     raw["model"] = model.model_dump(mode="json")
     raw["data"]["tokens"] = tokens
+    for source in raw["data"]["sources"]:
+        for amount in ("documents", "max_bytes"):
+            if source.get(amount):
+                source[amount] = math.ceil(source[amount] * tokens / recipe.data.tokens)
     raw["train"] |= {"tokens": tokens, "batch_tokens": batch}
     raw["train"]["optimizer"]["lr"] = train.optimizer.lr * math.sqrt(batch / train.batch_tokens)
     return check_recipe(raw, f"{recipe.name} at depth {depth}")
