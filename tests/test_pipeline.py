@@ -156,7 +156,7 @@ def test_the_fingerprint_sees_files_and_names_a_missing_path(tmp_path: Path) -> 
     assert fingerprint([source]) == before
     (tmp_path / "texts" / "new.md").write_text("more")
     assert fingerprint([source]) != before
-    with pytest.raises(DataError, match="Source .parquet.*Check the path"):
+    with pytest.raises(DataError, match=r"Source .parquet.*Check the path"):
         fingerprint([ParquetSource(path=tmp_path / "none" / "*.parquet")])
 
 

@@ -1,18 +1,21 @@
-"""Causal attention over packed documents: no row attends across a document's border.
+"""Causal attention over packed documents: no query looks across a document's border.
 
-On a CPU the fused kernels of torch compute whole rows and mask; here only the blocks that count are
-multiplied, document by document, which is about twice as fast on packed rows.
+torch's fused CPU kernels compute whole rows and mask. Here only the products that count are made: short documents
+are padded to a few common lengths and multiplied together, long ones in blocks of queries.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 128  # query rows multiplied at once: small enough that a block of scores stays in cache
+BLOCK = 128  # query rows of a long document multiplied at once; its scores then stay in cache
+STEP = 16  # short documents are padded to a multiple of this
 
 Span = tuple[int, int, int]
 
@@ -34,96 +37,161 @@ def document_mask(segments: Tensor) -> Tensor:
     return same & torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
-    """Causal attention within each span, scaled by 1/√head_dim.
+def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention by torch's fused kernels: mask is boolean, None means plain causal. Returns (B, T, H, D)."""
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
+    return out.transpose(1, 2)
 
-    q: (B, H, T, D); k, v: (B, G, T, D) with H a multiple of G. spans must cover every position.
-    Returns (B, T, H, D), contiguous.
+
+@dataclass(frozen=True)
+class Bucket:
+    """Short documents padded to one length. index: (count · length,) flat positions, padding on the last document's
+    place; real: the same shape, false on padding, or None where nothing is padded."""
+
+    count: int
+    length: int
+    index: Tensor
+    real: Tensor | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the documents of a batch are multiplied; one plan serves every layer."""
+
+    buckets: list[Bucket]
+    long: dict[int, list[tuple[int, int]]]  # row -> start and end of each document
+
+
+def plan(spans: list[Span], time: int) -> Plan:
+    """Sort spans by length: up to BLOCK into buckets, longer ones by row."""
+    by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    long: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for row, start, end in spans:
+        if end - start <= BLOCK:
+            by_length[-(-(end - start) // STEP) * STEP].append((row * time + start, end - start))
+        else:
+            long[row].append((start, end))
+    buckets = []
+    for length, documents in sorted(by_length.items()):
+        starts, sizes = torch.tensor(documents).unbind(1)
+        offsets = torch.arange(length)
+        real = offsets < sizes[:, None]
+        index = starts[:, None] + torch.minimum(offsets, sizes[:, None] - 1)
+        padded = not bool(real.all())
+        buckets.append(Bucket(len(documents), length, index.flatten(), real.flatten() if padded else None))
+    return Plan(buckets, dict(long))
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
+    """Causal attention within each document, scaled by 1/√head_dim.
+
+    q: (B, H, T, D); k, v: (B, G, T, D) with H a multiple of G; the plan covers every position. Returns (B, T, H, D).
     """
-    return _PackedAttention.apply(q, k, v, spans)  # type: ignore[no-any-return,no-untyped-call]
+    return _PackedAttention.apply(q, k, v, plan)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _causal_bias(block: int, dtype: torch.dtype) -> Tensor:
-    return torch.full((block, block), float("-inf"), dtype=dtype).triu_(1)
+def _causal_bias(block: int, like: Tensor) -> Tensor:
+    return torch.full((block, block), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 class _PackedAttention(torch.autograd.Function):
-    """Row by row: the row's heads are laid out contiguously once, then every product is a plain batched matmul."""
-
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, spans: list[Span]) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         batch, heads, time, dim = q.shape
-        repeat = heads // k.shape[1]
-        scale = dim**-0.5
+        repeat, scale = heads // k.shape[1], dim**-0.5
         out = q.new_empty(batch, time, heads, dim)
-        bias = _causal_bias(BLOCK, q.dtype)
+        bias = _causal_bias(BLOCK, q)
         keep = any(ctx.needs_input_grad[:3])
-        probabilities: list[Tensor] = []
-        for b, row in enumerate(_by_row(spans, batch)):
-            queries, keys, values = (
-                torch.mul(q[b], scale, out=q.new_empty(q.shape[1:])),
-                _repeat(k[b], repeat),
-                _repeat(v[b], repeat),
-            )
-            result = q.new_empty(heads, time, dim)
-            for start, i, j in row:
+        kept: list[Tensor] = []
+        flat = [_flat(x) for x in (q, k, v)]
+        for bucket in plan.buckets:
+            queries, keys, values = (_gather(x, bucket, r) for x, r in zip(flat, (1, repeat, repeat), strict=True))
+            p = torch.bmm(queries.mul_(scale), keys.transpose(1, 2))
+            p += bias[: bucket.length, : bucket.length]
+            p = torch.softmax(p, -1)
+            _scatter(_flat(out.transpose(1, 2)), bucket, torch.bmm(p, values))
+            if keep:
+                kept += [queries, keys, values, p]
+        for b, documents in plan.long.items():
+            queries, keys, values = _row(q[b], 1).mul_(scale), _row(k[b], repeat), _row(v[b], repeat)
+            if keep:
+                kept += [queries, keys, values]
+            for start, i, j in _blocks(documents):
                 p = torch.bmm(queries[:, i:j], keys[:, start:j].transpose(1, 2))
                 p[:, :, i - start :] += bias[: j - i, : j - i]
                 p = torch.softmax(p, -1)
-                torch.bmm(p, values[:, start:j], out=result[:, i:j])
+                out[b, i:j] = torch.bmm(p, values[:, start:j]).transpose(0, 1)
                 if keep:
-                    probabilities.append(p)
-            out[b] = result.transpose(0, 1)
-        ctx.save_for_backward(q, k, v)
-        ctx.probabilities, ctx.spans, ctx.repeat = probabilities, spans, repeat
+                    kept.append(p)
+        ctx.kept, ctx.plan, ctx.shape, ctx.groups = kept, plan, q.shape, k.shape[1]
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        q, k, v = ctx.saved_tensors
-        batch, repeat, scale = q.shape[0], ctx.repeat, q.shape[-1] ** -0.5
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        remaining = iter(ctx.probabilities)
-        for b, row in enumerate(_by_row(ctx.spans, batch)):
-            queries, keys, values = (
-                torch.mul(q[b], scale, out=q.new_empty(q.shape[1:])),
-                _repeat(k[b], repeat),
-                _repeat(v[b], repeat),
-            )
-            upstream = grad[b].transpose(0, 1).contiguous()
-            d_queries, d_keys, d_values = torch.empty_like(queries), torch.zeros_like(keys), torch.zeros_like(values)
-            for start, i, j in row:
-                p, g = next(remaining), upstream[:, i:j]
-                dp = torch.bmm(g, values[:, start:j].transpose(1, 2))
-                ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-                torch.bmm(ds, keys[:, start:j], out=d_queries[:, i:j])
+        (batch, heads, time, dim), groups = ctx.shape, ctx.groups
+        repeat, scale = heads // groups, dim**-0.5
+        dq = grad.new_empty(batch, time, heads, dim)
+        dk, dv = (grad.new_empty(batch, time, groups, dim) for _ in range(2))
+        kept = iter(ctx.kept)
+        upstream = _flat(grad.transpose(1, 2))
+        into = [_flat(x.transpose(1, 2)) for x in (dq, dk, dv)]
+        for bucket in ctx.plan.buckets:
+            queries, keys, values, p = (next(kept) for _ in range(4))
+            g = _gather(upstream, bucket, 1)
+            if bucket.real is not None:
+                g *= bucket.real.view(bucket.count, 1, bucket.length, 1).expand(-1, heads, -1, -1).flatten(0, 1)
+            ds = torch._softmax_backward_data(torch.bmm(g, values.transpose(1, 2)), p, -1, p.dtype)
+            _scatter(into[0], bucket, torch.bmm(ds, keys).mul_(scale))
+            _scatter(into[1], bucket, torch.bmm(ds.transpose(1, 2), queries), repeat)
+            _scatter(into[2], bucket, torch.bmm(p.transpose(1, 2), g), repeat)
+        for b, documents in ctx.plan.long.items():
+            queries, keys, values = (next(kept) for _ in range(3))
+            row = _row(grad[b].transpose(0, 1), 1)
+            d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
+            for start, i, j in _blocks(documents):
+                p, g = next(kept), row[:, i:j]
+                ds = torch._softmax_backward_data(torch.bmm(g, values[:, start:j].transpose(1, 2)), p, -1, p.dtype)
+                dq[b, i:j] = torch.bmm(ds, keys[:, start:j]).mul_(scale).transpose(0, 1)
                 d_keys[:, start:j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
                 d_values[:, start:j].baddbmm_(p.transpose(1, 2), g)
-            torch.mul(d_queries, scale, out=dq[b])
-            dk[b], dv[b] = _sum_groups(d_keys, repeat), _sum_groups(d_values, repeat)
-        ctx.probabilities = []
-        return dq, dk, dv, None
+            for start, end in documents:
+                dk[b, start:end] = _sum_groups(d_keys[:, start:end], repeat).transpose(0, 1)
+                dv[b, start:end] = _sum_groups(d_values[:, start:end], repeat).transpose(0, 1)
+        ctx.kept = []
+        return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
 
 
-def _by_row(spans: list[Span], batch: int) -> list[list[Span]]:
-    """For every row its blocks of queries: (start of the document, start of the block, end of the block)."""
-    rows: list[list[Span]] = [[] for _ in range(batch)]
-    for b, start, end in spans:
-        rows[b] += [(start, i, min(i + BLOCK, end)) for i in range(start, end, BLOCK)]
-    return rows
+def _blocks(documents: list[tuple[int, int]]) -> list[Span]:
+    """(start of the document, start and end of a block of its queries)"""
+    return [(start, i, min(i + BLOCK, end)) for start, end in documents for i in range(start, end, BLOCK)]
 
 
-def _repeat(x: Tensor, repeat: int) -> Tensor:
-    """(G, T, D) -> contiguous (G·repeat, T, D)"""
-    return x.contiguous() if repeat == 1 else x.repeat_interleave(repeat, 0)
+def _flat(x: Tensor) -> Tensor:
+    """(B, H, T, D), laid out as (B, T, H, D) -> (B·T, H, D); a view where the layout allows it."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def _gather(flat: Tensor, bucket: Bucket, repeat: int) -> Tensor:
+    """(B·T, G, D) -> contiguous (count · G · repeat, length, D)"""
+    x = flat.index_select(0, bucket.index).view(bucket.count, bucket.length, *flat.shape[1:]).transpose(1, 2)
+    return (x.repeat_interleave(repeat, 1) if repeat > 1 else x.contiguous()).flatten(0, 1)
+
+
+def _scatter(into: Tensor, bucket: Bucket, x: Tensor, repeat: int = 1) -> None:
+    """The inverse of `_gather`: padding is dropped, repeated heads are summed."""
+    x = x.view(bucket.count, -1, bucket.length, x.shape[-1])
+    x = (x if repeat == 1 else x.view(bucket.count, -1, repeat, *x.shape[2:]).sum(2)).transpose(1, 2).flatten(0, 1)
+    if bucket.real is None:
+        into[bucket.index] = x
+    else:
+        into[bucket.index[bucket.real]] = x[bucket.real]
+
+
+def _row(x: Tensor, repeat: int) -> Tensor:
+    """(G, T, D) -> a new contiguous (G·repeat, T, D)"""
+    return x.clone(memory_format=torch.contiguous_format) if repeat == 1 else x.repeat_interleave(repeat, 0)
 
 
 def _sum_groups(x: Tensor, repeat: int) -> Tensor:
-    return x if repeat == 1 else x.view(-1, repeat, *x.shape[1:]).sum(1)
-
-
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """The same by torch's fused kernels: mask is boolean, None means plain causal. Returns (B, T, H, D)."""
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
-    return out.transpose(1, 2)
+    return x if repeat == 1 else x.reshape(-1, repeat, *x.shape[1:]).sum(1)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foretell.errors import ForetellError
-from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention
+from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
 from foretell.model.decoder import Attend, Decoder, KVCache
 from foretell.model.parametrize import initialize
 from foretell.model.vision import VisionTower
@@ -81,8 +81,8 @@ class Multimodal(nn.Module):
         if tokens.device.type == "cpu" and (segments is not None or self.training):
             if segments is None:
                 segments = torch.zeros_like(tokens)
-            spans = document_spans(segments)
-            return lambda layer, q, k, v: packed_attention(q, k, v, spans)
+            layout = plan(document_spans(segments), segments.shape[1])
+            return lambda layer, q, k, v: packed_attention(q, k, v, layout)
         mask = document_mask(segments) if segments is not None else None
         return lambda layer, q, k, v: masked_attention(q, k, v, mask)
 
