@@ -43,6 +43,17 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
     return out.transpose(1, 2)
 
 
+def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of all to all, for the few patches of a tile: q, k, v (N, H, P, D) -> (N, P, H, D).
+
+    Plain products are several times faster on a CPU than the fused kernel, whose blocks are made for long rows.
+    """
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return (torch.softmax(scores, -1) @ v).transpose(1, 2)
+
+
 @dataclass(frozen=True)
 class Bucket:
     """Short documents padded to one length. index: (count · length,) flat positions, padding on the last document's

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foretell.model.attention import full_attention
 from foretell.recipe import VisionConfig
 
 
@@ -60,7 +61,7 @@ class VisionBlock(nn.Module):
         h = layer_norm(x, self.attention_norm, self.attention_norm_bias, self.eps)
         qkv = F.linear(h, self.qkv.to(x.dtype), self.qkv_bias.to(x.dtype))
         q, k, v = qkv.view(*x.shape[:2], 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        attended = full_attention(q, k, v).flatten(2)
         out = F.linear(attended, self.attention_out.to(x.dtype), self.attention_out_bias.to(x.dtype))
         x = torch.add(x, out, alpha=self.branch)
         h = layer_norm(x, self.mlp_norm, self.mlp_norm_bias, self.eps)
