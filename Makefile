@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
-BENCHMARKS := $(filter-out benchmarks/common.py benchmarks/report_results.py,$(wildcard benchmarks/*.py))
+HELPERS := common feeding report_results runs
+BENCHMARKS := $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: help quickstart test lint style types contract bench docs results lock clean
 

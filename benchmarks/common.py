@@ -16,10 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def figure(values: float | Sequence[float], unit: str, aim: float | None = None) -> dict[str, Any]:
+def figure(
+    values: float | Sequence[float],
+    unit: str,
+    aim: float | None = None,
+    interval: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """A measured figure: the median of `values`, with the smallest and largest as its spread.
 
-    aim: what was asked for, whether reached or not.
+    aim: what was asked for, whether reached or not. interval: the spread, where it is not that of `values`.
     Raises ValueError if nothing was measured: such a figure is left out, never zero.
     """
     rounds = [values] if isinstance(values, int | float) else list(values)
@@ -27,7 +32,9 @@ def figure(values: float | Sequence[float], unit: str, aim: float | None = None)
         raise ValueError("no values: a figure that was not measured is left out")
     result: dict[str, Any] = {"value": _short(statistics.median(rounds)), "unit": unit}
     if len(rounds) > 1:
-        result["spread"] = [_short(min(rounds)), _short(max(rounds))]
+        interval = min(rounds), max(rounds)
+    if interval is not None:
+        result["spread"] = [_short(end) for end in interval]
     if aim is not None:
         result["aim"] = aim
     return result
@@ -52,8 +59,8 @@ def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return [left / right for left, right in zip(a, b, strict=True)]
 
 
-def write_result(name: str, command: str, figures: dict[str, dict[str, Any]]) -> Path:
-    """Write benchmarks/results/<name>.json; returns its path.
+def write_result(name: str, command: str, figures: dict[str, dict[str, Any]], folder: Path | None = None) -> Path:
+    """Write <name>.json into `folder`, by default benchmarks/results; returns its path.
 
     name: file stem; on a machine with a CUDA device `.gpu` is appended. command: what was typed at the root.
     """
@@ -61,7 +68,7 @@ def write_result(name: str, command: str, figures: dict[str, dict[str, Any]]) ->
     from foretell.files import write_json
 
     machine = describe_machine()
-    path = RESULTS / f"{name}{'.gpu' if machine['gpu'] else ''}.json"
+    path = (folder or RESULTS) / f"{name}{'.gpu' if machine['gpu'] else ''}.json"
     result = {
         "name": name,
         "command": command,

@@ -2,6 +2,8 @@
 
     python benchmarks/train_throughput.py [--rounds 7] [--shapes 1m 10m 30m] [--no-compile]
 
+After the shapes come the two figures of feeding.py: the loader's idle share and the tokenizer's rate.
+
 Both train in bfloat16 with float32 master weights (transformers under autocast, as its users run it),
 AdamW(fused=True) and clipping at 1. Rows of 512 tokens are packed from documents whose lengths are exponential with
 mean 256, kept apart by position ids. The two take turns step by step; the matmul rate (bfloat16, n = 1024) is
@@ -21,6 +23,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common import alternate, figure, ratios, write_result
+from feeding import loader_idle_pct, tokenizer_mb_s
 from foretell.measure.machine import matmul_rate
 from foretell.model.convert import hugging_face_config
 from foretell.model.describe import parameter_count, training_flops
@@ -37,7 +40,7 @@ SHAPES = {
 }
 AIMS = {
     "ratio_vs_transformers_1m": 1.5, "ratio_vs_transformers_10m": 1.5, "compiled_ratio_10m": 1.1,
-    "matmul_share_1m": 0.45, "matmul_share_30m": 0.65,
+    "matmul_share_1m": 0.45, "matmul_share_30m": 0.65, "loader_idle_pct": 2, "tokenizer_mb_s": 5,
 }  # fmt: skip
 
 
@@ -169,6 +172,8 @@ def main() -> None:
         keep(f"compiled_ratio_{shape}", compiled["ratio"], "x")
         keep(f"matmul_share_{shape}", compiled["share"], "of the bfloat16 matmul rate")
         keep(f"tokens_per_s_{shape}", compiled["tokens_per_s"], "tokens/s")
+    keep("loader_idle_pct", loader_idle_pct(options.rounds), "% of training time")
+    keep("tokenizer_mb_s", tokenizer_mb_s(options.rounds), "MB/s in one thread, the Python installation's own text")
     if set(options.shapes) == set(SHAPES) and not options.no_compile:
         print(write_result("train_throughput", "python benchmarks/train_throughput.py", figures))
 
