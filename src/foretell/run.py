@@ -359,7 +359,9 @@ def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> 
     if why:
         state = "stale"
     known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
-    return StageStatus(stage.name, state, why, stage.inputs, **{name: manifest[name] for name in known})
+    return StageStatus(
+        stage.name, state, why, stage.inputs, **{name: manifest[name] for name in known if name in manifest}
+    )
 
 
 def _utc() -> str:
