@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 class VisionConfig(Section):
-    """Image tower and connector. Sides in pixels."""
+    """Image tower and connector. Sides in pixels. lr_multiplier: the tower's learning rate over the decoder's."""
 
     tile: Positive = 64
     patch: Positive = 8
@@ -33,6 +33,7 @@ class VisionConfig(Section):
     head_dim: Positive = 32
     mlp_ratio: Positive = 4
     norm_eps: float = 1e-6
+    lr_multiplier: float = Field(1.0, gt=0)
     base_width: Positive = 96
     base_depth: Positive = 3
 

@@ -18,6 +18,7 @@ from foretell.errors import DataError
 from foretell.recipe import PythonSource
 
 STDLIB_LICENSE = "PSF-2.0"
+REFERENCE = "pydoc_data/topics.py"  # the language reference, as one big dictionary
 MIN_CHARACTERS = 200
 MAX_FILE = 400_000  # larger files are tables, not prose or code a person wrote
 MAX_DIGITS = 0.12  # share of digits in a file past which it is taken for a table
@@ -45,7 +46,8 @@ class _File:
 
 
 def python_documents(source: PythonSource, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
-    """Documents of kind "python.code" and "python.docs"; a file's code and docstrings are in the same split.
+    """Documents of kind "python.code" and "python.docs"; a file's code and docstrings are in the same split, and every
+    page of the language reference, which is one file, counts as a file of its own.
 
     Raises DataError if this Python carries no sources.
     """
@@ -56,7 +58,10 @@ def python_documents(source: PythonSource, split: Split, seed: int, skipped: Ski
             f"{sysconfig.get_path('stdlib')}. Use another kind of source."
         )
     for name in hash_order(files, seed):
-        if split_of(name, source.heldout) == split:
+        if name.endswith(REFERENCE):
+            pages = _documents(name, files[name], source.name, skipped)
+            yield from (page for page in pages if split_of(page.id, source.heldout) == split)
+        elif split_of(name, source.heldout) == split:
             yield from _documents(name, files[name], source.name, skipped)
 
 
@@ -120,7 +125,7 @@ def _documents(name: str, file: _File, source: str, skipped: SkipCount) -> Itera
     def document(kind: str, part: str, body: str) -> Document:
         return Document(f"{name}{part}", (Segment(text=body),), source, file.license, "en", kind=f"python.{kind}")
 
-    if name.endswith("pydoc_data/topics.py"):  # the language reference, as one big dictionary
+    if name.endswith(REFERENCE):
         for topic, body in _topics(text).items():
             yield document("docs", f"#{topic}", body)
     elif len(text) > MAX_FILE or _is_table(text):

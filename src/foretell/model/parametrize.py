@@ -144,10 +144,12 @@ def parameter_groups(
     """AdamW groups: parameters that scale alike share lr, weight_decay and eps; betas are common to all."""
     table = scalings(model.config)
     decay = base_decay(optimizer, batch_tokens, total_tokens)
+    vision = model.config.vision
     groups: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         scaling = table[name]
-        groups[scaling.lr, scaling.decay, scaling.eps].append((name, parameter))
+        tower = vision.lr_multiplier if vision is not None and name.startswith("vision.") else 1.0
+        groups[scaling.lr * tower, scaling.decay / tower, scaling.eps].append((name, parameter))
     return [
         {
             "params": [parameter for _, parameter in members],
