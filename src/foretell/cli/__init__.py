@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -40,6 +41,9 @@ def root(version: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 2 an error that a message explains, 130 interrupted, 143 told to end."""
+    # Threads that spin at a barrier make a run several times slower as soon as anything else wants a core;
+    # sleeping costs little on an idle machine. OpenMP reads this once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
