@@ -149,6 +149,11 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def place() -> tuple[int, int]:
+    """(rank, world): which of the processes that torchrun started this is, and of how many; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def lock(run_dir: Path) -> Iterator[None]:
     """Hold the run directory for this process. A lock whose process is gone is taken over.

@@ -47,7 +47,11 @@ def run(
     given = Path(recipe)
     folder = out or (given if given.is_dir() else Path("runs") / loaded.name)
     from foretell.pipeline import run_recipe
+    from foretell.run import place
 
+    if place()[0] > 0:  # one process speaks for all that torchrun started
+        run_recipe(loaded, folder, until)
+        return
     with draw.progress() as report:
         run_recipe(loaded, folder, until, report)
     if (page := folder / "page" / "index.html").is_file() and until is None:

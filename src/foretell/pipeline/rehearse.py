@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foretell.errors import RunError
 from foretell.measure.machine import best_device
 from foretell.model.describe import flops_per_token, parameter_count
 from foretell.pipeline.depth import shape_for_depth
@@ -16,7 +17,7 @@ from foretell.pipeline.documents import size_of
 from foretell.pipeline.stages import run_recipe
 from foretell.recipe import ModelConfig, Recipe, WorldSource
 from foretell.recipes import check_recipe
-from foretell.run import Report, silent
+from foretell.run import Report, place, silent
 
 SHARE = 1000
 CPU_PARAMETERS = 50_000_000  # a larger model is rehearsed in a smaller shape where there is no GPU
@@ -59,6 +60,8 @@ def rehearse(recipe: Recipe, report: Report = silent) -> Rehearsal:
 
     Raises whatever the recipe's full run would raise early: that is what a rehearsal is for.
     """
+    if place()[1] > 1:
+        raise RunError("A rehearsal measures a single process. Start it without torchrun.")
     small, changes = shrink(recipe, best_device())
     with tempfile.TemporaryDirectory(prefix="foretell-rehearse-") as folder:
         run_dir = Path(folder) / recipe.name

@@ -5,7 +5,7 @@ Each names the part of the recipe it uses, and only that part decides whether it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from foretell.measure.machine import has_torch
 from foretell.pipeline import documents
 from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
-from foretell.run import Report, Stage, StageStatus, read_manifest, run_stages, silent, status
+from foretell.run import Report, Stage, StageStatus, place, read_manifest, run_stages, silent, status
 
 if TYPE_CHECKING:
     from foretell.data.document import Document
+    from foretell.train.distributed import Group
 
 # Settings that change how a run is watched, not what comes out of it.
 _WATCHING = {"checkpoint_minutes", "keep", "log_every"}
@@ -30,19 +31,30 @@ def run_recipe(
 ) -> dict[str, dict[str, Any]]:
     """Run every stage that is not up to date; returns their manifests.
 
+    Under torchrun the first process does so; the others join it where a stage trains, and return nothing.
     Raises a ForetellError that says what to do; finished stages stay, and the same call resumes.
     """
     if not has_torch():
         raise MissingExtraError("Training", "torch")
-    return run_stages(
+    run = partial(
+        run_stages,
         out_dir,
-        stages(recipe, report),
         recipe_text=recipe_yaml(recipe),
         name=recipe.name,
         seed=recipe.seed,
         until=until,
         report=report,
     )
+    if place()[1] == 1:
+        return run(stages(recipe, report))
+    from foretell.train.distributed import Group
+
+    with Group.join() as group:
+        if group.rank == 0:
+            return run(stages(recipe, report, group))
+        while True:  # until the first process leaves
+            _train(recipe, (), silent, group)
+    return {}
 
 
 def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
@@ -53,8 +65,8 @@ def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
     return recipe, status(run_dir, stages(recipe))
 
 
-def stages(recipe: Recipe, report: Report = silent) -> list[Stage]:
-    """The stages of a recipe, in order."""
+def stages(recipe: Recipe, report: Report = silent, group: Group | None = None) -> list[Stage]:
+    """The stages of a recipe, in order. group: the processes that train together."""
     plain = recipe.model_dump(mode="json")
     sources = recipe.data.sources
     mixture = {source.name: source.weight for source in sources}
@@ -87,7 +99,7 @@ def stages(recipe: Recipe, report: Report = silent) -> list[Stage]:
         Stage(
             "pretrain",
             {"model": plain["model"], "train": train, **seed},
-            lambda inputs, out: _pretrain(recipe, inputs, out, report),
+            lambda inputs, out: _pretrain(recipe, inputs, out, report, group),
             ("pack", "tokenizer"),
         ),
         Stage(
@@ -166,11 +178,22 @@ def _reader(data_dir: Path, source: str, split: str) -> Callable[[], Iterator[Do
     return lambda: read_documents(documents.documents_file(data_dir, source, split))  # type: ignore[arg-type]
 
 
-def _pretrain(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:
+def _pretrain(
+    recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report, group: Group | None
+) -> dict[str, Any]:
+    return _train(
+        recipe, (inputs["pack"] / "train", inputs["pack"] / "heldout", inputs["tokenizer"], out), report, group
+    )
+
+
+def _train(recipe: Recipe, folders: Iterable[Path], report: Report, group: Group | None) -> dict[str, Any]:
+    """folders: of the packs, the tokenizer and the output; every process takes the first one's."""
     from foretell.train.loop import pretrain
 
-    pack = inputs["pack"]
-    return pretrain(recipe, pack / "train", pack / "heldout", inputs["tokenizer"], out, report=report)
+    if group is not None:
+        folders = map(Path, group.share(lambda: [str(folder.absolute()) for folder in folders]))
+    train, heldout, tokenizer, out = folders
+    return pretrain(recipe, train, heldout, tokenizer, out, report=report, group=group)
 
 
 def _examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:

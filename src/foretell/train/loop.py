@@ -19,8 +19,9 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
 from foretell.recipe import Recipe
 from foretell.run import Report, silent
-from foretell.train.checkpoint import latest, save_checkpoint
-from foretell.train.log import RunLog, open_trackers
+from foretell.train.checkpoint import latest, load_state, save_checkpoint
+from foretell.train.distributed import Group
+from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import NextToken, evaluate
 from foretell.train.optim import build_adamw
 from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
@@ -43,22 +44,24 @@ def pretrain(
     report: Report = silent,
     clock: Callable[[], float] = time.monotonic,
     track: str | None = None,
+    group: Group | None = None,
 ) -> dict[str, Any]:
     """Train a model from scratch, or go on from the newest whole checkpoint in out_dir/checkpoints.
 
     Writes out_dir/log.jsonl, out_dir/checkpoints/step-…/ (resumable) and out_dir/checkpoint/ (the result). The
-    vocabulary size and image token come from the tokenizer. track: see `log.open_trackers`.
+    vocabulary size and image token come from the tokenizer. track: see `log.open_trackers`. group: processes
+    that call this alike, see the same files and share each batch; the numbers are those of one, up to rounding.
     Returns metrics: loss, bits_per_byte and by_kind on the whole held-out pack, steps, tokens, flops, seconds, rates.
     Raises KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM; DataError, CheckpointError, TrainingError,
     RunError.
     """
-    config = recipe.train
+    config, group = recipe.train, group or Group()
     tokenizer = Tokenizer.load(tokenizer_dir)
     shape = recipe.model.model_copy(
         update={"vocab_size": tokenizer.vocab_size, "image_token": tokenizer.special(IMAGE)}
     )
     check_compiler(config)
-    device = pick_device(config.device)
+    device = pick_device(config.device, group.world)
     length = recipe.data.sequence_length
     rows = config.batch_tokens // length
     total_steps = config.tokens // (rows * length)
@@ -67,15 +70,23 @@ def pretrain(
             f"train.tokens is {config.tokens}, less than one step of {rows * length} tokens. Raise train.tokens, or "
             "lower train.batch_tokens."
         )
-    found = latest(out_dir / CHECKPOINTS, say=lambda text: report("pretrain", 0, None, text))
+    if rows % group.world:
+        raise TrainingError(
+            f"train.batch_tokens makes {rows} rows of {length} tokens, which {group.world} processes cannot share "
+            f"evenly. Set it to a multiple of {group.world * length}, or start another number of processes."
+        )
+    found = latest(out_dir / CHECKPOINTS, lambda text: report("pretrain", 0, None, text)) if group.rank == 0 else None
+    name = group.share(lambda: found and found[0].name)
+    if group.rank and name:
+        found = out_dir / CHECKPOINTS / name, load_state(out_dir / CHECKPOINTS / name)
     # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
     precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
-    precision = precision or pick_precision(config.precision, device)
+    precision = group.share(lambda: precision or pick_precision(config.precision, device))
 
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     model.compute_dtype = getattr(torch, precision)
     torch.manual_seed(recipe.seed)
-    loader = Loader(pack_dir, rows, recipe.seed)
+    loader = Loader(pack_dir, rows // group.world, recipe.seed, rank=group.rank, world=group.world)
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     if config.compile:
@@ -88,10 +99,11 @@ def pretrain(
         fixed = Loader.fixed(heldout_dir, micro, batches)
         return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), fixed, device)
 
-    rate = peak_rate(precision, device)
-    log = RunLog(
-        out_dir / LOG, found[1].plain["step"] if found else None, open_trackers(out_dir, recipe.name, {}, track)
-    )
+    rate = group.share(lambda: peak_rate(precision, device)) * group.world
+    log: RunLog = SilentLog()
+    if group.rank == 0:
+        trackers = open_trackers(out_dir, recipe.name, {}, track)
+        log = RunLog(out_dir / LOG, found[1].plain["step"] if found else None, trackers)
     files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
     files["recipe.yaml"] = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     trainer = Trainer(
@@ -120,11 +132,13 @@ def pretrain(
             report=report,
             clock=clock,
         ),
+        group=group,
     )
     facts = {
         "steps": total_steps,
         "parameters": parameter_count(shape),
         "device": str(device),
+        "processes": group.world,
         "precision": precision,
         "threads": torch.get_num_threads(),
         "matmul_rate": rate,
@@ -142,7 +156,8 @@ def pretrain(
         count = trainer.count
         heldout = measure(WHOLE)
         log.write("eval", step=count.step, tokens=count.tokens, whole=True, **heldout)
-        save_checkpoint(out_dir / FINAL, model, None, files)
+        if group.rank == 0:
+            save_checkpoint(out_dir / FINAL, model, None, files)
         metrics = {
             **heldout,
             **facts,

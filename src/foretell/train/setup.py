@@ -12,8 +12,27 @@ from foretell.measure.machine import MatmulType, matmul_rate
 from foretell.recipe import TrainConfig
 
 
-def pick_device(wanted: str) -> torch.device:
-    """The device of train.device; auto takes CUDA, then MPS, then the CPU. Raises TrainingError if it is not here."""
+def pick_device(wanted: str, processes: int = 1) -> torch.device:
+    """The device of train.device; auto takes CUDA, then MPS, then the CPU. Raises TrainingError if it is not here.
+
+    processes: how many train together; each then takes the GPU of its LOCAL_RANK.
+    """
+    device = _find_device(wanted)
+    if processes == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise TrainingError(f"Several processes can train on cuda or cpu, not on {device}. Start a single one.")
+    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= found:
+        raise TrainingError(
+            f"Process {local} of this machine has no GPU of its own: torch finds {found}. Start torchrun with "
+            f"--nproc-per-node {found}."
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def _find_device(wanted: str) -> torch.device:
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, available in here.items() if available))

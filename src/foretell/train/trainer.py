@@ -23,6 +23,7 @@ from foretell.recipe import TrainConfig
 from foretell.run import Report, silent
 from foretell.train import checkpoint
 from foretell.train.checkpoint import TrainingState
+from foretell.train.distributed import Group
 from foretell.train.log import RunLog
 from foretell.train.loss import IGNORE
 from foretell.train.objective import Objective, Sums, add, split
@@ -65,6 +66,7 @@ class Trainer:
 
     loader: one batch is one optimizer step; `micro_rows` of its rows go through the model at a time. plan: the settings
     that decide the numbers; a checkpoint of another plan is refused. log: where lines go. folder: for checkpoints.
+    group: the processes that share a step, each with its own rows of it; a single one without.
     """
 
     def __init__(
@@ -81,11 +83,12 @@ class Trainer:
         micro_rows: int,
         plan: Mapping[str, Any],
         hooks: Hooks | None = None,
+        group: Group | None = None,
     ) -> None:
         self.model, self.optimizer, self.loader, self.objective = model, optimizer, loader, objective
         self.config, self.log, self.folder = config, log, folder
         self.total_steps, self.micro_rows, self.plan = total_steps, micro_rows, dict(plan)
-        self.hooks = hooks or Hooks()
+        self.hooks, self.group = hooks or Hooks(), group or Group()
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self.watch = Watch(config.watch, config.spike_sigmas)
         self.count = Counters()
@@ -116,6 +119,8 @@ class Trainer:
         read_weights(folder, self.model)
         load_moments(self.optimizer, self.names, _under(state.tensors, "moments/"))
         self.sums, self.snapshot = _under(state.tensors, "sums/"), _under(state.tensors, "snapshot/")
+        if self.group.rank:  # they are in the first process's already
+            self.sums = {key: torch.zeros_like(value) for key, value in self.sums.items()}
         self.count = Counters(**{key: plain[key] for key in asdict(self.count)})
         self._since = (self.seconds, self.count.tokens, self.count.flops)
         self.loader.load_state_dict(plain["loader"])
@@ -125,13 +130,14 @@ class Trainer:
     def fit(self) -> None:
         """Train until `total_steps`, then write the last checkpoint.
 
-        Raises KeyboardInterrupt, after finishing the step and writing a checkpoint, on SIGINT or SIGTERM; TrainingError
-        when the watch gives up; RunError when the disk is full.
+        Raises KeyboardInterrupt, after finishing the step and writing a checkpoint, on SIGINT or SIGTERM to any process
+        of the group; TrainingError when the watch gives up or another process is gone; RunError when the disk is full.
         """
         count, config, hooks = self.count, self.config, self.hooks
         eval_steps = max(1, round(config.eval_every * self.total_steps)) if config.eval_every else self.total_steps
         saved_at, saved = hooks.clock(), -1
         self.model.train()
+        self.group.broadcast(self.names)
         with _Signals() as signals:
             while count.step < self.total_steps:
                 began = time.perf_counter()
@@ -143,13 +149,15 @@ class Trainer:
                 if hooks.evaluate and count.step % eval_steps == 0 and count.step < self.total_steps:
                     self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
                 now = hooks.clock()
-                if signals.received or now - saved_at >= config.checkpoint_minutes * 60:
+                told, due = self.group.most(signals.received, now - saved_at >= config.checkpoint_minutes * 60)
+                if told or due:
                     self.save()
                     saved_at, saved = now, count.step
-                if signals.received:
-                    self.log.write("stop", step=count.step, tokens=count.tokens, signal=signals.received)
+                if told:
+                    name = signal.Signals(int(told)).name
+                    self.log.write("stop", step=count.step, tokens=count.tokens, signal=name)
                     raise KeyboardInterrupt(
-                        f"Stopped by {signals.received} after step {count.step} of {self.total_steps}; everything is "
+                        f"Stopped by {name} after step {count.step} of {self.total_steps}; everything is "
                         f"saved in {self.folder}. Run the same command again to go on from there."
                     )
             if saved != count.step:
@@ -159,8 +167,11 @@ class Trainer:
         """Write a checkpoint of this step and remove the oldest ones beyond `train.keep`."""
         path = checkpoint.checkpoint_path(self.folder, self.count.step)
         began = time.perf_counter()
-        checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {})
-        checkpoint.prune(self.folder, self.config.keep)
+        self.sums = self.group.total(self.sums)
+        if self.group.rank == 0:
+            checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {})
+            checkpoint.prune(self.folder, self.config.keep)
+        self.group.wait()  # a process that left earlier would have torchrun end the one that writes
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
         return path
 
@@ -168,9 +179,10 @@ class Trainer:
         count, config = self.count, self.config
         if config.watch == "rewind" and (not self.snapshot or count.step % SNAPSHOT_EVERY == 0):
             self._take_snapshot()
-        loss, norm, sums = self._gradients(batch)
-        count.tokens += batch.tokens.size
-        count.flops += _flops(self.model, batch)
+        weight, flops = self.group.add(self.objective.weight(batch), _flops(self.model, batch))
+        loss, norm, sums = self._gradients(batch, max(1.0, weight))
+        count.tokens += batch.tokens.size * self.group.world
+        count.flops += flops
         try:
             alarm = self.watch.judge(count.step + 1, loss, norm)
         except TrainingError as error:
@@ -187,11 +199,13 @@ class Trainer:
         if alarm is not None:
             self._react(alarm)
 
-    def _gradients(self, batch: PackedBatch) -> tuple[float, float, Sums]:
-        """Loss, global gradient norm and the objective's sums of one optimizer step; the one host sync is here."""
+    def _gradients(self, batch: PackedBatch, weight: float) -> tuple[float, float, Sums]:
+        """Loss and gradient norm of one optimizer step, over all processes, and the objective's sums of this one.
+
+        weight: what the summed loss of all processes is divided by. The one host sync is here.
+        """
         config = self.model.config
         sums: Sums = {}
-        weight = max(1.0, self.objective.weight(batch))
         losses = []
         per_tile = config.vision.tokens_per_tile if config.vision else 1
         for part in split(batch, self.micro_rows, config.image_token, per_tile):
@@ -199,9 +213,10 @@ class Trainer:
             (total / weight).backward()  # type: ignore[no-untyped-call]
             losses.append(total.detach())
             sums = add(sums, part_sums)
-        norm = gradient_norm(self.names)
-        loss, norm_value = torch.stack([torch.stack(losses).sum() / weight, norm]).tolist()
-        return loss, norm_value, sums
+        mean = torch.stack(losses).sum() / weight
+        self.group.sum_gradients(list(self.names), mean)
+        loss, norm = torch.stack([mean, gradient_norm(self.names)]).tolist()
+        return loss, norm, sums
 
     def _lr_factor(self) -> float:
         c = self.config
@@ -240,7 +255,8 @@ class Trainer:
     def _log_train(self) -> None:
         count, (seconds, tokens, flops) = self.count, self._since
         spent = max(1e-9, self.seconds - seconds)
-        summary: dict[str, Any] = self.objective.summary(self.sums) if self.sums else {"loss": None}
+        sums = self.group.total(self.sums)
+        summary: dict[str, Any] = self.objective.summary(sums) if sums else {"loss": None}
         by_kind: dict[str, dict[str, Any]] = summary.pop("by_kind", {})
         rate = (count.tokens - tokens) / spent
         share = (count.flops - flops) / spent / self.hooks.matmul_rate if self.hooks.matmul_rate else None
@@ -277,7 +293,7 @@ class _Signals:
     """SIGINT and SIGTERM as a flag, so that a step is finished first; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
-        self.received = ""
+        self.received = 0
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
@@ -292,4 +308,4 @@ class _Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt("Interrupted twice; the last checkpoint is what can be resumed.")
-        self.received = signal.Signals(number).name
+        self.received = number

@@ -1,0 +1,5 @@
+"""`python -m foretell`, the form that torchrun starts."""
+
+from foretell.cli import main
+
+main()
