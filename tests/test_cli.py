@@ -132,3 +132,48 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert "the same command goes on from there" in err and "Traceback" not in err
+
+
+def test_an_interrupt_while_the_command_line_is_loaded_is_told() -> None:
+    script = (
+        "import sys, foretell.cli as c\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'foretell.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\nsys.argv = ['foretell', 'run', 'quickstart']\nc.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.startswith("Interrupted.") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+            "Lower train.micro",
+        ),
+        (MemoryError(), "There is not enough memory"),
+        (PermissionError(13, "Permission denied", "some/file"), "some/file: Permission denied. Check the path"),
+    ],
+)
+def test_errors_of_the_machine_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("foretell.pipeline.run_recipe", fail)
+    code, _, err = invoke(capsys, "run", "quickstart")
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("foretell.pipeline.run_recipe", fail)
+    monkeypatch.setattr(sys, "argv", ["foretell", "run", "quickstart"])
+    with pytest.raises(RuntimeError, match="a defect"):
+        cli.main()

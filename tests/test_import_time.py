@@ -32,7 +32,7 @@ def ground_floor() -> list[str]:
     return [name.strip() for name in layers[-1].split(":")]
 
 
-@pytest.mark.parametrize("module", ["foretell", "foretell.cli"])
+@pytest.mark.parametrize("module", ["foretell", "foretell.cli.app"])
 def test_import_stays_light(module: str) -> None:
     assert not loaded(f"import {module}") & HEAVY
 
@@ -40,7 +40,7 @@ def test_import_stays_light(module: str) -> None:
 def test_ground_floor_and_cli_need_no_torch() -> None:
     """The base installation carries none of the `torch` extra; hide it and import."""
     hidden = f"sys.modules.update(dict.fromkeys({TORCH_EXTRA!r}))"
-    modules = ", ".join([*ground_floor(), "foretell.cli"])
+    modules = ", ".join([*ground_floor(), "foretell.cli.app"])
     assert "foretell" in loaded(f"{hidden}; import {modules}")
 
 

@@ -52,7 +52,7 @@ def check_foretell(words: list[str]) -> None:
     """Walk the command line's own tree: every group, command and option must be there."""
     import typer
 
-    from foretell.cli import app
+    from foretell.cli.app import app
 
     command: Any = typer.main.get_command(app)
     rest = words[1:]

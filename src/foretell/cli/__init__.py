@@ -8,35 +8,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-import typer
-
-from foretell.cli import data, model, run
-from foretell.errors import ForetellError
-
-app = typer.Typer(
-    name="foretell",
-    help="Know your model before you train it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-run.register(app)
-app.add_typer(run.recipe_app, name="recipe")
-app.add_typer(model.app, name="model")
-app.add_typer(data.app, name="data")
-
-
-@app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        from foretell.run import code_version
-
-        print(f"foretell {installed('foretell')} ({code_version()})")
-        raise typer.Exit
+_NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own for it
 
 
 def main() -> NoReturn:
@@ -52,6 +24,11 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, end)
     try:
+        # Imported here, so that an interrupt of the imports, which take a while, is told like any other.
+        import typer
+
+        from foretell.cli.app import app
+
         # Not through app(): it would turn an interrupt into a bare exit code and lose the message.
         command = typer.main.get_command(app)
         with command.make_context("foretell", sys.argv[1:] or ["--help"]) as context:
@@ -59,30 +36,40 @@ def main() -> NoReturn:
     except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else signal.SIGINT)
         _say(str(stop) or "Interrupted. What was finished is kept; the same command goes on from there.", code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        _say("Interrupted.", 130)
-    except ForetellError as error:
-        _say(f"Error: {error}")
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _say(f"Error: {where}{error.strerror or error}.")
+        _say(f"Error: {where}{error.strerror or error}. Check the path and its permissions, then run again.")
     except Exception as error:
-        if (message := _usage(error)) is None:
+        import typer
+
+        if isinstance(error, typer.Exit):
+            sys.exit(error.exit_code)
+        if isinstance(error, typer.Abort):
+            _say("Interrupted.", 130)
+        if (message := _explain(error)) is None:
             raise
         _say(f"Error: {message}")
     sys.exit(0)
 
 
-def _usage(error: Exception) -> str | None:
-    """What to say of an error of the command line's own libraries; None for a defect."""
+def _explain(error: Exception) -> str | None:
+    """What to say of an error that a user can mend; None for a defect."""
+    from pydantic import ValidationError
+
+    from foretell.errors import ForetellError
+
+    if isinstance(error, ForetellError):
+        return str(error)
     if hasattr(error, "format_message"):  # click's usage errors
         return str(error.format_message())
-    from pydantic import ValidationError
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _NO_MEMORY in str(error):
+        return (
+            f"There is not enough memory ({str(error).strip('. ') or 'no more could be had'}). Lower "
+            "train.micro_batch, model.width or data.sequence_length, and run again; what was finished is kept."
+        )
 
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()) + "."

@@ -132,7 +132,11 @@ def chat(
 
     sampling = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
     loaded = load_model(model, device=device)
-    raise typer.Exit(chat_loop(loaded.generator, sampling=sampling, system=system, name=Path(model).name))
+    try:
+        code = chat_loop(loaded.generator, sampling=sampling, system=system, name=Path(model).name)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Interrupted.") from None  # nothing here goes on from where it was
+    raise typer.Exit(code)
 
 
 @recipe_app.command("show")

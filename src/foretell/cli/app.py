@@ -1,0 +1,32 @@
+"""The tree of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from foretell.cli import data, model, run
+
+app = typer.Typer(
+    name="foretell",
+    help="Know your model before you train it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+run.register(app)
+app.add_typer(run.recipe_app, name="recipe")
+app.add_typer(model.app, name="model")
+app.add_typer(data.app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        from foretell.run import code_version
+
+        print(f"foretell {installed('foretell')} ({code_version()})")
+        raise typer.Exit
