@@ -105,11 +105,23 @@ def test_rows_say_what_defaults_do_not(tmp_path: Path) -> None:
         ({"texts": [[1]]}, "list of strings"),
         ({"texts": [["x"]], "images": [["https://example.org/a.png"]]}, "images: false"),
         ({"texts": [["x"]], "images": [[{"url": "u"}]]}, "structs with 'bytes'"),
+        ({"texts": [["x"]], "roles": [[1]]}, "expected 'roles', a list of strings"),
+        ({"texts": [["x"]], "labels": [5]}, "expected 'labels' as a string, or no such column"),
+        ({"texts": [["x"]], "date": [20200101]}, "expected 'date' as a string"),
     ],
 )
 def test_wrong_columns_are_named(tmp_path: Path, columns: dict[str, Any], says: str) -> None:
     with pytest.raises(DataError, match=says):
         list(read_documents(table(tmp_path / "a.parquet", **columns)))
+
+
+def test_rows_with_labels_of_another_form_are_counted(tmp_path: Path) -> None:
+    labels = ["[1]", "5", "{", '{"answer": "A"}', None]
+    file = table(tmp_path / "a.parquet", id=[1, 2, 3, 4, 5], texts=[["x"]] * 5, labels=labels)
+    skipped = SkipCount()
+    found = list(read_documents(file, skipped=skipped))
+    assert [(d.id, d.labels) for d in found] == [("4", {"answer": "A"}), ("5", {})]
+    assert skipped.counts == {"rows with damaged labels": 3}
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PAR1" + b"x" * 50 + b"PAR1"])
@@ -127,7 +139,7 @@ def test_a_file_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
     raw = bytearray(file.read_bytes())
     raw[8:3000] = b"\xff" * 2992
     file.write_bytes(raw)
-    with pytest.raises(DataError, match=r"not a Parquet file|could not be read"):
+    with pytest.raises(DataError, match=r"(not a Parquet file|is damaged).*Copy or write it again"):
         list(read_documents(file))
 
 

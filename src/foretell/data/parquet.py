@@ -34,6 +34,10 @@ SCHEMA = pa.schema(
 )
 
 
+_SCALARS = ("source", "license", "lang", "language", "date", "kind", "labels", "split")
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+
+
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
     """Write documents as they come, in bounded memory, atomically. Returns how many."""
     count = 0
@@ -112,7 +116,11 @@ def read_rows(
                     if document is not None:
                         yield document, row.get("split")
     except OSError as error:
-        raise DataError(f"{path} could not be read: {error.strerror or error}. Check the path.") from error
+        if error.strerror:
+            raise DataError(f"{path} could not be read: {error.strerror}. Check its permissions.") from error
+        raise DataError(
+            f"{path} is damaged ({' '.join(str(error).split()).strip(' .')}). Copy or write it again."
+        ) from error
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
 
@@ -135,6 +143,11 @@ def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
         item = kinds["images"].value_type
         if pa.types.is_struct(item) and "bytes" not in {item.field(i).name for i in range(item.num_fields)}:
             raise wrong("'images' as a list of structs with 'bytes' (or set images: false to read the text alone)")
+    if "roles" in kinds and not _is_list(kinds["roles"], *_TEXT):
+        raise wrong("'roles', a list of strings")
+    for name in _SCALARS:
+        if name in kinds and not any(fits(kinds[name]) for fits in _TEXT):
+            raise wrong(f"{name!r} as a string, or no such column")
     known = [*SCHEMA.names, "language", "split"]
     return [name for name in known if name in kinds and (images or name != "images")]
 
@@ -169,12 +182,14 @@ def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skip
         return None
     try:
         labels = json.loads(row.get("labels") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
+        labels = None
+    if not isinstance(labels, dict):
         skipped.add("rows with damaged labels")
         return None
     source = row.get("source") or fill["source"]
     return Document(
-        id=row.get("id") or number,
+        id=number if row.get("id") in (None, "") else str(row["id"]),
         segments=tuple(segments),
         source=source,
         license=row.get("license") or fill["license"],
