@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -168,12 +169,17 @@ def test_a_missing_or_empty_path_is_named(tmp_path: Path, make: Any) -> None:
         read(make(path=tmp_path, name="mine"))
 
 
-def test_an_unreadable_folder_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> Iterator[Path]:
-        raise PermissionError(13, "Permission denied", str(path))
+@pytest.mark.parametrize("name", ["f", "deep"])
+def test_an_unreadable_folder_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    real = os.scandir
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"could not be read: Permission denied. Change its permissions"):
+    def refuse(path: Any) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"{name} could not be read: Permission denied. Change its permissions"):
         read(FolderSource(path=folder))
 
 

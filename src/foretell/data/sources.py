@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -92,8 +93,7 @@ def source_files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[
         if path.is_file():
             return [(path.name, path)]
         if path.is_dir():
-            next(path.iterdir(), None)  # rglob passes over a folder that may not be read
-            below = path.rglob("*")
+            below = _below(path)
         elif set("*?[") & set(str(path)):
             root = next(parent for parent in path.parents if not set("*?[") & set(str(parent)))
             below, path = root.glob(str(path.relative_to(root))), root
@@ -109,6 +109,17 @@ def source_files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[
     if not files:
         raise DataError(f"Source {name!r}: {path} holds no file that this kind of source reads. Check the path.")
     return files
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder. Raises OSError for a folder that may not be read, which rglob would pass over."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names)
 
 
 def _folder(source: FolderSource, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
