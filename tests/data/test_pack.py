@@ -177,6 +177,12 @@ def test_bad_images_and_images_longer_than_a_row_are_counted(tmp_path):
     assert Shards(tmp_path / "pack").read([0])["tiles"].shape == (0, 32, 32, 3)
 
 
+def test_a_document_left_out_in_every_pass_is_counted_once(tmp_path):
+    bad = Document("bad", (Segment(text="x" * 30), Segment(image=png()[:40])), "s", "CC0-1.0")
+    metrics = run(tmp_path, [text_document(0, "fine " * 20), bad], length=20, max_epochs=4.0)
+    assert metrics["skipped"] == {"documents with a bad image": 1} and metrics["by_source"]["s"]["epochs"] > 3
+
+
 @pytest.mark.parametrize("tokens", [20_000, 60_000])
 def test_rows_are_full_on_a_normal_mix(tmp_path, tokens):
     rng = np.random.default_rng(0)

@@ -93,7 +93,7 @@ class _Reader:
             else:  # the last token again, as context for the first target behind the cut
                 self._start, self._tile = (end - 1 if document.loss[end] else end), self._tile + tiles
             if not loss.any():
-                self._skipped["pieces with nothing to learn"] += 1
+                self._skip("pieces with nothing to learn")
                 continue
             self.tokens += len(ids)
             return piece
@@ -139,20 +139,24 @@ class _Reader:
             return encode_document(document, self._template)
         except (ImageError, ConversationError) as error:
             what = "image" if isinstance(error, ImageError) else "conversation"
-            self._skipped[f"documents with a bad {what}"] += 1
+            self._skip(f"documents with a bad {what}")
             return None
 
     def _fit(self, encoded: Encoded, document: Document) -> tuple[Encoded, list[Span], int] | None:
         spans = image_spans(encoded.ids, self._template) if len(encoded.tiles) else []
         long = [span for span in spans if span[1] - span[0] > self._length]
         if long:
-            self._skipped["images longer than a row"] += len(long)
+            self._skip("images longer than a row", len(long))
             if document.is_conversation:  # without its image a question teaches guessing
                 return None
             encoded = self._without(encoded, long)
             spans = image_spans(encoded.ids, self._template)
         name = document.kind if document.kind in self._kinds or len(self._kinds) < 255 else "other"
         return encoded, spans, self._kinds.setdefault(name, len(self._kinds))
+
+    def _skip(self, reason: str, count: int = 1) -> None:
+        if not self.passes:  # a document that is read again is one document still
+            self._skipped[reason] += count
 
     def _without(self, encoded: Encoded, dropped: list[Span]) -> Encoded:
         keep = np.ones(len(encoded.ids), np.bool_)
