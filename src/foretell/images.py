@@ -68,13 +68,14 @@ def decode_image(data: bytes) -> Image:
     Raises ImageError for what is not an image, is truncated, or is a decompression bomb (more than
     `MAX_PIXELS` pixels by its header), or has one side more than `MAX_ASPECT` times the other.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except Exception as error:  # decoders of hostile bytes raise nearly anything
+        why = "of no such kind" if isinstance(error, UnidentifiedImageError) else error
         raise ImageError(
-            f"{len(data)} bytes are not an image that can be read ({error}). Use a PNG, JPEG, WebP or GIF file."
+            f"{len(data)} bytes are not an image that can be read ({why}). Use a PNG, JPEG, WebP or GIF file."
         ) from error
     width, height = image.size
     if width * height > MAX_PIXELS:

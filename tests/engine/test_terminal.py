@@ -92,6 +92,22 @@ def test_text_that_only_looks_like_a_path_stays_text(tmp_path):
         message_parts(str(tmp_path / "fake.png"))
 
 
+def test_a_full_path_of_an_image_that_is_not_there_is_told(tmp_path):
+    for form in ("{}", "'{}'", "file://{}"):
+        with pytest.raises(ImageError, match=r"none\.png could not be read: No such file"):
+            message_parts("what is in " + form.format(tmp_path / "none.png"))
+    with pytest.raises(ImageError, match="could not be read"):
+        message_parts("./none.png")
+
+
+def test_what_a_command_lacks_is_told(tmp_path):
+    (tmp_path / "fake.png").write_text("no image")
+    _, out, code = talk(f"/image\n/imgae x.png\n/image {tmp_path}/fake.png\n/tmp is a folder\n")
+    assert "Write /image PATH" in out and "no command /imgae. /help lists" in out
+    assert "fake.png cannot be shown to the model. 8 bytes are not an image" in out and "object at" not in out
+    assert "you said /tmp is a folder" in out and code == 2
+
+
 def test_an_error_costs_only_its_own_message(tmp_path):
     echo, out, code = talk(f"one\nFAIL\n/image {tmp_path}/none.png\ntwo\n")
     assert "Error: The prompt is too long.\n" in out

@@ -12,7 +12,7 @@ from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from foretell.chat import Conversation, ImagePart, Message, Part, TextPart
-from foretell.errors import ForetellError, ImageError
+from foretell.errors import ConversationError, ForetellError, ImageError
 from foretell.generate import Generator, Request, Sampling
 from foretell.images import decode_image
 
@@ -22,6 +22,7 @@ HELP = """/image PATH   attach an image to the next message (or put its path in 
 /quit         leave (also Ctrl-D); Ctrl-C stops a reply"""
 
 _WORD = re.compile(r"""'[^']+'|"[^"]+"|(?:\\.|\S)+""")
+_PLACED = re.compile(r"""['"]?(/|~|\.\.?/|file://)""")  # meant as a path, whether or not it leads anywhere
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a reply must not steer the terminal
 
@@ -93,6 +94,8 @@ class Talk:
         rest = rest.strip()
         if command == "/quit":
             return False
+        if command == "/image" and not rest:
+            raise ImageError("/image stands without a path. Write /image PATH, with the path of an image file.")
         if command == "/image":
             self._waiting.append(_image(_path(rest)))
             self._say("[image attached to the next message]")
@@ -104,6 +107,8 @@ class Talk:
             self._say("[a new conversation]")
         elif command == "/help":
             self._say(HELP)
+        elif re.fullmatch(r"/\w+", command) and not Path(command).exists():
+            raise ConversationError(f"There is no command {command}. /help lists those there are.")
         elif line:
             self._answer(Message("user", (*self._waiting, *message_parts(line))))
         return True
@@ -137,13 +142,13 @@ def message_parts(line: str) -> tuple[Part, ...]:
     """The line as text and images: a word that is the path of an image file becomes the image.
 
     Paths may be quoted, have escaped spaces, or be file:// URLs, as terminals write them when a file is dropped.
-    Raises ImageError for such a file that is no image.
+    Raises ImageError for such a file that is no image, and for a path from a root or a dot that leads nowhere.
     """
     parts: list[Part] = []
     at = 0
     for word in _WORD.finditer(line):
         path = _path(word.group())
-        if path.suffix.lower() in _SUFFIXES and path.is_file():
+        if path.suffix.lower() in _SUFFIXES and (path.is_file() or _PLACED.match(word.group())):
             parts += [TextPart(line[at : word.start()]), _image(path)]
             at = word.end()
     parts.append(TextPart(line[at:]))
@@ -163,7 +168,11 @@ def _path(word: str) -> Path:
 def _image(path: Path) -> ImagePart:
     try:
         data = path.read_bytes()
+        decode_image(data)
     except OSError as error:
-        raise ImageError(f"The image {path} could not be read: {error.strerror}. Give the path of a file.") from error
-    decode_image(data)
+        raise ImageError(
+            f"The image {path} could not be read: {error.strerror}. Give the path of a file that can be read."
+        ) from error
+    except ImageError as error:
+        raise ImageError(f"{path} cannot be shown to the model. {error}") from error
     return ImagePart(data)
