@@ -8,7 +8,7 @@ from PIL import Image
 
 import foretell
 from foretell.data.tokenizer import Tokenizer, train_tokenizer
-from foretell.errors import CheckpointError, ConversationError, GenerationError
+from foretell.errors import CheckpointError, ConversationError, GenerationError, TrainingError
 from foretell.loading import find_checkpoint
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import save_model
@@ -85,6 +85,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path, run):
     for ref, error, message in cases:
         with pytest.raises(error, match=message):
             foretell.load(ref)
+    for device in ("bogus", "cuda:99"):
+        with pytest.raises(TrainingError, match=rf"set to {device}, but this torch .* finds only: .*cpu"):
+            foretell.load(run, device=device)
     assert find_checkpoint(run) == run / "pretrain" / "checkpoint"
 
 

@@ -46,7 +46,8 @@ def load(ref: str | Path, *, device: str = "auto") -> Model:
     ref: a run directory (its final checkpoint is used) or a checkpoint folder. device: "auto" (CUDA, then MPS,
     then CPU), or a torch device.
     Raises CheckpointError for a folder that holds no model or a damaged one, GenerationError for kinds of
-    reference that this version does not read, MissingExtraError without torch.
+    reference that this version does not read, TrainingError for a device that is not here, MissingExtraError without
+    torch.
     """
     folder = find_checkpoint(ref)
     try:
@@ -55,15 +56,14 @@ def load(ref: str | Path, *, device: str = "auto") -> Model:
         from foretell.data.tokenizer import Tokenizer
         from foretell.engine.local import Engine
         from foretell.model.weights import load_model, read_config
+        from foretell.train.setup import pick_device
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("foretell"):
             raise
         raise MissingExtraError("Loading a model", "torch") from error
-    if device == "auto":
-        mps = torch.backends.mps.is_available()
-        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    place = pick_device(device)
     read_config(folder)  # first, since a folder of another kind is no damaged one
-    model = load_model(folder, torch.device(device), torch.float32)
+    model = load_model(folder, place, torch.float32)
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size != model.config.vocab_size:
         raise CheckpointError(

@@ -33,14 +33,14 @@ def pick_device(wanted: str, processes: int = 1) -> torch.device:
 
 
 def _find_device(wanted: str) -> torch.device:
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    here = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    here += ["mps", "cpu"] if torch.backends.mps.is_available() else ["cpu"]
     if wanted == "auto":
-        return torch.device(next(name for name, available in here.items() if available))
-    if not here[wanted]:
-        found = ", ".join(name for name, available in here.items() if available)
+        return torch.device(here[0])
+    if wanted not in here:
         raise TrainingError(
-            f"train.device is {wanted}, but this torch ({torch.__version__}) finds only: {found}. Install a build of "
-            "torch for it (docs/install.md), or set train.device: auto."
+            f"The device is set to {wanted}, but this torch ({torch.__version__}) finds only: {', '.join(here)}. "
+            "Install a build of torch for it (docs/install.md), or set the device to auto."
         )
     return torch.device(wanted)
 
