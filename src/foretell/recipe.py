@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -218,11 +219,13 @@ class DataConfig(Section):
             raise ValueError("sources is empty; name at least one source")
         if len(set(names)) < len(names):
             raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
+        if self.cutoff is not None and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", self.cutoff):
+            raise ValueError(f"cutoff {self.cutoff!r} is no date; allowed are such as 2023, 2023-06 and 2023-06-30")
         return self
 
 
 class TokenizerConfig(Section):
-    vocab_size: Annotated[int, Field(ge=320)] = 4096
+    vocab_size: Annotated[int, Field(ge=320, le=1_000_000)] = 4096
     train_bytes: Positive = 8_000_000
 
 

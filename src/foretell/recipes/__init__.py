@@ -79,7 +79,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         raw = _read_yaml(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
-        raise RecipeError(f"Recipe {file} could not be read: {error.strerror}.") from error
+        raise RecipeError(f"Recipe {file} could not be read: {error.strerror}. Check its permissions.") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"Recipe {file} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     if not isinstance(raw, dict):
