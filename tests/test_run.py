@@ -195,6 +195,25 @@ def test_no_permission_is_said(tmp_path: Path) -> None:
         Bench(tmp_path / "run").run()
 
 
+def test_an_error_names_the_whole_path(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.run()
+    bench.config["a"]["value"] = "new"
+
+    def refuse(path: Path) -> None:  # as rmtree does where it may not remove: the name alone
+        raise PermissionError(errno.EACCES, "Permission denied", "out.txt")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(RunError, match=rf"No permission to write {bench.run_dir}/a\."):
+        bench.run()
+
+
+def test_a_recipe_that_is_no_text_is_of_another_run(bench: Bench) -> None:
+    bench.run()
+    (bench.run_dir / "recipe.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="holds a run of recipe"):
+        bench.run()
+
+
 def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="could not be written"):

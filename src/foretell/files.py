@@ -26,7 +26,7 @@ def describe_os_error(error: OSError, path: Path) -> str:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"No permission to write {path}. Choose another folder, or change its permissions, and run again."
-    return f"{path} could not be written: {error.strerror or error}."
+    return f"{path} could not be written: {error.strerror or error}. Choose another place, and run again."
 
 
 def _existing_parent(path: Path) -> Path:

@@ -241,7 +241,8 @@ def _claim(run_dir: Path, name: str) -> None:
         return
     if not (run_dir / RECIPE).is_file():
         raise RunError(f"{run_dir} is not empty and holds no run. Choose an empty or new folder with --out.")
-    first = [li for li in (run_dir / RECIPE).read_text(encoding="utf-8").splitlines() if li.startswith("name:")]
+    text = (run_dir / RECIPE).read_text(encoding="utf-8", errors="replace")
+    first = [line for line in text.splitlines() if line.startswith("name:")]
     held = first[0].removeprefix("name:").strip().strip("'\"") if first else "?"
     if held != name:
         raise RunError(f"{run_dir} holds a run of recipe {held!r}, not {name!r}. Choose another folder with --out.")
@@ -290,7 +291,8 @@ def _bring_up(
         write_json(folder / MANIFEST, manifest)
         (folder / PARTIAL).unlink(missing_ok=True)
     except OSError as error:
-        raise RunError(describe_os_error(error, Path(error.filename or folder))) from error
+        named = str(error.filename or "")  # removing a tree names what lies in a folder without the folder
+        raise RunError(describe_os_error(error, Path(named if named.startswith(str(folder)) else folder))) from error
     report(stage.name, 1, 1, f"{spent:.0f} s")
     return manifest
 

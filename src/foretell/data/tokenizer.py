@@ -156,7 +156,8 @@ class Tokenizer:
             raise
         except Exception as error:  # the library raises bare Exception for any damage
             raise CheckpointError(
-                f"The tokenizer {file} could not be read ({error}). Copy it again from where it came."
+                f"The tokenizer {file} could not be read ({error}). Copy it again from where it came, or delete its "
+                "folder and run the recipe again."
             ) from error
 
 

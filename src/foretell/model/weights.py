@@ -89,10 +89,16 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON, so the model's shape is unknown ({error}).") from error
+        raise CheckpointError(
+            f"{path} cannot be read as JSON, so the model's shape is unknown ({error}). Use an earlier checkpoint, or "
+            "copy anew."
+        ) from error
     found = raw.pop("model_type", None) if isinstance(raw, dict) else None
     if found != MODEL_TYPE:
-        raise CheckpointError(f"{path} has model_type {found!r}; a Foretell checkpoint has {MODEL_TYPE!r}.")
+        raise CheckpointError(
+            f"{path} has model_type {found!r}; a Foretell checkpoint has {MODEL_TYPE!r}. Give a folder that "
+            "`foretell run` wrote."
+        )
     try:
         return ModelConfig.model_validate(raw)
     except ValidationError as error:

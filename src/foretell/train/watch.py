@@ -85,8 +85,8 @@ class Watch:
         seen = f"{self.bad} bad steps in a row ending at step {step}: the {alarm.what} was {alarm.value:g}"
         if alarm.event == "nonfinite":
             return (
-                f"Training stopped after {seen}. The weights were not touched by them. Lower "
-                "train.optimizer.lr, or set train.precision: float32, and run the same command again."
+                f"Training stopped after {seen}. The weights were not touched by them. Lower train.optimizer.lr (or, "
+                "in bfloat16, set train.precision: float32) and run again."
             )
         return (
             f"Training stopped after {seen}, {alarm.sigmas:.0f} robust standard deviations above the recent median "
