@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from foretell import cli
+from foretell.errors import Stopped
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -167,6 +168,17 @@ def test_errors_of_the_machine_are_told(
     monkeypatch.setattr("foretell.pipeline.run_recipe", fail)
     code, _, err = invoke(capsys, "run", "quickstart")
     assert code == 2 and message in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_training_that_saved_and_stopped_tells_the_signal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise Stopped("Stopped after step 3; everything is saved.", number)
+
+    monkeypatch.setattr("foretell.pipeline.run_recipe", stop)
+    assert invoke(capsys, "run", "quickstart") == (code, "", "Stopped after step 3; everything is saved.\n")
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,14 @@ class ForetellError(Exception):
     """Base of every error a user can cause or mend."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Work was ended by a signal (`number`), after everything was saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
 class RecipeError(ForetellError):
     """A recipe names an unknown field, or a value that is not allowed."""
 

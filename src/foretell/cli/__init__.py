@@ -34,7 +34,7 @@ def main() -> NoReturn:
         with command.make_context("foretell", sys.argv[1:] or ["--help"]) as context:
             command.invoke(context)
     except KeyboardInterrupt as stop:
-        code = 128 + (told[0] if told else signal.SIGINT)
+        code = 128 + (told[0] if told else getattr(stop, "number", signal.SIGINT))
         _say(str(stop) or "Interrupted. What was finished is kept; the same command goes on from there.", code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foretell.data.loader import Loader, PackedBatch
-from foretell.errors import TrainingError
+from foretell.errors import Stopped, TrainingError
 from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
@@ -156,9 +156,10 @@ class Trainer:
                 if told:
                     name = signal.Signals(int(told)).name
                     self.log.write("stop", step=count.step, tokens=count.tokens, signal=name)
-                    raise KeyboardInterrupt(
+                    raise Stopped(
                         f"Stopped by {name} after step {count.step} of {self.total_steps}; everything is "
-                        f"saved in {self.folder}. Run the same command again to go on from there."
+                        f"saved in {self.folder}. Run the same command again to go on from there.",
+                        int(told),
                     )
             if saved != count.step:
                 self.save()
