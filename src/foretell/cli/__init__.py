@@ -13,9 +13,9 @@ _NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own f
 
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 2 an error that a message explains, 130 interrupted, 143 told to end."""
-    # Threads that spin at a barrier make a run several times slower as soon as anything else wants a core;
-    # sleeping costs little on an idle machine. OpenMP reads this once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # By default waiting threads spin for long, and a run collapses to a fraction of its speed as soon as anything else
+    # wants a core. This many turns are enough on an idle machine. OpenMP reads it once, when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
