@@ -13,11 +13,13 @@ measured between them.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `foretell` sets it; both candidates run under it
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -86,7 +86,9 @@ def pretrain(
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     model.compute_dtype = getattr(torch, precision)
     torch.manual_seed(recipe.seed)
-    loader = Loader(pack_dir, rows // group.world, recipe.seed, rank=group.rank, world=group.world)
+    # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
+    check = group.rank == 0
+    loader = Loader(pack_dir, rows // group.world, recipe.seed, verify=check, rank=group.rank, world=group.world)
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     if config.compile:
