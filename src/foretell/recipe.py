@@ -246,7 +246,7 @@ class OptimizerConfig(Section):
 class TrainConfig(Section):
     """tokens: how many to train on (the run's horizon). batch_tokens: tokens in one optimizer step.
 
-    precision auto: bfloat16 where the machine multiplies it faster than float32.
+    precision auto: bfloat16 where the hardware multiplies it, else float32.
     watch: what a loss spike or a non-finite step does.
     """
 
