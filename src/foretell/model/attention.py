@@ -117,8 +117,7 @@ class _PackedAttention(torch.autograd.Function):
         flat = [_flat(x) for x in (q, k, v)]
         for bucket in plan.buckets:
             queries, keys, values = (_gather(x, bucket, r) for x, r in zip(flat, (1, repeat, repeat), strict=True))
-            p = torch.bmm(queries.mul_(scale), keys.transpose(1, 2))
-            p += bias[: bucket.length, : bucket.length]
+            p = torch.baddbmm(bias[: bucket.length, : bucket.length], queries.mul_(scale), keys.transpose(1, 2))
             p = torch.softmax(p, -1)
             _scatter(_flat(out.transpose(1, 2)), bucket, torch.bmm(p, values))
             if keep:

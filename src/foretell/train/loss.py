@@ -29,20 +29,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             rows = part if index is None else index[part]
             hidden, target = hidden_ND[rows], targets[part].unsqueeze(1)
             logits = hidden @ weight.T
-            # softmax widens bfloat16 itself; -log p of the target is then one gather instead of a second pass.
-            probs = torch.softmax(logits, dim=-1, dtype=exact)
+            # In training the probabilities are needed in the compute type anyway, and bfloat16 logits are no more
+            # exact than bfloat16 probabilities; softmax widens them while it works.
+            probs = torch.softmax(logits, dim=-1, dtype=dtype if train else exact)
             p = probs.gather(1, target)
-            nll[part] = p.clamp_min(torch.finfo(exact).tiny).log().neg_().squeeze(1)
+            nll[part] = p.to(exact).clamp_min(torch.finfo(exact).tiny).log_().neg_().squeeze(1)
             if grad_hidden is None or grad_weight is None:
                 continue
             probs.scatter_(1, target, p - 1)
+            grad_hidden[rows] = probs @ weight
             if dtype == exact:
-                grad_hidden[rows] = probs @ weight
                 grad_weight.addmm_(probs.T, hidden)
             else:
-                logits.copy_(probs)
-                grad_hidden[rows] = logits @ weight
-                grad_weight.add_(logits.T @ hidden)
+                grad_weight.add_(probs.T @ hidden)
         if grad_hidden is not None and grad_weight is not None:
             ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VD.dtype))
         ctx.mark_non_differentiable(nll)
@@ -63,7 +62,7 @@ def chunked_cross_entropy(
     hidden (..., D) with logits = hidden @ weight.T; weight (V, D); targets (...) int64, -100 where there is no loss.
     index: flat positions of the targets that count, when the caller knows them (saves a host sync on a GPU).
     Returns (sum, in nats, differentiable; nll (n,) float32, detached, of the counted targets in order). Matmuls run
-    in the hidden states' type, softmax and the weight's gradient in float32 or wider. One loss is capped at
+    in the hidden states' type, sums of softmax and the weight's gradient in float32 or wider. One loss is capped at
     -log of the smallest normal number (87 nats in float32); its gradient is not.
     Source: the chunked loss of torchtitan and Liger Kernel.
     """
