@@ -17,7 +17,8 @@ def packed_segments() -> torch.Tensor:
 def test_spans_cover_every_position_once() -> None:
     segments = packed_segments()
     assert document_spans(segments) == [
-        (0, 0, 300), (0, 300, 301), (0, 301, 384), (1, 0, 384), (2, 0, 129), (2, 129, 257), (2, 257, 321), (2, 321, 384),
+        (0, 0, 300), (0, 300, 301), (0, 301, 384), (1, 0, 384),
+        (2, 0, 129), (2, 129, 257), (2, 257, 321), (2, 321, 384),
     ]  # fmt: skip
 
 

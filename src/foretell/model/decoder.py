@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foretell.model.fused import rms_norm, rotary_heads, swiglu
 from foretell.recipe import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -20,17 +21,12 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 def rotary_table(config: ModelConfig, device: torch.device | None = None) -> Tensor:
-    """cos and sin of every position's angles: (2, max_length, head_dim / 2), float32."""
+    """cos and sin of every position's angles, as `fused.rotate` takes them: (2, max_length, head_dim), float32."""
     half = config.head_dim // 2
     frequency = config.rope_theta ** -(torch.arange(half, dtype=torch.float64) / half)
     angles = torch.arange(config.max_length, dtype=torch.float64)[:, None] * frequency
-    return torch.stack([angles.cos(), angles.sin()]).to(device, torch.float32)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + D/2) of x (B, T, H, D) by angles given as cos and sin (B or 1, T, 1, D/2)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)]).to(device, torch.float32)
 
 
 class KVCache:
@@ -92,24 +88,16 @@ class Block(nn.Module):
 
     def before(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = rms_norm(x, self.attention_norm, self.eps)
-        qkv = F.linear(h, self.qkv.to(x.dtype)).view(*x.shape[:2], -1, self.head_dim)
-        heads, turned = self.heads, self.heads + self.kv_heads
-        qk = rotate(qkv[:, :, :turned], cos, sin).transpose(1, 2)
-        return qk[:, :heads], qk[:, heads:], qkv[:, :, turned:].transpose(1, 2)
+        return rotary_heads(F.linear(h, self.qkv.to(x.dtype)), cos, sin, self.heads, self.kv_heads)
 
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
         x = torch.add(x, F.linear(attended.flatten(2), self.attention_out.to(x.dtype)), alpha=self.branch)
         h = rms_norm(x, self.mlp_norm, self.eps)
-        gate, up = F.linear(h, self.gate_up.to(x.dtype)).chunk(2, -1)
-        return torch.add(x, F.linear(F.silu(gate) * up, self.down.to(x.dtype)), alpha=self.branch)
+        h = swiglu(F.linear(h, self.gate_up.to(x.dtype)))
+        return torch.add(x, F.linear(h, self.down.to(x.dtype)), alpha=self.branch)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
         return self.after(x, attend(layer, *self.before(x, cos, sin)))
-
-
-def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """x / rms(x) · gain over the last axis, in x's type."""
-    return F.rms_norm(x, (x.shape[-1],), gain.to(x.dtype), eps)
 
 
 class Decoder(nn.Module):
@@ -141,7 +129,10 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """x (B, T, D) and positions (B or 1, T) -> final-normed states (B, T, D); logits are these @ head_weight.T"""
-        cos, sin = self.table[:, positions, None].to(x.dtype).unbind()
+        angles = self.table.to(x.dtype)[:, positions, None]
+        if x.device.type == "cpu":  # broadcasting over heads is slower there than a table repeated for each
+            angles = angles.expand(-1, -1, -1, self.config.heads + self.config.n_kv_heads, -1).contiguous()
+        cos, sin = angles.unbind()
         for layer, block in enumerate(self.blocks):
             x = block(x, cos, sin, attend, layer)
         return rms_norm(x, self.norm * self.output_multiplier, self.config.norm_eps)
