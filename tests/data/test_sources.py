@@ -6,16 +6,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from foretell.data.document import Document, Segment, SkipCount
 from foretell.data.parquet import write_documents
 from foretell.data.python import docstrings
-from foretell.data.sources import read_source, split_of
+from foretell.data.sources import read_source
+from foretell.data.splits import Split, split_of
 from foretell.errors import DataError, MissingExtraError
 from foretell.images import decode_image
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source
@@ -159,6 +163,30 @@ def test_parquet_follows_its_split_column_or_the_hash(tmp_path: Path) -> None:
     assert sorted(ids(train + held)) == sorted(ids(many)) and held
     assert train[0].kind == "k" and len(train[0].segments) == 2
     assert all(len(d.segments) == 1 for d in read(source.model_copy(update={"images": False})))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_files_are_read_in_turn(tmp_path: Path, kind: str) -> None:
+    for name in "abc":
+        if kind == "parquet":
+            pq.write_table(pa.table({"texts": [[f"{name}{i}"] for i in range(30)]}), tmp_path / f"{name}.parquet")
+        else:
+            lines = [json.dumps({"text": f"{name}{i}"}) for i in range(30)]
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    make = {"parquet": ParquetSource, "jsonl": JsonlSource}[kind]
+    found = read_source(make(path=tmp_path, heldout=0), "train", 0, SkipCount())
+    first = [document.segments[0].text or "" for document in islice(found, 6)]
+    assert sorted(first) == ["a0", "a1", "b0", "b1", "c0", "c1"]
+    assert len(list(found)) == 84
+
+
+def test_what_is_read_for_both_splits_is_counted_once(tmp_path: Path) -> None:
+    good = "".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(50))
+    (tmp_path / "x.jsonl").write_text(good + "{bad", encoding="utf-8")
+    skipped = SkipCount()
+    for split in get_args(Split):
+        list(read_source(JsonlSource(path=tmp_path, heldout=0.3), split, 0, skipped))
+    assert sum(skipped.counts.values()) == 1
 
 
 @pytest.mark.parametrize("make", [FolderSource, JsonlSource, ParquetSource])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foretell.chat import Conversation
 from foretell.data.document import Document, Segment, SkipCount, turns
@@ -17,9 +19,9 @@ from foretell.data.splits import Split, hash_order, split_of
 from foretell.errors import ConversationError, DataError, MissingExtraError
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
 
-__all__ = ["SkipCount", "Split", "read_source", "source_files", "split_of"]
-
+T = TypeVar("T")
 MAX_LINE = 64_000_000  # bytes of one JSON line
+FILES_AT_ONCE = 16  # that are read in turn
 TEXT_SUFFIX = re.compile(
     r"\.(txt|text|md|markdown|rst|tex|org|adoc|pyi?|[ch]|cc|[ch]pp|cu|rs|go|m?js|tsx?|jsx|java|kt|scala|swift|rb|php|pl"
     r"|lua|r|jl|hs|ml|cs|sh|sql|html|css|toml|ya?ml|ini|cfg)",
@@ -46,15 +48,17 @@ def read_source(source: Source, split: Split, seed: int, skipped: SkipCount) -> 
 
 
 def _reader(source: Source, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
+    if split == "heldout" and isinstance(source, (JsonlSource, ParquetSource, HubSource)):
+        skipped = SkipCount()  # these are read whole for either split: what is bad is counted with the first
     match source:
         case PythonSource():
             return python_documents(source, split, seed, skipped)
         case FolderSource():
             return _folder(source, split, seed, skipped)
         case JsonlSource():
-            return _keep(_jsonl(source, skipped), split, source.heldout)
+            return _keep(_jsonl(source, seed, skipped), split, source.heldout)
         case ParquetSource():
-            return _parquet(source, split, skipped)
+            return _parquet(source, split, seed, skipped)
         case HubSource():
             return _keep(_hub(source, skipped), split, source.heldout)
         case WorldSource():
@@ -144,21 +148,39 @@ def read_text(file: Path, skipped: SkipCount) -> str | None:
     return None
 
 
-def _jsonl(source: JsonlSource, skipped: SkipCount) -> Iterator[Document]:
-    for name, file in source_files(source.name, source.path, lambda file: file.suffix in (".jsonl", ".ndjson")):
-        try:
-            with file.open("rb") as stream:
-                number = 0
-                while line := stream.readline(MAX_LINE):
-                    number += 1
-                    if line.strip() and (row := _json(line, skipped)) is not None:
-                        document = _from_row(row, f"{name}:{number}", source, skipped)
-                        if document is not None:
-                            yield document
-        except OSError as error:
-            raise DataError(
-                f"Source {source.name!r}: {file} could not be read: {error.strerror}. Mend or remove it."
-            ) from error
+def _in_turn(streams: Iterable[Iterator[T]]) -> Iterator[T]:
+    """One item of each stream after the other, so that a reader who stops early has read some of every file."""
+    waiting = iter(streams)
+    reading = deque(islice(waiting, FILES_AT_ONCE))
+    while reading:
+        stream = reading.popleft()
+        for item in islice(stream, 1):
+            yield item
+            reading.append(stream)
+            break
+        else:
+            reading.extend(islice(waiting, 1))
+
+
+def _jsonl(source: JsonlSource, seed: int, skipped: SkipCount) -> Iterator[Document]:
+    files = dict(source_files(source.name, source.path, lambda file: file.suffix in (".jsonl", ".ndjson")))
+    return _in_turn(_lines(source, name, files[name], skipped) for name in hash_order(files, seed))
+
+
+def _lines(source: JsonlSource, name: str, file: Path, skipped: SkipCount) -> Iterator[Document]:
+    try:
+        with file.open("rb") as stream:
+            number = 0
+            while line := stream.readline(MAX_LINE):
+                number += 1
+                if line.strip() and (row := _json(line, skipped)) is not None:
+                    document = _from_row(row, f"{name}:{number}", source, skipped)
+                    if document is not None:
+                        yield document
+    except OSError as error:
+        raise DataError(
+            f"Source {source.name!r}: {file} could not be read: {error.strerror}. Mend or remove it."
+        ) from error
 
 
 def _json(line: bytes, skipped: SkipCount) -> dict[str, Any] | None:
@@ -209,19 +231,22 @@ def _from_row(
     )
 
 
-def _parquet(source: ParquetSource, split: Split, skipped: SkipCount) -> Iterator[Document]:
+def _parquet(source: ParquetSource, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
     defaults = {
         "source": source.name,
         "license": source.license,
         "language": source.language,
         "kind": source.name,  # files name hundreds of works; one curve each tells nothing
     }
-    for _, file in source_files(source.name, source.path, lambda file: file.suffix == ".parquet"):
-        for document, row_split in read_rows(file, images=source.images, defaults=defaults, skipped=skipped):
-            held = row_split == "heldout" if row_split is not None else None
-            where = split_of(document.id, source.heldout) if held is None else ("heldout" if held else "train")
-            if where == split:
-                yield document
+    files = dict(source_files(source.name, source.path, lambda file: file.suffix == ".parquet"))
+    rows = (
+        read_rows(files[name], images=source.images, defaults=defaults, skipped=skipped)
+        for name in hash_order(files, seed)
+    )
+    for document, row_split in _in_turn(rows):
+        held = split_of(document.id, source.heldout) if row_split is None else row_split
+        if (held == "heldout") == (split == "heldout"):
+            yield document
 
 
 def _hub(source: HubSource, skipped: SkipCount) -> Iterator[Document]:
