@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -122,6 +123,27 @@ def test_rows_with_labels_of_another_form_are_counted(tmp_path: Path) -> None:
     found = list(read_documents(file, skipped=skipped))
     assert [(d.id, d.labels) for d in found] == [("4", {"answer": "A"}), ("5", {})]
     assert skipped.counts == {"rows with damaged labels": 3}
+
+
+def test_rows_that_are_not_utf8_or_have_an_unknown_role_are_counted(tmp_path: Path) -> None:
+    texts = pa.StringArray.from_buffers(
+        3, pa.py_buffer(np.array([0, 1, 3, 4], np.int32).tobytes()), pa.py_buffer(b"a\xff\xfeb")
+    )
+    file = table(tmp_path / "a.parquet", texts=pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), texts))
+    skipped = SkipCount()
+    found = list(read_documents(file, skipped=skipped))
+    assert [(d.id, d.segments[0].text) for d in found] == [("a.parquet:0", "a"), ("a.parquet:2", "b")]
+    assert skipped.counts == {"rows that are not UTF-8": 1}
+    file = table(tmp_path / "b.parquet", texts=[["a"], ["b"]], roles=[["user"], ["robot"]])
+    assert len(list(read_documents(file, skipped=skipped))) == 1 and skipped.counts["rows with an unknown role"] == 1
+
+
+def test_lone_surrogates_are_replaced(tmp_path: Path) -> None:
+    bad = "x\udcff"
+    document = Document(bad, (Segment(text=bad), Segment(image=b"i", alt=bad)), bad, bad, bad, bad, bad, {bad: bad})
+    write_documents(tmp_path / "a.parquet", [document])
+    (found,) = read_documents(tmp_path / "a.parquet")
+    assert (found.id, found.license, found.segments[1].alt) == ("x?", "x?", "x?")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PAR1" + b"x" * 50 + b"PAR1"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foretell.chat import Role
 from foretell.data.document import Document, Segment, SkipCount
 from foretell.errors import DataError
 from foretell.files import atomic_path
@@ -63,19 +64,25 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
 def _row(document: Document) -> dict[str, Any]:
     segments = document.segments
     return {
-        "id": document.id,
-        "source": document.source,
-        "license": document.license,
-        "lang": document.language,
-        "date": document.date,
-        "kind": document.kind,
-        "texts": [None if s.text is None else s.text.encode("utf-8", "replace").decode() for s in segments],
+        "id": _utf8(document.id),
+        "source": _utf8(document.source),
+        "license": _utf8(document.license),
+        "lang": _utf8(document.language),
+        "date": _utf8(document.date),
+        "kind": _utf8(document.kind),
+        "texts": [_utf8(s.text) for s in segments],
         "images": [
-            None if s.image is None else {"bytes": s.image, "alt": s.alt, "caption": s.caption} for s in segments
+            None if s.image is None else {"bytes": s.image, "alt": _utf8(s.alt), "caption": _utf8(s.caption)}
+            for s in segments
         ],
         "roles": [s.role for s in segments] if document.is_conversation else None,
-        "labels": json.dumps(document.labels, ensure_ascii=False) if document.labels else None,
+        "labels": json.dumps(document.labels) if document.labels else None,
     }
+
+
+def _utf8(text: str | None) -> str | None:
+    """Names of files and escapes in JSON may hold lone surrogates, which UTF-8 cannot."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def read_documents(
@@ -110,7 +117,7 @@ def read_rows(
             columns = _columns(path, file.schema_arrow, images)
             number = 0
             for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch):
                     document = _document(row, f"{path.name}:{number}", fill, skipped)
                     number += 1
                     if document is not None:
@@ -123,6 +130,17 @@ def read_rows(
         ) from error
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows as Python data; one that is not UTF-8 is empty."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            return [{}]
+        rows = [row for i in range(len(batch)) for row in _batch_rows(batch.slice(i, 1))]
+    return rows
 
 
 def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
@@ -152,22 +170,22 @@ def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
     return [name for name in known if name in kinds and (images or name != "images")]
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_null(kind))
-
-
 def _is_list(kind: pa.DataType, *items: Any) -> bool:
     return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and any(item(kind.value_type) for item in items)
 
 
 def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skipped: SkipCount) -> Document | None:
+    if not row:
+        skipped.add("rows that are not UTF-8")
+        return None
     texts = row["texts"] or []
     images = row.get("images") or [None] * len(texts)
     roles = row.get("roles") or [None] * len(texts)
     if len(images) != len(texts) or len(roles) != len(texts):
         skipped.add("rows whose lists differ in length")
+        return None
+    if not set(roles) <= {None, *get_args(Role)}:
+        skipped.add("rows with an unknown role")
         return None
     segments = []
     for text, image, role in zip(texts, images, roles, strict=True):
