@@ -144,7 +144,7 @@ class Scenes:
             rng, split, lambda r: _pair(r) if r.random() < 0.5 else _scene(r, r.randint(1, 3)), lambda s: s.key
         )
         text = caption(scene)
-        segments = [Segment(image=self.render(rng, scene), alt=text), Segment(text=text)]
+        segments = [Segment(image=self.render(rng, scene)), Segment(text=text)]
         if rng.random() < 0.5:
             count = len(scene.things)
             noun = "shape" if count == 1 else "shapes"
