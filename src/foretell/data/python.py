@@ -154,8 +154,11 @@ def _description(metadata: str) -> str:
 def _topics(text: str) -> dict[str, str]:
     for node in _parse(text).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Dict):
-            topics: dict[str, str] = ast.literal_eval(node.value)
-            return {topic: body.strip() + "\n" for topic, body in topics.items() if len(body) >= MIN_CHARACTERS}
+            topics = {topic: body.strip() for topic, body in ast.literal_eval(node.value).items()}
+            # A page within another one, or twice, would stand in training and held-out alike.
+            pages = {body: topic for topic, body in topics.items() if len(body) >= MIN_CHARACTERS}
+            inner = {body for body in pages for other in pages if body in other and body != other}
+            return {topic: body + "\n" for body, topic in pages.items() if body not in inner}
     return {}
 
 
