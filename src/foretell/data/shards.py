@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from foretell.files import sha256_file
 FORMAT = 1
 ARRAYS = ("tokens", "loss", "segments", "kinds", "tiles", "tile_offsets")
 SHARD_BYTES = 64_000_000
+OPEN_SHARDS = 100  # each holds a file descriptor an array, of which a process commonly has 1,024
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class Shards:
             for name, digest in self.index["files"].items():
                 if not (folder / name).is_file() or sha256_file(folder / name) != digest:
                     raise self._damaged(name, "its SHA-256 is not the one that was recorded")
-        self._arrays = [self._open(number) for number in range(len(self.starts) - 1)]
+        self._arrays = lru_cache(OPEN_SHARDS)(self._open)
+        for number in range(len(self.starts) - 1):
+            self._arrays(number)
 
     @property
     def rows(self) -> int:
@@ -125,7 +129,7 @@ class Shards:
         where = np.asarray(rows, np.int64)
         shards = np.searchsorted(self.starts, where, side="right") - 1
         local = where - self.starts[shards]
-        places = [(self._arrays[shard], int(row)) for shard, row in zip(shards, local, strict=True)]
+        places = [(self._arrays(int(shard)), int(row)) for shard, row in zip(shards, local, strict=True)]
         out: dict[str, npt.NDArray[Any]] = {
             name: np.stack([arrays[name][row] for arrays, row in places]) for name in ARRAYS[:4]
         }
