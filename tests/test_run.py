@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,43 @@ def test_a_missing_or_shortened_output_is_rebuilt(bench: Bench) -> None:
     assert bench.run() == ["d"]
     (bench.run_dir / "a" / "out.txt").write_text("")
     assert bench.run() == ["a"]
+
+
+def test_a_damaged_stage_keeps_what_is_whole(bench: Bench) -> None:
+    bench.run()
+    (bench.run_dir / "b" / "mine.txt").write_text("whole")
+    (bench.run_dir / "b" / "out.txt").write_text("cut")
+    assert bench.run()[0] == "b"
+    assert (bench.run_dir / "b" / "mine.txt").exists() and bench.states()["b"] == "done"
+
+
+def test_what_only_serves_resuming_is_no_output(tmp_path: Path) -> None:
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        (out / "steps").mkdir(exist_ok=True)
+        (out / "steps" / "x").write_text(str(time.time_ns()))
+        (out / "out").write_text("1")
+        return {}
+
+    def run() -> dict[str, Any]:
+        stages = [Stage("a", {}, build, scratch="steps")]
+        return run_stages(tmp_path / "run", stages, recipe_text="name: fake\n", name="fake", seed=0)["a"]
+
+    first = run()
+    assert [file["path"] for file in first["files"]] == ["out"]
+    shutil.rmtree(tmp_path / "run" / "a" / "steps")
+    assert run() == first
+
+
+def test_what_a_killed_process_was_writing_is_removed(bench: Bench) -> None:
+    bench.fail = "b"
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+    (bench.run_dir / "b" / ".out.txt.x1y2").write_text("half")
+    (bench.run_dir / "b" / "sub" / ".part.old").mkdir(parents=True)
+    bench.fail = None
+    bench.run()
+    manifest = read_manifest(bench.run_dir / "b")
+    assert manifest and [file["path"] for file in manifest["files"]] == ["half.txt", "out.txt"]
 
 
 def test_an_interrupted_stage_keeps_its_folder_and_is_entered_again(bench: Bench) -> None:

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -53,6 +54,7 @@ class Stage:
     config: the part of the recipe it uses, as JSON data: it alone decides a rebuild. build(inputs, out_dir):
     writes into out_dir, which holds what an interrupted build of the same key left there, and returns metrics.
     inputs: earlier stages whose folders it reads. outside: fingerprint of what is read from outside the run.
+    scratch: a folder in out_dir that only serves resuming and is no part of the output.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Stage:
     build: Build
     inputs: tuple[str, ...] = ()
     outside: Callable[[], Any] | None = None
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ def _parse(text: str) -> dict[str, Any]:
 def _alive(holder: Mapping[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
         return True  # cannot be seen from here
+    if os.name == "nt":
+        return True  # there os.kill would interrupt it
     try:
         os.kill(int(holder["pid"]), 0)
     except ProcessLookupError:
@@ -259,7 +264,7 @@ def _bring_up(
 ) -> dict[str, Any]:
     folder, key = run_dir / stage.name, stage_key(stage, input_hashes)
     manifest = read_manifest(folder)
-    if manifest and manifest["key"] == key and not _damage(folder, manifest):
+    if manifest and manifest["key"] == key and not _damaged(folder, manifest):
         report(stage.name, 1, 1, "done before")
         return manifest
     try:
@@ -270,8 +275,9 @@ def _bring_up(
         finally:
             spent = earlier["seconds"] + time.perf_counter() - clock
             if (folder / PARTIAL).exists():
-                write_json(folder / PARTIAL, {**earlier, "seconds": spent})
-        files = _list(folder)
+                with suppress(RunError):  # the time spent must not hide what ended the stage
+                    write_json(folder / PARTIAL, {**earlier, "seconds": spent})
+        files = _list(folder, stage.scratch)
         manifest = {
             "stage": stage.name,
             "key": key,
@@ -298,9 +304,18 @@ def _bring_up(
 
 
 def _enter(folder: Path, key: str) -> dict[str, Any]:
-    """Make the stage's folder ready: keep what a cut-off build of the same key left, remove anything else."""
-    partial = _partial(folder)
+    """Make the stage's folder ready: keep what a build of the same key left, if it was cut off or some of its output is
+    damaged; remove anything else."""
+    partial, manifest = _partial(folder), read_manifest(folder)
+    if not partial and manifest and manifest["key"] == key:
+        for name in _damaged(folder, manifest):
+            (folder / name).unlink(missing_ok=True)
+        partial = {"key": key, "started": manifest["started"], "seconds": manifest["seconds"]}
+        write_json(folder / PARTIAL, partial)
+        (folder / MANIFEST).unlink()
     if partial.get("key") == key:
+        for path in list(folder.rglob(".*")):  # what `files` was writing when the process was killed
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         return partial
     # The manifest goes first, so that a removal cut short can never look like a finished stage.
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -320,25 +335,37 @@ def _partial(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) and {"key", "started", "seconds"} <= value.keys() else {}
 
 
-def _list(folder: Path) -> list[dict[str, Any]]:
+def _list(folder: Path, scratch: str) -> list[dict[str, Any]]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != PARTIAL)
     return [
         {"path": path.relative_to(folder).as_posix(), "size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in paths
-        if path != folder / MANIFEST
+        if path != folder / MANIFEST and not (scratch and path.is_relative_to(folder / scratch))
     ]
 
 
-def _damage(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """What is missing or of another size than the manifest says, or an empty string."""
+def _damaged(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with each file that is missing or of another size than the manifest says."""
+    found = {}
     for file in manifest["files"]:
         try:
             size = (folder / file["path"]).stat().st_size
         except OSError:
-            return f"{file['path']} is missing"
-        if size != file["size"]:
-            return f"{file['path']} has {size} bytes, not {file['size']}"
-    return ""
+            found[file["path"]] = "is missing"
+        else:
+            if size != file["size"]:
+                found[file["path"]] = f"has {size} bytes, not {file['size']}"
+    return found
+
+
+def _size(folder: Path) -> int:
+    """Bytes below a folder in which another process may be writing."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size  # noqa: PTH116, PTH118
+    return total
 
 
 def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> StageStatus:
@@ -347,13 +374,12 @@ def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> 
     if manifest is None:
         partial = _partial(folder)
         if partial:
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             why = "cut off or running; `foretell run` resumes it"
-            since = partial["started"]
-            return StageStatus(stage.name, "partial", why, stage.inputs, since, None, partial["seconds"], size)
+            since, spent = partial["started"], partial["seconds"]
+            return StageStatus(stage.name, "partial", why, stage.inputs, since, None, spent, _size(folder))
         return StageStatus(stage.name, "missing", "not built yet", stage.inputs)
     state: State = "done"
-    why = _damage(folder, manifest)
+    why = "; ".join(f"{name} {what}" for name, what in islice(_damaged(folder, manifest).items(), 1))
     waiting = [name for name in stage.inputs if earlier[name].state != "done"]
     if waiting:
         why = f"{waiting[0]} is {earlier[waiting[0]].state}"

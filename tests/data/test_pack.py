@@ -16,7 +16,6 @@ from PIL import Image
 
 from foretell.chat import END_OF_TEXT, IMAGE, special_tokens
 from foretell.chat import Template as ChatTemplate
-from foretell.data import pack as packing
 from foretell.data.document import Document, Segment
 from foretell.data.encode import encode_document, image_spans
 from foretell.data.loader import Loader
@@ -239,13 +238,10 @@ def test_an_empty_corpus_says_what_to_do_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_pack_leaves_the_old_one_and_is_cleaned_up_by_the_next(tmp_path):
+def test_an_interrupted_pack_leaves_the_old_one(tmp_path):
     documents = [text_document(0, "t" * 60)]
     run(tmp_path, documents)
     before = (tmp_path / "pack/index.json").read_bytes()
-    left = tmp_path / ".pack.killed"
-    left.mkdir()
-    (left / packing.MARKER).touch()
 
     def broken() -> Iterator[Document]:
         yield from documents

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import random
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +28,6 @@ OPEN_ROWS = 64
 WINDOW_DOCUMENTS = 32
 WINDOW_TEXT = 1_000_000  # characters
 WINDOW_TILES = 64_000_000  # bytes
-MARKER = "packing"  # lies in a folder that is still being written
 
 Progress = Callable[[int, int], None]
 
@@ -225,14 +223,11 @@ def pack(
     """Pack about `tokens` tokens (padding not counted) of the weighted mixture into rows of `sequence_length`.
 
     A source that is smaller than its share is repeated, at most `max_epochs` times; then its share shrinks and the
-    others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete; what an
-    interrupted run left is removed.
+    others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete.
     progress is called with (tokens so far, tokens asked for) as rows are closed.
     Returns metrics: rows, tokens, learned_tokens, fill, tiles by source and kind, what was skipped, and notes.
     Raises DataError if no source gives anything to learn, RunError if `out` cannot be written.
     """
-    for left in out.parent.glob(f".{out.name}.*/{MARKER}"):
-        shutil.rmtree(left.parent, ignore_errors=True)
     kinds: dict[str, int] = {}
     skipped: Counter[str] = Counter()
     readers = [
@@ -241,7 +236,6 @@ def pack(
     ]
     side = template.tiling.tile if template.tiling is not None else 0
     with atomic_folder(out) as folder:
-        (folder / MARKER).touch()
         writer = ShardWriter(folder, sequence_length, side, tokenizer.vocab_size, template.special(PAD))
         most_open = min(OPEN_ROWS, max(4, tokens // sequence_length // 32))
 
@@ -272,7 +266,6 @@ def pack(
         index = {"format": FORMAT, "sequence_length": sequence_length, "tile": side, "kinds": list(kinds)}
         index |= {"shards": writer.shards, "tokenizer": tokenizer_digest(tokenizer), "seed": seed} | metrics
         write_json(folder / "index.json", index | {"files": writer.files})
-        (folder / MARKER).unlink()
     return metrics
 
 
@@ -292,6 +285,8 @@ def _metrics(
             notes.append(
                 f"Source {reader.name!r} is used up after {reader.epochs or 0:.1f} passes: {reader.tokens:,} tokens, "
                 f"{share:.1%} of the mixture where {wanted:.1%} was asked for."
+                if reader.tokens
+                else f"Source {reader.name!r} has no documents here."
             )
     if total < asked:
         notes.append(f"All sources together gave {total:,} of the {asked:,} tokens asked for.")

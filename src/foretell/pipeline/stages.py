@@ -101,6 +101,7 @@ def stages(recipe: Recipe, report: Report = silent, group: Group | None = None) 
             {"model": plain["model"], "train": train, **seed},
             lambda inputs, out: _pretrain(recipe, inputs, out, report, group),
             ("pack", "tokenizer"),
+            scratch="checkpoints",
         ),
         Stage(
             "examine",
@@ -169,6 +170,12 @@ def _pack(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report)
             recipe.seed,
             partial(report, f"pack, {split}"),
         )
+    if recipe.model.vision is None and (read := read_manifest(inputs["data"])) is not None:
+        images = sum(source["train"]["images"] for source in read["metrics"]["sources"].values())
+        if images:
+            metrics["train"]["notes"].append(
+                f"{images:,} images were left out: the recipe gives the model no image tower (model.vision)."
+            )
     return metrics
 
 
