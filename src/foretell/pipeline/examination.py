@@ -11,11 +11,12 @@ from typing import Any
 from foretell.chat import Conversation, Encoded
 from foretell.data.document import Document
 from foretell.data.parquet import read_documents
+from foretell.data.splits import Split
 from foretell.data.world import Item, final_answer
 from foretell.evals.visual import examine_visual, majority_answers, sample_texts
 from foretell.files import write_json
 from foretell.loading import Model, load
-from foretell.pipeline.documents import Split, documents_file
+from foretell.pipeline.documents import documents_file
 from foretell.recipe import Recipe, WorldSource
 from foretell.run import Report, read_manifest
 

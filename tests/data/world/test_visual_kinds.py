@@ -115,11 +115,9 @@ def test_relation_is_where_the_centers_are():
     assert max(seen.values()) < 0.35 * 400
 
 
-def test_caption_names_every_thing_and_is_the_alt_text():
+def test_caption_names_every_thing():
     for item in make_items("scenes", "train", 200, 0, tasks=["scenes.caption"]):
-        image = next(segment for segment in item.content.segments if segment.image is not None)
         text = item.content.segments[-1].text
-        assert image.alt == text
         found = masks(pixels(item))
         assert {color for color in COLORS if color in text} == set(found)
         pair = [color for color in sorted(found, key=text.index)]

@@ -8,15 +8,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from foretell.data.document import Document, Segment
+from foretell.data.splits import Split as Split
 from foretell.errors import RecipeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Split = Literal["train", "heldout"]
 T = TypeVar("T")
 HELDOUT_SHARE = 16  # one key in sixteen is held out
 _WORD = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|[^\W_]+(?:['’-][^\W_]+)*")
