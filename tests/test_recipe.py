@@ -63,6 +63,7 @@ def test_overrides() -> None:
         ("data.sources.0.kind=wrld", "data.sources.0.kind is 'wrld' .did you mean 'world'.*allowed are folder, hub"),
         ("data.sources.9.weight=1", "no item '9'; allowed are 0 to 1, or python, world"),
         ("data.sources.0.weight=-2", "data.sources.0.weight is -2; allowed: greater than 0"),
+        ("data.sources.0.name=../out", "data.sources.0.name is '../out'; allowed: .*pattern"),
         ("train.tokens=-5", "train.tokens is -5; allowed: greater than 0"),
         ("train.tokens=2.5", "train.tokens is 2.5; allowed: a valid integer"),
         ("train.schedule=lin", "train.schedule is 'lin'; allowed: 'linear', 'cosine' or 'wsd'"),

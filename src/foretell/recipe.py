@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from foretell.images import Tiling
 
 Positive = Annotated[int, Field(gt=0)]
+Above = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # also of a folder
 
 
 class Section(BaseModel):
@@ -120,62 +122,53 @@ class PythonSource(Section):
     """The Python installation on this machine: sources, docstrings, package documentation."""
 
     kind: Literal["python"] = "python"
-    name: str = "python"
-    weight: float = Field(1.0, gt=0)
+    name: Name = "python"
+    weight: Above = 1.0
     max_bytes: Positive = 40_000_000
     heldout: Share = 0.05
 
 
-class FolderSource(Section):
+class _Files(Section):
+    weight: Above = 1.0
+    path: Path
+    license: str = "unknown"
+    language: str = "und"
+    heldout: Share = 0.02
+    max_bytes: Positive | None = None
+
+
+class FolderSource(_Files):
     """A folder of text, Markdown and code, read recursively."""
 
     kind: Literal["folder"] = "folder"
-    name: str = "folder"
-    weight: float = Field(1.0, gt=0)
-    path: Path
-    license: str = "unknown"
-    language: str = "und"
-    heldout: Share = 0.02
-    max_bytes: Positive | None = None
+    name: Name = "folder"
 
 
-class JsonlSource(Section):
+class JsonlSource(_Files):
     """JSON Lines: one object a line with a text field, or `messages` in OpenAI form."""
 
     kind: Literal["jsonl"] = "jsonl"
-    name: str = "jsonl"
-    weight: float = Field(1.0, gt=0)
-    path: Path
+    name: Name = "jsonl"
     text_field: str = "text"
-    license: str = "unknown"
-    language: str = "und"
-    heldout: Share = 0.02
-    max_bytes: Positive | None = None
 
 
-class ParquetSource(Section):
+class ParquetSource(_Files):
     """Interleaved documents as OBELICS-style Parquet (`texts`, `images`); a file, a folder or a glob.
 
     Rows whose `split` column says "heldout" are held out; files without that column are split by id.
     """
 
     kind: Literal["parquet"] = "parquet"
-    name: str = "parquet"
-    weight: float = Field(1.0, gt=0)
-    path: Path
-    license: str = "unknown"
-    language: str = "und"
+    name: Name = "parquet"
     images: bool = True
-    heldout: Share = 0.02
-    max_bytes: Positive | None = None
 
 
 class HubSource(Section):
     """A data set on the Hugging Face hub, streamed (needs the `hub` extra and network)."""
 
     kind: Literal["hub"] = "hub"
-    name: str = "hub"
-    weight: float = Field(1.0, gt=0)
+    name: Name = "hub"
+    weight: Above = 1.0
     dataset: str
     subset: str | None = None
     text_field: str = "text"
@@ -189,11 +182,11 @@ class WorldSource(Section):
     """The generated world. kinds: kind name → share of this source's documents; empty means all, equally."""
 
     kind: Literal["world"] = "world"
-    name: str = "world"
-    weight: float = Field(1.0, gt=0)
+    name: Name = "world"
+    weight: Above = 1.0
     documents: Positive = 10_000
     heldout_documents: Positive = 600
-    kinds: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    kinds: dict[str, Above] = Field(default_factory=dict)
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
@@ -209,7 +202,7 @@ class DataConfig(Section):
     sequence_length: Annotated[int, Field(ge=16)] = 512
     tokens: Positive = 2_000_000
     heldout_tokens: Positive = 100_000
-    max_epochs: float = Field(4.0, gt=0)
+    max_epochs: float = Field(4.0, ge=1)
     cutoff: str | None = None
 
     @model_validator(mode="after")
@@ -281,7 +274,7 @@ class ExamineConfig(Section):
 class Recipe(Section):
     """Everything a run needs. Paths in it are relative to the recipe's own folder."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig

@@ -50,7 +50,7 @@ class _Reader:
         self.name, self.weight = name, source.weight
         self.tokens = self.documents = self.passes = 0
         self.pass_tokens: int | None = None
-        self._source, self._length, self._max_epochs, self._seed = source, length, max(max_epochs, 1.0), seed
+        self._source, self._length, self._max_epochs, self._seed = source, length, max_epochs, seed
         self._kinds, self._skipped = kinds, skipped
         self._encoder = Deferred(template.encoder, tokenizer)
         self._template = Template(self._encoder, template.tiling)
