@@ -219,6 +219,7 @@ def test_python_callers_may_give_images_in_any_form(tmp_path: Path) -> None:
         ([{"role": "user", "content": [7]}], "text or an image; found int"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}], "data URLs"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,@@"}]}], "base64"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,é"}]}], "base64"),
         ([{"role": "user", "content": [Path("nowhere.png")]}], "could not be read"),
         ([{"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": ""}}]}],
          "Only the assistant|only the assistant"),

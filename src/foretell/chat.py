@@ -7,7 +7,6 @@ text is encoded with special tokens switched off. So no text, however spelled, b
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +90,12 @@ class ToolCall:
     id: str
     name: str
     arguments: str  # JSON text, as the model wrote it
+
+    @property
+    def text(self) -> str:
+        """The call as the template writes it into the assistant's message."""
+        fields = {"id": self.id, "name": self.name, "arguments": self.arguments}
+        return f"\n<tool_call>{json.dumps(fields, ensure_ascii=False)}</tool_call>"
 
 
 @dataclass(frozen=True)
@@ -213,12 +218,13 @@ def _read_data_url(where: str, url: Any) -> bytes:
         )
     try:
         return base64.b64decode(url.split(";base64,", 1)[1], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or characters that are not ASCII
         raise ConversationError(f"{where}: the image's base64 is damaged ({error}).") from error
 
 
 def _png(image: Image) -> bytes:
     buffer = BytesIO()
+    image = image.convert("RGB") if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "F") else image
     image.save(buffer, format="PNG")
     return buffer.getvalue()
 
@@ -319,9 +325,7 @@ class Template:
                 else:
                     builder.image(part.data, part.detail)
             for call in message.tool_calls:
-                call_fields = {"id": call.id, "name": call.name, "arguments": call.arguments}
-                payload = json.dumps(call_fields, ensure_ascii=False)
-                builder.text(f"\n<tool_call>{payload}</tool_call>", learned)
+                builder.text(call.text, learned)
             builder.control(END, learned)
             builder.text("\n", learn == "all")
         if add_generation_prompt:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foretell.data.document import Document, Segment, SkipCount
+from foretell.chat import Conversation
+from foretell.data.document import Document, Segment, SkipCount, turns
 from foretell.data.parquet import write_documents
 from foretell.data.python import docstrings
 from foretell.data.sources import read_source
@@ -178,6 +179,16 @@ def test_files_are_read_in_turn(tmp_path: Path, kind: str) -> None:
     first = [document.segments[0].text or "" for document in islice(found, 6)]
     assert sorted(first) == ["a0", "a1", "b0", "b1", "c0", "c1"]
     assert len(list(found)) == 84
+
+
+def test_tool_calls_in_chats_are_learned_as_the_template_writes_them() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    chat = Conversation.from_openai(
+        [{"role": "user", "content": "Add."}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    )
+    document = Document("1", turns(chat), "s", "MIT")
+    asked, answered = document.conversation().messages
+    assert asked.text == "Add." and answered.text == chat.messages[1].tool_calls[0].text
 
 
 def test_what_is_read_for_both_splits_is_counted_once(tmp_path: Path) -> None:

@@ -66,11 +66,14 @@ class SkipCount:
 
 
 def turns(conversation: Conversation) -> tuple[Segment, ...]:
-    """Segments of a conversation, the inverse of `Document.conversation`."""
-    return tuple(
-        Segment(text=part.text, role=message.role)
-        if isinstance(part, TextPart)
-        else Segment(image=part.data, role=message.role)
-        for message in conversation.messages
-        for part in message.parts
-    )
+    """Segments of a conversation, the inverse of `Document.conversation`.
+
+    Tool calls become the text they are learned as; names, and the ids that tool results answer, are not kept.
+    """
+    segments: list[Segment] = []
+    for message in conversation.messages:
+        for part in message.parts:
+            text, image = (part.text, None) if isinstance(part, TextPart) else (None, part.data)
+            segments.append(Segment(text, image, role=message.role))
+        segments += [Segment(call.text, role=message.role) for call in message.tool_calls]
+    return tuple(segments)
