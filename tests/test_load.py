@@ -11,8 +11,8 @@ from foretell.data.tokenizer import Tokenizer, train_tokenizer
 from foretell.errors import CheckpointError, ConversationError, GenerationError, TrainingError
 from foretell.loading import find_checkpoint
 from foretell.model.multimodal import Multimodal
-from foretell.model.weights import save_model
 from foretell.recipe import ModelConfig, TokenizerConfig, VisionConfig
+from foretell.train.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     files = {name: folder / "tokenizer" / name for name in ("tokenizer.json", "tokenizer_config.json")}
     model = Multimodal(config, generator=torch.Generator().manual_seed(3))
-    save_model(folder / "pretrain" / "checkpoint", model, files)
+    save_checkpoint(folder / "pretrain" / "checkpoint", model, None, files)
     return folder
 
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path, run):
 def test_a_tokenizer_of_another_run_is_refused(tmp_path, run):
     config = ModelConfig(vocab_size=640, width=64, depth=1)
     source = run / "pretrain" / "checkpoint" / "tokenizer.json"
-    save_model(tmp_path / "mixed", Multimodal(config), {"tokenizer.json": source})
+    save_checkpoint(tmp_path / "mixed", Multimodal(config), None, {"tokenizer.json": source})
     assert Tokenizer.load(tmp_path / "mixed").vocab_size == 320
     with pytest.raises(CheckpointError, match="320 ids, but the model 640"):
         foretell.load(tmp_path / "mixed")

@@ -8,8 +8,9 @@ import torch
 
 from foretell.errors import CheckpointError
 from foretell.model.multimodal import Multimodal
-from foretell.model.weights import load_model, save_model
+from foretell.model.weights import load_model
 from foretell.recipe import ModelConfig, VisionConfig
+from foretell.train.checkpoint import save_checkpoint
 
 CONFIG = ModelConfig(
     vocab_size=320, width=32, depth=2, head_dim=16, max_length=32,
@@ -19,7 +20,7 @@ CONFIG = ModelConfig(
 
 def saved(folder: Path) -> Multimodal:
     model = Multimodal(CONFIG, torch.Generator().manual_seed(5))
-    save_model(folder, model, {"note.json": {"a": 1}}, {"step": 3})
+    save_checkpoint(folder, model, None, {"note.txt": "a"})
     return model
 
 
@@ -29,7 +30,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert again.config == CONFIG
     for (name, ours), (_, theirs) in zip(model.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(ours, theirs), name
-    assert json.loads((tmp_path / "c/manifest.json").read_text())["step"] == 3
+    assert (tmp_path / "c/note.txt").read_text() == "a"
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
@@ -67,6 +68,6 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 
 def test_saving_twice_replaces_the_whole_folder(tmp_path: Path) -> None:
     saved(tmp_path / "c")
-    save_model(tmp_path / "c", Multimodal(CONFIG))
-    assert not (tmp_path / "c/note.json").exists()
+    save_checkpoint(tmp_path / "c", Multimodal(CONFIG), None, {})
+    assert not (tmp_path / "c/note.txt").exists()
     load_model(tmp_path / "c")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from foretell.errors import CheckpointError
-from foretell.files import atomic_folder, sha256_file, write_json
+from foretell.files import sha256_file, write_json
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
 
 MODEL_TYPE = "foretell"
 MANIFEST = "manifest.json"
-
-
-def save_model(
-    folder: Path,
-    model: Multimodal,
-    extra: dict[str, Path | dict[str, Any]] | None = None,
-    manifest: dict[str, Any] | None = None,
-) -> None:
-    """Write a checkpoint folder, whole or not at all.
-
-    extra: file name -> a file or folder to copy, or a value to write as JSON. manifest: facts to keep beside the
-    files' SHA-256 in manifest.json. Raises RunError when the disk is full or not writable.
-    """
-    with atomic_folder(folder) as temporary:
-        write_model(temporary, model)
-        for name, value in (extra or {}).items():
-            if isinstance(value, dict):
-                write_json(temporary / name, value)
-            elif value.is_dir():
-                shutil.copytree(value, temporary / name)
-            else:
-                shutil.copyfile(value, temporary / name)
-        seal(temporary, manifest)
 
 
 def write_model(folder: Path, model: Multimodal) -> None:

@@ -98,21 +98,21 @@ def _flat(value: dict[str, Any], prefix: str) -> dict[str, float]:
     return out
 
 
-def open_trackers(folder: Path, name: str, config: dict[str, Any], wanted: str | None = None) -> list[Tracker]:
-    """Trackers named in `wanted` or the environment variable FORETELL_TRACK: "tensorboard", "wandb", or both by comma.
+def open_trackers(folder: Path, name: str) -> list[Tracker]:
+    """Trackers named in the environment variable FORETELL_TRACK: "tensorboard", "wandb", or both by comma.
 
     Raises MissingExtraError when a package is not installed.
     """
-    names = [n.strip() for n in (wanted if wanted is not None else os.environ.get(TRACKERS_VARIABLE, "")).split(",")]
-    known: dict[str, Callable[[Path, str, dict[str, Any]], Tracker]] = {"tensorboard": _TensorBoard, "wandb": _WandB}
+    names = [n.strip() for n in os.environ.get(TRACKERS_VARIABLE, "").split(",")]
+    known: dict[str, Callable[[Path, str], Tracker]] = {"tensorboard": _TensorBoard, "wandb": _WandB}
     unknown = [n for n in names if n and n not in known]
     if unknown:
         raise RunError(f"{TRACKERS_VARIABLE} names {unknown[0]!r}; allowed are tensorboard and wandb.")
-    return [known[n](folder, name, config) for n in names if n]
+    return [known[n](folder, name) for n in names if n]
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -128,12 +128,12 @@ class _TensorBoard:
 
 
 class _WandB:
-    def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         try:
             import wandb
         except ImportError as error:
             raise MissingExtraError("Logging to Weights & Biases (pip install wandb)", "track") from error
-        self._run = wandb.init(project="foretell", name=name, config=config, dir=str(folder), resume="allow")
+        self._run = wandb.init(project="foretell", name=name, dir=str(folder), resume="allow")
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         self._run.log(values, step=step)

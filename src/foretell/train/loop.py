@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from foretell.chat import IMAGE
 from foretell.data.loader import Loader
@@ -18,6 +17,7 @@ from foretell.model.describe import parameter_count
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
 from foretell.recipe import Recipe
+from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
 from foretell.train.checkpoint import latest, load_state, save_checkpoint
 from foretell.train.distributed import Group
@@ -43,14 +43,13 @@ def pretrain(
     *,
     report: Report = silent,
     clock: Callable[[], float] = time.monotonic,
-    track: str | None = None,
     group: Group | None = None,
 ) -> dict[str, Any]:
     """Train a model from scratch, or go on from the newest whole checkpoint in out_dir/checkpoints.
 
     Writes out_dir/log.jsonl, out_dir/checkpoints/step-…/ (resumable) and out_dir/checkpoint/ (the result). The
-    vocabulary size and image token come from the tokenizer. track: see `log.open_trackers`. group: processes
-    that call this alike, see the same files and share each batch; the numbers are those of one, up to rounding.
+    vocabulary size and image token come from the tokenizer. group: processes that call this alike, see the same
+    files and share each batch; the numbers are those of one, up to rounding.
     Returns metrics: loss, bits_per_byte and by_kind on the whole held-out pack, steps, tokens, flops, seconds, rates.
     Raises KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM; DataError, CheckpointError, TrainingError,
     RunError.
@@ -104,10 +103,10 @@ def pretrain(
     rate = group.share(lambda: peak_rate(precision, device)) * group.world
     log: RunLog = SilentLog()
     if group.rank == 0:
-        trackers = open_trackers(out_dir, recipe.name, {}, track)
+        trackers = open_trackers(out_dir, recipe.name)
         log = RunLog(out_dir / LOG, found[1].plain["step"] if found else None, trackers)
     files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
-    files["recipe.yaml"] = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    files["recipe.yaml"] = recipe_yaml(recipe)
     trainer = Trainer(
         model,
         build_adamw(parameter_groups(model, config.optimizer, rows * length, total_steps * rows * length)),
