@@ -175,6 +175,27 @@ def test_samples_name_the_sources_there_are(finished: tuple[Path, dict[str, Any]
     assert all(d.kind == "scenes.count" for d in samples(run, "world", "scenes.count", "train", 2))
     with pytest.raises(DataError, match="its sources are folder, world"):
         list(samples(run, "bogus", None, "train", 1))
+    assert {d.kind.partition(".")[0] for d in samples(run, None, "scenes", "train", 20)} == {"scenes"}
+    with pytest.raises(DataError, match=r"No train document .* is of kind scene; its kinds are .*scenes.count"):
+        list(samples(run, None, "scene", "train", 1))
+
+
+def test_a_world_that_cannot_be_made_is_told_before_anything_is_touched(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    run = finished[0] / "run"
+    right = load_recipe(run)
+    with pytest.raises(DataError, match="no kind 'scnes'"):
+        run_recipe(load_recipe(run, ["data.sources.world.kinds.scnes=1"]), run)
+    assert "no kind 'scnes'" in run_status(run)[1][0].why
+    run_recipe(right, run)
+    assert [s.state for s in run_status(run)[1]] == ["done"] * 6
+
+
+def test_images_nobody_will_see_are_told(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    blind = load_recipe(finished[0] / "run", ["model.vision=null"])
+    notes = run_recipe(blind, tmp_path / "run", until="pack")["pack"]["metrics"]["train"]["notes"]
+    assert any("images were left out" in note and "model.vision" in note for note in notes)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "textbooks-cpu", "gpu-1", "gpu-8"])

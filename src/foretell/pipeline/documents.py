@@ -8,12 +8,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foretell.data.document import Document
-from foretell.errors import DataError
+from foretell.errors import DataError, RecipeError
 from foretell.files import write_json
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
 from foretell.run import Report
@@ -111,7 +110,7 @@ class _Tally:
             yield document
 
     def result(self) -> dict[str, Any]:
-        self._report(self._task, 1, 1, f"{self.documents:,} documents, {self.bytes / 1e6:.1f} MB of text")
+        self._report(self._task, 1, 1, f"{self.documents:,} documents, {_text_size(self.bytes)} of text")
         return {
             "documents": self.documents,
             "bytes": self.bytes,
@@ -121,6 +120,10 @@ class _Tally:
             "licenses": dict(self.licenses.most_common()),
             "skipped": {"dated after the cutoff": self.late} if self.late else {},
         }
+
+
+def _text_size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _before(documents: Iterator[Document], cutoff: str | None, tally: _Tally) -> Iterator[Document]:
@@ -134,10 +137,17 @@ def _before(documents: Iterator[Document], cutoff: str | None, tally: _Tally) ->
 def fingerprint(sources: Sequence[Source]) -> list[Any]:
     """What tells that material outside the run has changed: names, sizes and times of files; Python's version.
 
-    Raises DataError for a path that is not there, before anything built from it is touched.
+    Raises DataError for a path that is not there and a world that cannot be made, before anything built is touched.
     """
+    from foretell.data.world import generate
+
     found: list[Any] = []
     for source in sources:
+        if isinstance(source, WorldSource):
+            try:
+                generate(source, "train", 0)  # checks kinds and options; makes nothing until it is read
+            except RecipeError as error:
+                raise DataError(f"Source {source.name!r}: {error}") from error
         if isinstance(source, (FolderSource, JsonlSource, ParquetSource)):
             found.append([source.name, *_files(source)])
         elif isinstance(source, PythonSource):
@@ -180,16 +190,32 @@ def size_of(source: Source) -> float:
 
 
 def samples(run_dir: Path, source: str | None, kind: str | None, split: Split, count: int) -> Iterator[Document]:
-    """The first `count` documents of each source of a run, or of one source or kind.
+    """The first `count` documents of each source of a run, or of one source or kind ("charts" is every "charts.…").
 
-    Raises DataError when the run has no such source, or its data stage is not finished.
+    Raises DataError when the run has no such source or kind, or its data stage is not finished.
     """
     from foretell.data.parquet import read_documents
 
+    if not (run_dir / "recipe.yaml").is_file():
+        raise DataError(
+            f"{run_dir} is not a run directory: it has no recipe.yaml. Start one with: foretell run RECIPE."
+        )
     names = sorted(file.parent.name for file in (run_dir / "data").glob(f"*/{split}.parquet"))
-    if not names or (source is not None and source not in names):
-        has = f"its sources are {', '.join(names)}" if names else "its data stage is not finished"
-        raise DataError(f"{run_dir} has no source {source or ''}: {has}. Build it with: foretell run {run_dir}.")
+    if not names:
+        raise DataError(f"The data stage of {run_dir} is not finished. Build it with: foretell run {run_dir}.")
+    if source is not None and source not in names:
+        raise DataError(f"{run_dir} has no source {source}; its sources are {', '.join(names)}.")
+    shown, met = 0, set()
     for name in names if source is None else [source]:
         documents = read_documents(documents_file(run_dir / "data", name, split))
-        yield from islice((d for d in documents if kind is None or d.kind == kind), count)
+        left = count
+        for document in documents:
+            met.add(document.kind)
+            if kind is None or document.kind == kind or document.kind.startswith(f"{kind}."):
+                yield document
+                shown, left = shown + 1, left - 1
+                if not left:
+                    break
+    if not shown:
+        there = f"its kinds are {', '.join(sorted(met))}" if met else "there are no documents at all"
+        raise DataError(f"No {split} document of {run_dir} is of kind {kind}; {there}.")
