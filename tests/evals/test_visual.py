@@ -143,5 +143,5 @@ def test_what_is_no_visual_question_is_passed_over() -> None:
 def test_samples_keep_their_prompts() -> None:
     ask = Conversation((Message("user", (TextPart("Name one."),)),))
     fake = Fake(lambda conversation: conversation.messages[-1].text.upper())
-    assert sample_texts(fake, {"shown as": ask}, 7) == [{"prompt": "shown as", "text": "NAME ONE."}]
+    assert sample_texts(fake, {"shown as": ask}, 7) == [{"prompt": "shown as", "text": "NAME ONE.", "chat": True}]
     assert fake.seen[0].sampling.max_tokens == 7 and fake.seen[0].sampling.seed == 0

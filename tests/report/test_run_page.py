@@ -75,6 +75,15 @@ def test_partial_runs_say_what_is_missing(run: Path, kept: tuple[str, ...]) -> N
     assert ("Missing: the run has not been examined." in text) == ("examine" not in kept)
 
 
+def test_a_run_without_visual_tasks_is_told_from_one_not_examined(run: Path) -> None:
+    path = run / "examine" / "examine.json"
+    told = {"prompt": "Name one.", "text": "Two.", "chat": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tasks": [], "shown": [], "samples": [told]}))
+    html, parsed = page_of(run)
+    assert "has not been examined" not in parsed.text and "no visual tasks in this run" in parsed.text
+    assert '<span class="given">Name one.</span>\nTwo.' in html
+
+
 def test_a_run_without_recipe_or_with_an_open_stage_gives_a_page(run: Path) -> None:
     (run / "recipe.yaml").unlink()
     (run / "pretrain" / "manifest.json").rename(run / "pretrain" / "partial.json")

@@ -99,11 +99,17 @@ def sample_texts(
     max_tokens: int = 40,
     temperature: float = 0.8,
     seed: int = 0,
-) -> list[dict[str, str]]:
-    """One continuation of each prompt, as {"prompt", "text"}; the keys are the prompts as they are shown."""
+) -> list[dict[str, Any]]:
+    """One continuation of each prompt, as {"prompt", "text", "chat"}; the keys are the prompts as they are shown.
+
+    chat: whether the text is a reply, which begins a turn of its own.
+    """
     sampling = Sampling(max_tokens, temperature=temperature, top_p=0.95, seed=seed)
     results = generate_sync(generator, [Request(prompt, sampling) for prompt in prompts.values()])
-    return [{"prompt": name, "text": samples[0].text} for name, samples in zip(prompts, results, strict=True)]
+    return [
+        {"prompt": name, "text": samples[0].text, "chat": isinstance(prompt, Conversation)}
+        for (name, prompt), samples in zip(prompts.items(), results, strict=True)
+    ]
 
 
 def _is_visual_question(item: Item) -> bool:

@@ -103,7 +103,7 @@ def data_section(run: RunRecord) -> Html:
             name,
             num(source, "tokens"),
             percent(num(source, "share")) if num(source, "share") is not None else None,
-            _rounded(num(source, "epochs")),
+            _passes(source),
             num(source, "documents"),
             size(num(source, "bytes")) if num(source, "bytes") is not None else None,
             _skipped(source.get("skipped")),
@@ -127,8 +127,9 @@ def data_section(run: RunRecord) -> Html:
             ]
         )
     )
-    notes = packed.get("notes")
-    parts += [notice(str(note)) for note in notes[:20]] if isinstance(notes, list) else []
+    held = mapping(run.metrics("pack").get("heldout"))
+    for about, notes in (("", packed.get("notes")), ("Held-out data: ", held.get("notes"))):
+        parts += [notice(f"{about}{note}") for note in notes[:20]] if isinstance(notes, list) else []
     kinds = records(packed.get("by_kind"))
     if kinds:
         total = sum(num(kind, "tokens") or 0 for kind in kinds) or 1
@@ -164,8 +165,12 @@ def _licences(source: Json) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _rounded(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f}"
+def _passes(source: Json) -> str | None:
+    """How often a source was read; it is only counted once its end was met."""
+    epochs = num(source, "epochs")
+    if epochs is None:
+        return "under 1" if "epochs" in source and num(source, "tokens") else None
+    return f"{epochs:.2f}"
 
 
 def _skipped(value: object) -> str | None:

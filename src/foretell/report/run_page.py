@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -95,8 +96,12 @@ def _verdict(run: RunRecord, total: Cost) -> Html:
             ("Held-out bits per byte", number(bits) if bits is not None else "missing", source),
             (
                 "Visual tasks above blind",
-                f"{len(above)} of {len(visual)}" if visual else "missing",
-                f"95 % interval above zero; {majority} above majority too" if visual else "not examined yet",
+                f"{len(above)} of {len(visual)}" if visual else "none" if run.examine else "missing",
+                f"95 % interval above zero; {majority} above majority too"
+                if visual
+                else "no visual tasks in this run"
+                if run.examine
+                else "not examined yet",
             ),
             ("Wall time", duration(total.seconds), "all stages together"),
             ("Tokens trained on", compact(total.tokens) if total.tokens is not None else "missing", ""),
@@ -193,10 +198,14 @@ def _brief(value: object) -> str:
 def _use(run: RunRecord) -> Html:
     place = _place(run.folder)
     quoted = shlex.quote(place)
+    asked = [words(s, "prompt") for s in records((run.examine or {}).get("samples")) if s.get("chat") is True]
     python = (
-        "import foretell\n"
-        f"model = foretell.load({place!r})\n"
-        'print(model.chat([{"role": "user", "content": "What is the capital of France?"}]).text)'
+        "import foretell\n\n"
+        f"model = foretell.load({json.dumps(place)})\n"
+        'reply = model.chat([{"role": "user", "content": '
+        f"{json.dumps(asked[0][:80] if asked else 'Hello.', ensure_ascii=False)}"
+        "}])\n"
+        "print(reply.text)"
     )
     ready = (run.folder / "pretrain" / "checkpoint").is_dir()
     return section(

@@ -21,6 +21,8 @@ from foretell.report.record import Json, RunRecord, num, records, words
 _MOST_SHOWN = 24
 _MOST_TEXT = 1500
 _CAPTION = "Accuracy in percent, margins in percentage points, with 95 % intervals."
+_NOT_EXAMINED = "Missing: the run has not been examined."
+_NO_TASKS = "Nothing to ask: visual tasks need an image tower (model.vision) and a source of kind world in the recipe."
 _MARGINS = " ✓ marks a margin whose interval lies above zero."
 
 
@@ -34,8 +36,9 @@ def tasks_section(run: RunRecord) -> Html:
     """Accuracy of every task with its interval, beside blind, shuffled-image and majority controls."""
     tasks = records((run.examine or {}).get("tasks"))
     if not tasks:
-        return section("What it sees", notice("Missing: the run has not been examined."))
+        return section("What it sees", notice(_NO_TASKS if run.examine else _NOT_EXAMINED))
     visual = [task for task in tasks if num(task, "blind") is not None]
+    visual.sort(key=lambda task: -(num(task, "above_blind") or 0))
     plain = [task for task in tasks if num(task, "blind") is None]
     parts: list[object] = []
     if visual:
@@ -139,7 +142,7 @@ def pictures_section(run: RunRecord) -> Html:
     """Held-out pictures with question, truth and answer; right and wrong are told by word and sign."""
     shown = records((run.examine or {}).get("shown"))[:_MOST_SHOWN]
     if not shown:
-        return section("Held-out pictures", notice("Missing: the run has not been examined with pictures."))
+        return section("Held-out pictures", notice(_NO_TASKS if run.examine else _NOT_EXAMINED))
     right = sum(item.get("correct") is True for item in shown)
     cards = [_card(item) for item in shown]
     note = f"Not chosen by their result; {right} of these {len(shown)} answers are right."
@@ -175,6 +178,7 @@ def samples_section(run: RunRecord) -> Html:
         el(
             "blockquote",
             el("span", words(sample, "prompt")[:_MOST_TEXT], class_="given"),
+            "\n" if sample.get("chat") is True else "",
             words(sample, "text")[:_MOST_TEXT] or el("span", " (nothing)", class_="soft empty"),
             class_="sample mono" if "\n " in words(sample, "text") else "sample",
             dir="auto",

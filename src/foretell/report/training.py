@@ -102,7 +102,8 @@ def loss_section(run: RunRecord) -> Html:
         y_label="nats per token",
         x_log=_wide_range(raw or tested),
     )
-    caption = "Training loss, smoothed (thin line: every logged step), beside the loss on held-out documents. " + told
+    drawn = "smoothed (thin line: every logged step)" if len(raw) >= 80 else "at every logged step"
+    caption = f"Training loss, {drawn}, beside the loss on held-out documents. {told}"
     return section("Loss", figure(chart, caption), *_by_kind(run, axis))
 
 
