@@ -42,7 +42,7 @@ def invoke(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
         (["run", "{tmp}/file"], "must be a mapping"),
         (["status", "{tmp}"], "not a run directory"),
         (["chat", "{tmp}/nowhere"], "There is no folder"),
-        (["data", "show", "{tmp}"], "data stage is not finished"),
+        (["data", "show", "{tmp}"], "is not a run directory"),
         (["chat", "{tmp}", "--temperature", "-1"], "temperature"),
         (["bogus"], "No such command"),
     ],
@@ -84,6 +84,7 @@ def test_recipe_list_names_every_preset(capsys: pytest.CaptureFixture[str], monk
     monkeypatch.delenv("FORETELL_DATA", raising=False)
     code, out, _ = invoke(capsys, "recipe", "list")
     assert code == 0 and {line.split()[0] for line in out.splitlines()} >= {"quickstart", "textbooks-cpu", "gpu-8"}
+    assert "is not set" not in out
 
 
 def test_model_describe(capsys: pytest.CaptureFixture[str]) -> None:

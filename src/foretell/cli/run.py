@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,10 @@ def run(
         run_recipe(loaded, folder, until)
         return
     with draw.progress() as report:
-        run_recipe(loaded, folder, until, report)
+        manifests = run_recipe(loaded, folder, until, report)
+    for split, found in manifests.get("pack", {}).get("metrics", {}).items():
+        for note in found.get("notes", ()):
+            print(f"Note on the {'held-out' if split == 'heldout' else 'training'} data: {note}", file=sys.stderr)
     if (page := folder / "page" / "index.html").is_file() and until is None:
         print(f"Run page:  {page.resolve()}\nTalk to it: foretell chat {folder}")
     else:
@@ -154,11 +158,7 @@ def show(
 @recipe_app.command("list")
 def names() -> None:
     """List the recipes that come with the package."""
-    from foretell.errors import RecipeError
-    from foretell.recipes import load_recipe, presets
+    from foretell.recipes import description, presets
 
     for name in presets():
-        try:
-            print(f"{name:<16}{load_recipe(name).description}")
-        except RecipeError as error:
-            print(f"{name:<16}{str(error).partition('. ')[0]}.")
+        print(f"{name:<16}{description(name)}")

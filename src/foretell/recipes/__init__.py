@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from foretell.errors import RecipeError
-from foretell.recipe import Recipe
+from foretell.recipe import ModelConfig, Recipe
 
 PRESETS = Path(__file__).parent
 _SHOWN_ERRORS = 4
@@ -47,6 +47,12 @@ _Loader.add_implicit_resolver(
 def presets() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def description(preset: str) -> str:
+    """What a preset is, by its own words; the folders it names need not be there."""
+    file = PRESETS / f"{preset}.yaml"
+    return str(_read_yaml(file.read_text(encoding="utf-8"), str(file))["description"])
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -102,8 +108,15 @@ def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The resolved recipe, every default included; `load_recipe` reads it back to an equal one."""
-    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """The resolved recipe, every default included; `load_recipe` reads it back to an equal one.
+
+    What training fills in from the tokenizer is left out, since its default would mislead.
+    """
+    plain = recipe.model_dump(mode="json")
+    for name in ("vocab_size", "image_token"):
+        if plain["model"][name] == ModelConfig.model_fields[name].default:
+            del plain["model"][name]
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -207,6 +220,7 @@ def _explain(root: type[BaseModel], item: Any) -> str:
             sections = inner
     field = ".".join(shown) or "the recipe"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    message = message.partition(", unable to parse")[0]
     if item["type"] == "missing":
         return f"{field} is missing; it must be given."
     if item["type"] == "value_error":
