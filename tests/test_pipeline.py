@@ -105,6 +105,26 @@ def test_only_what_depends_on_a_change_is_stale(finished: tuple[Path, dict[str, 
     assert stale(check_recipe(raw)) == ["tokenizer", "pack", "pretrain", "examine", "page"]
 
 
+def test_prompts_that_leave_no_room_are_passed_over(tmp_path: Path) -> None:
+    from foretell.pipeline.examination import examine
+
+    folder = tmp_path / "data" / "folder"
+    turns = [("long " * 300, "user"), ("x", "assistant")], [("a", "assistant"), ("b", "assistant")]
+    documents = [Document("space", (Segment(text=" " + "x" * 90),), "s", "MIT")]
+    documents += [
+        Document(str(i), tuple(Segment(t, role=r) for t, r in chat), "s", "MIT") for i, chat in enumerate(turns)
+    ]  # type: ignore[arg-type]
+    write_documents(folder / "heldout.parquet", documents)
+    raw = tiny(tmp_path).model_dump(mode="json")
+    raw["data"]["sources"] = raw["data"]["sources"][:1]
+    recipe = check_recipe(raw)
+    run_recipe(recipe, tmp_path / "run", until="pretrain")
+    inputs = {"data": tmp_path / "data", "pretrain": tmp_path / "run" / "pretrain"}
+    examine(recipe, inputs, tmp_path, silent)
+    samples = json.loads((tmp_path / "examine.json").read_text())["samples"]
+    assert [sample["prompt"] for sample in samples] == ["x" * 80]
+
+
 def test_a_second_run_writes_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, manifests = finished
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").glob("*/*") if path.is_file()}

@@ -13,6 +13,7 @@ from foretell.data.document import Document
 from foretell.data.parquet import read_documents
 from foretell.data.splits import Split
 from foretell.data.world import Item, final_answer
+from foretell.engine.local import Engine
 from foretell.evals.visual import examine_visual, majority_answers, sample_texts
 from foretell.files import write_json
 from foretell.loading import Model, load
@@ -49,11 +50,12 @@ def examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Repor
 
 
 def questions(data_dir: Path, worlds: Iterable[str], split: Split, images: bool) -> Iterator[Item]:
-    """The questions of the generated world as the data stage wrote them; a reply's end is the truth."""
+    """The questions of the generated world as the data stage wrote them, with the truth that their labels state."""
     for name in worlds:
         for document in read_documents(documents_file(data_dir, name, split), images=images):
             if document.is_conversation and (last := document.segments[-1]).role == "assistant":
-                yield Item(document.id, document.kind, document, final_answer(last.text or "") or None)
+                truth = document.labels.get("answer") or final_answer(last.text or "")
+                yield Item(document.id, document.kind, document, truth or None)
 
 
 def _at_most(each: int, items: Iterable[Item]) -> Iterator[Item]:
@@ -67,26 +69,28 @@ def _at_most(each: int, items: Iterable[Item]) -> Iterator[Item]:
 
 def _prompts(recipe: Recipe, data_dir: Path, model: Model) -> Iterator[tuple[str, Conversation | Encoded]]:
     """Openings of held-out texts and held-out questions without an image: each kind of document in turn."""
-    seen: dict[str, list[Document]] = {}
+    most = recipe.examine.samples
+    seen: dict[str, list[tuple[str, Conversation | Encoded]]] = {}
     for source in recipe.data.sources:
         for document in islice(read_documents(documents_file(data_dir, source.name, "heldout")), _LOOKED_AT):
             queue = seen.setdefault(document.kind, [])
-            if len(queue) < recipe.examine.samples and _is_plain(document):
-                queue.append(document)
-    turns = [queue[i] for i in range(recipe.examine.samples) for queue in seen.values() if i < len(queue)]
-    for document in turns[: recipe.examine.samples]:
-        if document.is_conversation:
-            conversation = Conversation(document.conversation().messages[:-1])
-            yield conversation.messages[-1].text, conversation
-        else:
-            opening = (document.segments[0].text or "")[:_PROMPT_CHARACTERS].rsplit(" ", 1)[0]
-            yield opening, model.generator.encode_text(opening)
+            if len(queue) < most and (prompt := _prompt(document, model.generator)) is not None:
+                queue.append(prompt)
+    return islice((queue[i] for i in range(most) for queue in seen.values() if i < len(queue)), most)
 
 
-def _is_plain(document: Document) -> bool:
-    """Whether it can be continued from its words alone."""
+def _prompt(document: Document, engine: Engine) -> tuple[str, Conversation | Encoded] | None:
+    """What is shown of a prompt, and the prompt; None where words alone make none that leaves room for a reply."""
     if any(segment.image is not None for segment in document.segments):
-        return False
+        return None
+    prompt: Conversation | Encoded
     if document.is_conversation:
-        return len(document.segments) > 1 and document.segments[-1].role == "assistant"
-    return bool((document.segments[0].text or "").strip())
+        *asked, last = document.conversation().messages
+        if not asked or last.role != "assistant":
+            return None
+        shown, prompt = asked[-1].text, Conversation(tuple(asked))
+        encoded = engine.template.encode(prompt, add_generation_prompt=True, learn="none")
+    else:
+        shown = (document.segments[0].text or "").lstrip()[:_PROMPT_CHARACTERS].rsplit(" ", 1)[0]
+        prompt = encoded = engine.encode_text(shown)
+    return (shown, prompt) if 0 < len(encoded.ids) < engine.model.config.max_length else None

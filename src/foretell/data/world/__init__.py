@@ -88,4 +88,5 @@ def make_items(kind: str, split: Split, n: int, seed: int, **options: Any) -> li
 def _item(kinds: list[Kind], cumulative: list[float], split: Split, id: str) -> Item:
     rng = random.Random(id)
     item = rng.choices(kinds, cum_weights=cumulative)[0].make(rng, split)
-    return replace(item, content=replace(item.content, id=id))
+    truth = {} if item.answer is None else {"answer": item.answer}
+    return replace(item, content=replace(item.content, id=id, labels=item.content.labels | truth))
