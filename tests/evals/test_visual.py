@@ -76,7 +76,7 @@ def test_a_model_that_looks_is_above_every_control() -> None:
     (task,) = examine_visual(Fake(look), draw(60), PRIOR)["tasks"]
     assert task["task"] == "color" and task["kind"] == "scene" and task["questions"] == 60
     assert task["accuracy"] == 1 and task["low"] > 0.9 and task["high"] == 1
-    assert task["shuffled"] == 0  # another truth's picture gives another truth
+    assert 0.1 < task["shuffled"] < 0.6  # another picture may have the same truth
     assert 0.1 < task["blind"] < 0.5 and 0.3 < task["majority"] < 0.6
     assert task["above_blind"] == pytest.approx(1 - task["blind"])
     assert task["above_blind_low"] > 0 and task["above_majority_low"] > 0 and task["sees"]

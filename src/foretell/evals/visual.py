@@ -12,12 +12,11 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import BytesIO
 from itertools import zip_longest
 from typing import Any
 
 from foretell.chat import Conversation, Encoded, ImagePart
-from foretell.data.world.base import Item, is_right
+from foretell.data.world.base import Item, is_right, png
 from foretell.generate import Generator, Request, Sampling, generate_sync
 from foretell.images import decode_image
 from foretell.measure.stats import paired_difference, wilson
@@ -140,18 +139,14 @@ def _with_images(conversation: Conversation, images: Sequence[ImagePart]) -> Con
 def _grey(image: ImagePart) -> ImagePart:
     from PIL import Image
 
-    return replace(image, data=_png(Image.new("RGB", decode_image(image.data).size, (128, 128, 128))))
+    return replace(image, data=png(Image.new("RGB", decode_image(image.data).size, (128, 128, 128))))
 
 
 def _stand_ins(items: Sequence[Item], rng: random.Random) -> list[int | None]:
-    """For each item another one of its task, with another answer where there is one."""
+    """For each item any other of its task; one of another answer only would put a model that sees below chance."""
     tasks = _by_task(items)
-    chosen: list[int | None] = []
-    for i, item in enumerate(items):
-        rest = [j for j in tasks[item.task] if j != i]
-        unlike = [j for j in rest if items[j].answer != item.answer]
-        chosen.append(rng.choice(unlike or rest) if rest else None)
-    return chosen
+    others = ([j for j in tasks[item.task] if j != i] for i, item in enumerate(items))
+    return [rng.choice(rest) if rest else None for rest in others]
 
 
 def _by_task(items: Sequence[Item]) -> dict[str, list[int]]:
@@ -197,13 +192,7 @@ def _task(first: Item, grades: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     }
 
 
-def _png(image: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def _data_url(data: bytes) -> str:
     if not data.startswith(b"\x89PNG"):
-        data = _png(decode_image(data))
+        data = png(decode_image(data))
     return "data:image/png;base64," + base64.b64encode(data).decode()
