@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from foretell.measure.stats import bootstrap, mean_stderr, paired_difference, wilson
+from foretell.measure.stats import mean_stderr, paired_difference, wilson
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
@@ -46,7 +46,6 @@ def test_paired_difference_gives_the_approval_ratings_of_agresti() -> None:
     interval = paired_difference(*grades(794, 86, 150, 570))
     assert interval.estimate == pytest.approx(-0.04)
     assert (round(interval.low, 2), round(interval.high, 2)) == (-0.06, -0.02)
-    assert interval.excludes_zero
 
 
 @pytest.mark.parametrize("cells", [(0.4, 0.1, 0.1, 0.4), (0.6, 0.3, 0.05, 0.05), (0.5, 0.02, 0.02, 0.46)])
@@ -67,7 +66,7 @@ def test_paired_difference_of_equal_and_of_opposite_grades() -> None:
     equal = paired_difference([1, 0, 1, 1], [1, 0, 1, 1])
     assert equal.estimate == 0 and equal.low < 0 < equal.high
     assert paired_difference([1] * 30, [0] * 30).low > 0.8 and paired_difference([1] * 30, [0] * 30).high <= 1
-    assert not paired_difference([1, 1], [0, 0]).excludes_zero  # two questions prove nothing
+    assert paired_difference([1, 1], [0, 0]).low < 0  # two questions prove nothing
     assert (paired_difference([], []).low, paired_difference([], []).high) == (-1, 1)
     with pytest.raises(ValueError, match="shapes"):
         paired_difference([1], [1, 0])
@@ -84,24 +83,4 @@ def test_paired_difference_of_other_grades_is_the_normal_one() -> None:
 def test_mean_stderr() -> None:
     x = np.random.default_rng(1).normal(size=60)
     assert mean_stderr(x) == pytest.approx((x.mean(), stats.sem(x)))
-    assert mean_stderr(x, list(range(60))) == pytest.approx(mean_stderr(x))
-    twice, clusters = np.repeat(x, 5), np.repeat(np.arange(60), 5).tolist()
-    assert mean_stderr(twice, clusters) == pytest.approx(mean_stderr(x))  # copies add no knowledge
-    assert mean_stderr(twice)[1] < mean_stderr(x)[1] / 2
     assert mean_stderr([2.0]) == pytest.approx((2.0, nan), nan_ok=True)
-    assert mean_stderr([2.0, 3.0], ["a", "a"]) == pytest.approx((2.5, nan), nan_ok=True)
-    with pytest.raises(ValueError, match="1 cluster labels for 2"):
-        mean_stderr([1.0, 2.0], ["a"])
-
-
-def test_bootstrap_is_seeded_and_agrees_with_scipy() -> None:
-    x = np.random.default_rng(2).exponential(size=80)
-    mine = bootstrap(x, np.random.default_rng(0), resamples=4000)
-    assert mine == bootstrap(x, np.random.default_rng(0), resamples=4000)
-    theirs = stats.bootstrap(
-        (x,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    pairs = np.stack([x, 2 * x], axis=1)
-    ratio = bootstrap(pairs, np.random.default_rng(0), lambda p: float(p[:, 1].sum() / p[:, 0].sum()), 50)
-    assert (ratio.estimate, ratio.low, ratio.high) == pytest.approx((2, 2, 2))

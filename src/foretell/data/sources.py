@@ -34,17 +34,12 @@ def read_source(source: Source, split: Split, seed: int, skipped: SkipCount) -> 
 
     At most `max_bytes` of text are read for training and `max_bytes * heldout` for the held-out part. What is held
     out depends on a document's id alone, not on the seed. Raises DataError for a path that is missing or cannot
-    be read, a file of the wrong form, and a source without any training document.
+    be read, and a file of the wrong form.
     """
-    found = 0
-    for document in _bounded(_reader(source, split, seed, skipped), source, split):
-        found += 1
-        yield document
-    if not found and split == "train":
-        raise DataError(
-            f"Source {source.name!r} ({source.kind}) holds no documents for training (left out: {skipped}). "
-            "Check its path and fields, give it more material, or remove it from the recipe."
-        )
+    documents = _reader(source, split, seed, skipped)
+    if isinstance(source, WorldSource) or source.max_bytes is None:
+        return documents
+    return _bounded(documents, source.max_bytes * (1.0 if split == "train" else source.heldout))
 
 
 def _reader(source: Source, split: Split, seed: int, skipped: SkipCount) -> Iterator[Document]:
@@ -67,12 +62,7 @@ def _reader(source: Source, split: Split, seed: int, skipped: SkipCount) -> Iter
             return (item.content for item in generate(source, split, seed))
 
 
-def _bounded(documents: Iterator[Document], source: Source, split: Split) -> Iterator[Document]:
-    most = None if isinstance(source, WorldSource) else source.max_bytes
-    if most is None or isinstance(source, WorldSource):
-        yield from documents
-        return
-    left = most * (1.0 if split == "train" else source.heldout)
+def _bounded(documents: Iterator[Document], left: float) -> Iterator[Document]:
     for document in documents:
         if left <= 0:
             return

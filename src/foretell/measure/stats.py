@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
@@ -20,10 +20,6 @@ class Interval:
     estimate: float
     low: float
     high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
 
 
 def wilson(passed: int, total: int, confidence: float = 0.95) -> Interval:
@@ -68,42 +64,12 @@ def paired_difference(a: Sequence[float] | Floats, b: Sequence[float] | Floats, 
     return Interval(float(d.mean()), max(centre - half, -1.0), min(centre + half, 1.0))
 
 
-def mean_stderr(values: Sequence[float] | Floats, clusters: Sequence[Hashable] | None = None) -> tuple[float, float]:
-    """Mean and its standard error; nan error where fewer than two values, or clusters, were seen.
-
-    clusters: a label per value; values of one label (questions on one text, say) may be correlated. With
-    every value in a cluster of its own the result is that without clusters.
-    Source: Miller (2024), Adding Error Bars to Evals, sections 2.1 and 2.2, with the factor G / (G − 1).
-    """
+def mean_stderr(values: Sequence[float] | Floats) -> tuple[float, float]:
+    """Mean and its standard error; nan error where fewer than two values were seen."""
     x = np.asarray(values, np.float64)
     if not len(x):
         return float("nan"), float("nan")
-    if clusters is not None and len(clusters) != len(x):
-        raise ValueError(f"{len(clusters)} cluster labels for {len(x)} values; expected one each")
-    number: dict[Hashable, int] = {}
-    labels = range(len(x)) if clusters is None else [number.setdefault(c, len(number)) for c in clusters]
-    sums = np.bincount(np.asarray(labels), x - x.mean())
-    groups = len(sums)
-    if groups < 2:
-        return float(x.mean()), float("nan")
-    return float(x.mean()), sqrt(groups / (groups - 1) * float(np.sum(sums**2))) / len(x)
-
-
-def bootstrap(
-    values: Sequence[float] | Floats,
-    rng: np.random.Generator,
-    statistic: Callable[[Floats], float] = lambda x: float(x.mean()),
-    resamples: int = 2000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap interval of a statistic of `values` (n,) or, row by row, (n, k).
-
-    Source: Efron and Tibshirani (1993), chapter 13.
-    """
-    x = np.asarray(values, np.float64)
-    drawn = [statistic(x[rng.integers(0, len(x), len(x))]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(statistic(x), float(low), float(high))
+    return float(x.mean()), float(x.std(ddof=1)) / sqrt(len(x)) if len(x) > 1 else float("nan")
 
 
 def _z(confidence: float) -> float:

@@ -9,15 +9,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from foretell.data.document import Document
+from foretell.data.document import Document, SkipCount
+from foretell.data.splits import Split
 from foretell.errors import DataError, RecipeError
 from foretell.files import write_json
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
 from foretell.run import Report
 
-Split = Literal["train", "heldout"]
 _REPORT_EVERY = 50  # documents
 
 
@@ -58,7 +58,7 @@ def _together(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _write(source: Source, split: Split, cutoff: str | None, seed: int, out: Path, report: Report) -> dict[str, Any]:
     from foretell.data.parquet import write_documents
-    from foretell.data.sources import SkipCount, read_source
+    from foretell.data.sources import read_source
 
     file = documents_file(out, source.name, split)
     note = file.with_suffix(".json")
