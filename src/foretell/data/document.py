@@ -61,9 +61,6 @@ class SkipCount:
     def add(self, reason: str) -> None:
         self.counts[reason] += 1
 
-    def __str__(self) -> str:
-        return ", ".join(f"{count} {reason}" for reason, count in self.counts.most_common()) or "none"
-
 
 def turns(conversation: Conversation) -> tuple[Segment, ...]:
     """Segments of a conversation, the inverse of `Document.conversation`.

@@ -34,16 +34,14 @@ Format = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Series:
-    """One line. x, y: equal lengths, non-finite points are left out. low, high: a band around it.
+    """One line. x, y: equal lengths, non-finite points are left out.
 
-    mark "faint" is a thin line without a label, for raw values under a smoothed one.
+    mark: "line", "both" (with dots), or "faint", a thin line without a label, for raw values under a smoothed one.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
     mark: str = "line"
     colour: int | None = None
 
@@ -98,27 +96,19 @@ def line_chart(
     y_label: str = "",
     x_log: bool = False,
     y_log: bool = False,
-    x_format: Format = compact,
-    y_format: Format = number,
-    y_tick_format: Format = tick_text,
-    levels: Sequence[tuple[str, float]] = (),
     y_range: tuple[float, float] | None = None,
 ) -> Html:
     """Lines over x with named ends; values appear under the pointer without script.
 
-    levels: named horizontal reference lines. y_range: fixed limits, outside which points are drawn at the edge.
+    y_range: fixed limits, outside which points are drawn at the edge.
     Series with fewer than one drawable point are left out; with none left, a sentence says so.
     """
     points = {id(s): _clean(s, x_log, y_log) for s in series}
     drawn = [s for s in series if points[id(s)]]
     if not drawn:
         return el("p", f"{title}: nothing to draw yet.", class_="notice")
-    levels = [(name, value) for name, value in levels if not y_log or value > 0]
     xs = [x for s in drawn for x, _ in points[id(s)]]
-    ys = [y for s in drawn for _, y in points[id(s)]] + [v for _, v in levels]
-    ys += [
-        v for s in drawn for band in (s.low, s.high) for v in band or () if math.isfinite(v) and (not y_log or v > 0)
-    ]
+    ys = [y for s in drawn for _, y in points[id(s)]]
     x_span = bounds(xs, x_log, 0.0)
     y_span = y_range or bounds(ys, y_log, 0.06)
     named = [s for s in drawn if s.mark != "faint"]
@@ -128,9 +118,9 @@ def line_chart(
         plot = 250.0 if wide else 210.0
         y_ticks = (log_ticks if y_log else ticks)(*y_span, 6 if wide else 5)
         x_ticks = (log_ticks if x_log else ticks)(*x_span, 7 if wide else 4)
-        left = max((text_width(y_tick_format(t)) for t in y_ticks), default=20.0) + 10
-        direct = wide and len(named) + len(levels) > 1
-        labels = [*((_cut(s.name), points[id(s)][-1][1]) for s in named), *((_cut(n), v) for n, v in levels)]
+        left = max((text_width(tick_text(t)) for t in y_ticks), default=20.0) + 10
+        direct = wide and len(named) > 1
+        labels = [(_cut(s.name), points[id(s)][-1][1]) for s in named]
         right = width - (max(text_width(name) for name, _ in labels) + 14 if direct else 14)
         key_rows, top = Html(""), 0.0
         if not wide and len(named) > 1:
@@ -145,48 +135,30 @@ def line_chart(
         if y_label:
             parts.append(text(0, top - 10, y_label, "t"))
         for t in y_ticks:
-            parts += [line(left, at_y(t), right, at_y(t), "grid"), text(left - 8, at_y(t) + 4, y_tick_format(t), "t e")]
+            parts += [line(left, at_y(t), right, at_y(t), "grid"), text(left - 8, at_y(t) + 4, tick_text(t), "t e")]
         parts.append(line(left, bottom, right, bottom, "axis"))
         for t in x_ticks:
             parts += [line(at_x(t), bottom, at_x(t), bottom + 4, "axis")]
-            parts.append(text(at_x(t), bottom + 18, x_format(t), "t m"))
+            parts.append(text(at_x(t), bottom + 18, compact(t), "t m"))
         if x_label:
             parts.append(text(right, bottom + 36, x_label, "t e"))
-        for name, value in levels:
-            parts += [line(left, at_y(value), right, at_y(value), "level")]
-            if not direct:
-                parts.append(text(left + 6, at_y(value) - 5, name, "t"))
         tone = {id(s): _tone(s, i) for i, s in enumerate(named)}
         for s in drawn:
             index = named.index(s) if s in named else 0
             parts.append(_drawn(s, points[id(s)], tone.get(id(s), _tone(s, 0)), _dash(index), at_x, at_y))
         if direct:
-            classes = [*(f"k{tone[id(s)]}" for s in named), *("soft" for _ in levels)]
             places = spread([at_y(y) + 4 for _, y in labels], _ROW, top + 4, bottom + 4)
-            for (name, _), y, class_ in zip(labels, places, classes, strict=True):
-                parts.append(el("g", text(right + 8, y, name, "name"), class_=class_))
-        parts.append(
-            _hover([(s.name, tone[id(s)], points[id(s)]) for s in named], at_x, at_y, wide, x_label, x_format, y_format)
-        )
+            for s, (name, _), y in zip(named, labels, places, strict=True):
+                parts.append(el("g", text(right + 8, y, name, "name"), class_=f"k{tone[id(s)]}"))
+        parts.append(_hover([(s.name, tone[id(s)], points[id(s)]) for s in named], at_x, at_y, wide, x_label))
         return svg(width, bottom + (42 if x_label else 24), variant, title, description, *parts)
 
     return both(draw)
 
 
 def _drawn(s: Series, points: list[tuple[float, float]], tone: int, dash: str, at_x: Scale, at_y: Scale) -> Html:
-    parts: list[Html] = []
-    if s.low is not None and s.high is not None:
-        band = [
-            (x, a, b)
-            for x, a, b in zip(s.x, s.low, s.high, strict=True)
-            if all(map(math.isfinite, (x, a, b))) and not (at_x.log and x <= 0)
-        ]
-        edge = [(x, b) for x, _, b in band] + [(x, a) for x, a, _ in reversed(band)]
-        if edge:
-            parts.append(el("path", d=path(edge, at_x, at_y) + "Z", class_="area"))
-    if s.mark in ("line", "both", "faint"):
-        parts.append(el("path", d=path(points, at_x, at_y), class_="faint" if s.mark == "faint" else "line" + dash))
-    if s.mark in ("dots", "both") or (len(points) == 1 and s.mark == "line"):
+    parts = [el("path", d=path(points, at_x, at_y), class_="faint" if s.mark == "faint" else "line" + dash)]
+    if s.mark == "both" or (len(points) == 1 and s.mark == "line"):
         parts += [el("circle", cx=short(at_x(x)), cy=short(at_y(y)), r="4", class_="dot") for x, y in points]
     return el("g", *parts, class_=f"k{tone}")
 
@@ -197,8 +169,6 @@ def _hover(
     at_y: Scale,
     wide: bool,
     x_label: str,
-    x_format: Format,
-    y_format: Format,
 ) -> Html:
     """Bands that show a rule and the values at their x while the pointer is over them."""
     placed = [(name, tone, sorted((at_x(x), x, y) for x, y in points)) for name, tone, points in lines]
@@ -214,7 +184,7 @@ def _hover(
         near = [(name, tone, _nearest(points, at)) for name, tone, points in placed]
         near = [(name, tone, q) for name, tone, q in near if abs(q[0] - at) <= step]
         near.sort(key=lambda item: -item[2][2])
-        words = [f"{x_format(x)} {x_label}", *(f"{_cut(name)} {y_format(q[2])}" for name, _, q in near)]
+        words = [f"{compact(x)} {x_label}", *(f"{_cut(name)} {number(q[2])}" for name, _, q in near)]
         broad = max(map(text_width, words)) + 14
         box = at + 10 if at + 10 + broad <= max(at_x.end, 318) else max(at - 10 - broad, 0)
         tip: list[object] = [line(at, top, at, bottom, "axis")]
@@ -268,7 +238,6 @@ def interval_chart(
     *,
     title: str,
     description: str = "",
-    x_label: str = "",
     x_range: tuple[float, float] | None = None,
     x_format: Format = percent,
 ) -> Html:
@@ -308,9 +277,7 @@ def interval_chart(
             told = "; ".join(f"{n} {x_format(p.value)}" for n, p in zip(names, row.points, strict=False) if p)
             parts.append(el("g", el("title", f"{row.label}: {told}"), label, *marks))
         parts.append(line(left, bottom, width - 18, bottom, "axis"))
-        if x_label:
-            parts.append(text(width - 18, bottom + 36, x_label, "t e"))
-        return svg(width, bottom + (42 if x_label else 24), variant, title, description, *parts)
+        return svg(width, bottom + 24, variant, title, description, *parts)
 
     return both(draw)
 

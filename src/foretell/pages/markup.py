@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-Cell = "Html | str | int | float | None"
 _VOID = frozenset({"br", "hr", "img", "meta", "col", "wbr"})
 _SHAPES = frozenset({"path", "rect", "circle", "line", "polyline"})
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*\Z")
@@ -20,6 +19,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uf
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z")
 _LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*\Z|(?!//)[\w./-]+\Z", re.IGNORECASE)
 _MINUS = "−"
+_PICTURE_WIDTH, _MOST_PICTURE = 192, 60_000  # pixels; characters
 
 
 class Html(str):
@@ -210,9 +210,9 @@ def code(text: str) -> Html:
     return el("pre", el("code", text), tabindex="0")
 
 
-def details(summary: str, *content: object, open_: bool = False) -> Html:
+def details(summary: str, *content: object) -> Html:
     """Content folded away behind its summary."""
-    return el("details", el("summary", summary), *content, open=open_)
+    return el("details", el("summary", summary), *content)
 
 
 def notice(*content: object) -> Html:
@@ -233,21 +233,21 @@ def picture_shape(uri: str) -> tuple[int, int] | None:
     return (width, height) if 0 < width < 20_000 and 0 < height < 20_000 else None
 
 
-def image(uri: object, alt: str, *, width: int = 192, max_bytes: int = 60_000) -> Html:
-    """An embedded picture about `width` CSS pixels wide; small ones are enlarged by a whole factor, unsmoothed.
+def image(uri: object, alt: str) -> Html:
+    """An embedded picture about 192 CSS pixels wide; small ones are enlarged by a whole factor, unsmoothed.
 
-    What is not an embedded picture, or is larger than `max_bytes`, is replaced by a sentence.
+    What is not an embedded picture, or is larger than 60 kB, is replaced by a sentence.
     """
     if not isinstance(uri, str) or not uri:
         return el("span", "no image stored", class_="blank")
     if not _PICTURE.match(uri):
         return el("span", "not an embedded picture", class_="blank")
-    if len(uri) > max_bytes:
+    if len(uri) > _MOST_PICTURE:
         return el("span", f"image of {size(len(uri))} left out", class_="blank")
     shape = picture_shape(uri)
     if shape is None:
-        return el("img", src=uri, alt=alt, width=width, loading="lazy")
-    scale = max(1, width // shape[0]) if shape[0] < width else width / shape[0]
+        return el("img", src=uri, alt=alt, width=_PICTURE_WIDTH, loading="lazy")
+    scale = max(1, _PICTURE_WIDTH // shape[0]) if shape[0] < _PICTURE_WIDTH else _PICTURE_WIDTH / shape[0]
     return el(
         "img",
         src=uri,
@@ -270,19 +270,14 @@ def page(
     lead: str = "",
     head: Sequence[object] = (),
     footer: object = None,
-    script: str = "",
-    contents: bool = True,
 ) -> str:
     """A whole page as one string: title block, list of sections, sections, footer.
 
-    head: content under the title, above the contents. script: the project's own code, never data; empty for none.
-    The Content-Security-Policy allows only this stylesheet, this script and embedded pictures.
+    head: content under the title, above the contents. The Content-Security-Policy allows only this stylesheet and
+    embedded pictures.
     """
     style = resources.files("foretell.pages").joinpath("style.css").read_text(encoding="utf-8")
-    if "</" in script:
-        raise ValueError("a page script must not contain '</'; build markup in Python")
-    policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
-    policy += (f"script-src {_digest(script)}; " if script else "") + "base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; base-uri 'none'; form-action 'none'"
     found = [re.match(r'<section id="([^"]*)"[^>]*><h2>(.*?)</h2>', part) for part in sections]
     links = [el("a", Html(m.group(2)), href="#" + m.group(1)) for m in found if m]
     body = el(
@@ -294,10 +289,9 @@ def page(
             el("p", lead, class_="lead") if lead else "",
             *head,
         ),
-        el("nav", *links, aria_label="Contents") if contents and len(links) > 2 else "",
+        el("nav", *links, aria_label="Contents") if len(links) > 2 else "",
         el("main", *sections),
         el("footer", footer) if footer else "",
-        el("script", Html(script)) if script else "",
     )
     meta = join(
         [
