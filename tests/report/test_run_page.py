@@ -46,7 +46,6 @@ def test_numbers_are_those_of_the_files(run: Path) -> None:
     assert last["event"] == "eval" or last["event"] == "train"
     assert "812,345" in text and "1,190,002" in text and "PSF-2.0, MIT" in text and "1,843" in text
     assert number(0.4 + 1.1) in text  # the examination's held-out loss on facts
-    assert "1 line of the log could not be read and was skipped." in text
     assert "spike" in text and "sigmas 9.40" in text
     assert "foretell chat" in text and "foretell.load(" in text
     assert text.count("✓ right") == 6 and text.count("✗ wrong") == 6

@@ -13,6 +13,7 @@ import yaml
 
 from foretell.errors import RunError
 from foretell.run import MANIFEST, PARTIAL, RECIPE
+from foretell.train.log import read_log
 
 Json = dict[str, Any]
 STAGES = ("data", "tokenizer", "pack", "pretrain", "examine", "page")
@@ -24,7 +25,7 @@ class RunRecord:
 
     stages: manifest by stage, finished ones first in the order they ran; state "partial" marks one that is not
     finished. train, evals: log records in the order of steps, the last one where a step was done twice.
-    events: every other record. bad_lines: log lines that could not be read. problems: damaged files, one sentence each.
+    events: every other record. problems: damaged files, one sentence each.
     """
 
     folder: Path
@@ -35,7 +36,6 @@ class RunRecord:
     train: list[Json]
     evals: list[Json]
     events: list[Json]
-    bad_lines: int
     examine: Json | None
     problems: list[str]
 
@@ -83,40 +83,20 @@ def read_run(run_dir: Path) -> RunRecord:
     stages = _read_stages(run_dir, problems)
     if not stages and not recipe_text:
         raise RunError(f"{run_dir} holds no run: neither {RECIPE} nor a stage with {MANIFEST}. Give a run directory.")
-    train, evals, events, bad_lines = read_log(run_dir / "pretrain" / "log.jsonl")
+    train, evals, events = _sort(read_log(run_dir / "pretrain" / "log.jsonl"))
     examine = _read_json(run_dir / "examine" / "examine.json", problems)
     name = words(recipe, "name") or run_dir.resolve().name
-    return RunRecord(run_dir, name, recipe, recipe_text, stages, train, evals, events, bad_lines, examine, problems)
+    return RunRecord(run_dir, name, recipe, recipe_text, stages, train, evals, events, examine, problems)
 
 
-def read_log(path: Path) -> tuple[list[Json], list[Json], list[Json], int]:
-    """Train records, eval records, other records and the count of unreadable lines; all empty without the file."""
+def _sort(lines: list[Json]) -> tuple[list[Json], list[Json], list[Json]]:
+    """Train records, eval records, other records."""
     by_step: dict[str, dict[float, Json]] = {"train": {}, "eval": {}}
-    events: list[Json] = []
-    bad = 0
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        return [], [], [], 0
-    for raw in lines:
-        if not raw.strip():
-            continue
-        try:
-            line = json.loads(raw)
-        except (ValueError, RecursionError):
-            line = None
-        if not isinstance(line, dict) or not isinstance(line.get("event"), str):
-            bad += 1
-            continue
-        kind, step = line["event"], num(line, "step")
-        if kind not in by_step:
-            events.append(line)
-        elif step is None:
-            bad += 1
-        else:
-            by_step[kind][step] = line
+    for line in lines:
+        if line["event"] in by_step and (step := num(line, "step")) is not None:
+            by_step[line["event"]][step] = line
     train, evals = ([found[step] for step in sorted(found)] for found in by_step.values())
-    return train, evals, events, bad
+    return train, evals, [line for line in lines if line["event"] not in by_step]
 
 
 def _read_json(path: Path, problems: list[str]) -> Json | None:

@@ -167,11 +167,6 @@ def _events(run: RunRecord) -> Html:
     loud = [event for event in run.events if event["event"] not in _QUIET]
     told = ", ".join(f"{count} × {name}" for name, count in counts.items())
     parts: list[object] = [el("p", f"The log holds {told}." if told else "The log holds no events.")]
-    if run.bad_lines:
-        lines = "line of the log" if run.bad_lines == 1 else "lines of the log"
-        parts.append(
-            notice(f"{run.bad_lines} {lines} could not be read and {'was' if run.bad_lines == 1 else 'were'} skipped.")
-        )
     if loud:
         known = ("event", "utc", "step")
         rows = [

@@ -67,14 +67,14 @@ class SilentLog(RunLog):
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a log; a line torn by a crash is left out. Empty where there is no file."""
+    """All whole lines of a log that name their event; a torn one is left out. Empty where there is no file."""
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for text in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict):
+        if isinstance(line, dict) and isinstance(line.get("event"), str):
             lines.append(line)
     return lines
 
