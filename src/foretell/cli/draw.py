@@ -1,4 +1,4 @@
-"""Progress, tables and sizes on a terminal; plain lines where there is none."""
+"""Progress and tables on a terminal; plain lines where there is none."""
 
 from __future__ import annotations
 
@@ -63,21 +63,3 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence
     for row in texts:
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         print("  ".join(cells).rstrip())
-
-
-def seconds(value: float) -> str:
-    """A duration, such as 4.2 s, 3 min 05 s or 2 h 10 min."""
-    if value < 60:
-        return f"{value:.1f} s"
-    if value < 3600:
-        return f"{int(value // 60)} min {int(value % 60):02d} s"
-    return f"{int(value // 3600)} h {int(value % 3600 // 60):02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units, such as 3.1 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

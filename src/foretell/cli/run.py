@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foretell.cli import draw
+from foretell.pages import duration, size
 
 if TYPE_CHECKING:
     from foretell.recipe import Recipe
@@ -76,8 +77,8 @@ def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run dire
             s.state,
             ", ".join(s.inputs) or "-",
             s.started or "-",
-            draw.seconds(s.seconds) if s.started else "-",
-            draw.size(s.size) if s.size else "-",
+            duration(s.seconds) if s.started else "-",
+            size(s.size) if s.size else "-",
             s.output[:12] or "-",
             s.code or "-",
             s.why,
@@ -110,12 +111,12 @@ def rehearse(
 
     with draw.progress() as report:
         found = dry_run(loaded, report)
-    rows = [(stage.name, draw.seconds(stage.rehearsed), draw.seconds(stage.full)) for stage in found.stages]
+    rows = [(stage.name, duration(stage.rehearsed), duration(stage.full)) for stage in found.stages]
     draw.table(("stage", "rehearsed", "full (estimate)"), rows, right=(1, 2))
     print(f"\n{found.parameters / 1e6:.1f} M parameters; the rehearsal trained at {found.tokens_per_s:,.0f} tokens/s.")
     for change in found.changes:
         print(f"Note: {change}.")
-    print(f"Estimate for this machine: {draw.seconds(found.hours * 3600)}", end="")
+    print(f"Estimate for this machine: {duration(found.hours * 3600)}", end="")
     print("." if price_per_hour is None else f", cost {found.cost(price_per_hour):,.2f} at {price_per_hour:g} an hour.")
     print("Every stage ran. Times are estimates: measured rates carried to the full size.")
 
