@@ -73,6 +73,17 @@ def test_a_missing_source_path_leaves_what_was_built(capsys: pytest.CaptureFixtu
     assert code == 0 and "does not exist" in out
 
 
+def test_the_next_command_is_one_the_shell_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foretell.cli.run import _command
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / ".venv" / "bin" / "foretell")])
+    monkeypatch.setenv("PATH", "")
+    assert _command() == str(Path(".venv", "bin", "foretell"))
+    monkeypatch.setattr(sys, "argv", ["/elsewhere/foretell/__main__.py"])
+    assert _command() == "foretell"
+
+
 def test_recipe_show_is_a_recipe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = invoke(capsys, "recipe", "show", "quickstart", "--set", "train.tokens=3e6")
     assert code == 0 and "tokens: 3000000" in out

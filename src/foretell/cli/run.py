@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,9 +62,15 @@ def run(
         for note in found.get("notes", ()):
             print(f"Note on the {'held-out' if split == 'heldout' else 'training'} data: {note}", file=sys.stderr)
     if (page := folder / "page" / "index.html").is_file() and until is None:
-        print(f"Run page:  {page.resolve()}\nTalk to it: foretell chat {folder}")
+        print(f"Run page:   {page.resolve()}\nTalk to it: {_command()} chat {folder}")
     else:
-        print(f"Stages up to {until} are done in {folder}. Go on with: foretell run {folder}")
+        print(f"Stages up to {until} are done in {folder}. Go on with: {_command()} run {folder}")
+
+
+def _command() -> str:
+    """What to type for `foretell` here: its path where the virtual environment is not activated."""
+    called = Path(sys.argv[0])
+    return "foretell" if shutil.which("foretell") or called.name != "foretell" else os.path.relpath(called)
 
 
 def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]) -> None:
