@@ -155,7 +155,7 @@ class JsonlSource(_Files):
 class ParquetSource(_Files):
     """Interleaved documents as OBELICS-style Parquet (`texts`, `images`); a file, a folder or a glob.
 
-    Rows whose `split` column says "heldout" are held out; files without that column are split by id.
+    Rows whose `split` column says "heldout", "test", "validation" or the like are held out; without it, by id.
     """
 
     kind: Literal["parquet"] = "parquet"

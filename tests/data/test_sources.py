@@ -168,6 +168,13 @@ def test_parquet_follows_its_split_column_or_the_hash(tmp_path: Path) -> None:
     assert all(len(d.segments) == 1 for d in read(source.model_copy(update={"images": False})))
 
 
+def test_what_other_data_sets_hold_out_is_held_out(tmp_path: Path) -> None:
+    splits = ["train", "test", "validation", "heldout", None]
+    pq.write_table(pa.table({"texts": [["x"]] * 5, "id": list("abcde"), "split": splits}), tmp_path / "a.parquet")
+    source = ParquetSource(path=tmp_path, heldout=0)
+    assert ids(read(source)) == ["a", "e"] and ids(read(source, "heldout")) == ["b", "c", "d"]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_files_are_read_in_turn(tmp_path: Path, kind: str) -> None:
     for name in "abc":

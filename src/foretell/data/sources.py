@@ -22,6 +22,7 @@ from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource,
 T = TypeVar("T")
 MAX_LINE = 64_000_000  # bytes of one JSON line
 FILES_AT_ONCE = 16  # that are read in turn
+HELD_OUT = frozenset({"heldout", "test", "validation", "valid", "val", "dev", "eval"})  # what `split` may say
 TEXT_SUFFIX = re.compile(
     r"\.(txt|text|md|markdown|rst|tex|org|adoc|pyi?|[ch]|cc|[ch]pp|cu|rs|go|m?js|tsx?|jsx|java|kt|scala|swift|rb|php|pl"
     r"|lua|r|jl|hs|ml|cs|sh|sql|html|css|toml|ya?ml|ini|cfg)",
@@ -234,8 +235,8 @@ def _parquet(source: ParquetSource, split: Split, seed: int, skipped: SkipCount)
         for name in hash_order(files, seed)
     )
     for document, row_split in _in_turn(rows):
-        held = split_of(document.id, source.heldout) if row_split is None else row_split
-        if (held == "heldout") == (split == "heldout"):
+        held = row_split.lower() in HELD_OUT if row_split else split_of(document.id, source.heldout) == "heldout"
+        if held == (split == "heldout"):
             yield document
 
 
