@@ -93,7 +93,7 @@ def loss_section(run: RunRecord) -> Html:
         _series("training", _smoothed(raw), colour=0),
         _series("held-out", tested, "both", 1),
     ]
-    told = f"{len(run.train):,} logged steps and {len(run.evals):,} evaluations."
+    told = f"Steps logged: {len(run.train):,}; evaluations: {len(run.evals):,}."
     chart = line_chart(
         series,
         title="Training and held-out loss",
