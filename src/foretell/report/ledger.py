@@ -45,11 +45,8 @@ def model_config(run: RunRecord) -> ModelConfig | None:
     found = mapping(run.recipe.get("model"))
     if not run.recipe:
         return None
-    for stage in ("pretrain", "pack", "tokenizer"):
-        vocabulary = num(run.metrics(stage), "vocab_size")
-        if vocabulary:
-            found["vocab_size"] = int(vocabulary)
-            break
+    if vocabulary := num(run.metrics("tokenizer"), "vocab_size"):
+        found["vocab_size"] = int(vocabulary)
     try:
         return ModelConfig(**found)
     except (ValidationError, TypeError):
@@ -62,17 +59,17 @@ def cost(run: RunRecord) -> Cost:
     trained = run.metrics("pretrain")
     told = [trained, *reversed(run.events), *reversed(run.train)]
 
-    def last(*keys: str) -> float | None:
-        return next((found for record in told if (found := num(record, *keys)) is not None), None)
+    def last(key: str) -> float | None:
+        return next((found for record in told if (found := num(record, key)) is not None), None)
 
-    tokens = num(trained, "tokens", "tokens_seen") or max((num(line, "tokens") or 0 for line in run.train), default=0)
+    tokens = num(trained, "tokens") or max((num(line, "tokens") or 0 for line in run.train), default=0)
     config = model_config(run)
     parts = describe(config) if config else []
-    parameters = last("parameters", "params") or (sum(part.parameters for part in parts) if parts else None)
-    flops, counted = last("flops", "total_flops", "training_flops"), "as the trainer counted it"
+    parameters = last("parameters") or (sum(part.parameters for part in parts) if parts else None)
+    flops, counted = last("flops"), "as the trainer counted it"
     if flops is None and config is not None and tokens:
         flops, counted = training_flops(config, tokens), "estimated from the shape, images not counted"
-    cores = last("cores", "threads")
+    cores = last("threads")
     seconds = sum(spent) if spent else None
     return Cost(
         seconds,

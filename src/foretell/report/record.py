@@ -56,13 +56,10 @@ def records(value: object) -> list[Json]:
     return [mapping(item) for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
-def num(record: Mapping[str, Any] | None, *keys: str) -> float | None:
-    """The first of `keys` that holds a finite number."""
-    for key in keys:
-        value = (record or {}).get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return value
-    return None
+def num(record: Mapping[str, Any] | None, key: str) -> float | None:
+    """The finite number at `key`; None where there is none."""
+    value = (record or {}).get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def words(record: Mapping[str, Any] | None, key: str) -> str:

@@ -34,66 +34,45 @@ def beats(task: Json, key: str) -> bool:
 
 def tasks_section(run: RunRecord) -> Html:
     """Accuracy of every task with its interval, beside blind, shuffled-image and majority controls."""
-    tasks = records((run.examine or {}).get("tasks"))
+    tasks = [task for task in records((run.examine or {}).get("tasks")) if num(task, "blind") is not None]
     if not tasks:
         return section("What it sees", notice(_NO_TASKS if run.examine else _NOT_EXAMINED))
-    visual = [task for task in tasks if num(task, "blind") is not None]
-    visual.sort(key=lambda task: -(num(task, "above_blind") or 0))
-    plain = [task for task in tasks if num(task, "blind") is None]
-    parts: list[object] = []
-    if visual:
-        note = (
-            "Held-out questions about images. Blind: the same model with a grey image. Shuffled: with another "
-            "question's image. Majority: the answer that was commonest in training. Bars are 95 % intervals."
-        )
-        names = ["with its image", "blind", "shuffled image", "majority answer"]
-        chart = interval_chart(
-            [Row(words(task, "task") or "task", _points(task)) for task in visual],
-            names,
-            title="Accuracy on visual tasks beside their controls",
-            description="; ".join(
-                f"{words(task, 'task')}: {percent(num(task, 'accuracy'))}, blind {percent(num(task, 'blind'))}"
-                for task in visual
-            ),
-            x_range=(0, 1),
-            x_format=lambda value: percent(value, 0),
-        )
-        head = ["Task", "Accuracy", "Above blind", "Blind", "Shuffled", "Majority", "Above majority"]
-        rows = [
-            [
-                words(task, "task"),
-                f"{_bare(num(task, 'accuracy'))} ({_span(task, 'low', 'high')})",
-                _margin(task, "above_blind"),
-                _bare(num(task, "blind")),
-                _bare(num(task, "shuffled")),
-                _bare(num(task, "majority")),
-                _margin(task, "above_majority"),
-            ]
-            for task in visual
+    tasks.sort(key=lambda task: -(num(task, "above_blind") or 0))
+    note = (
+        "Held-out questions about images. Blind: the same model with a grey image. Shuffled: with another "
+        "question's image. Majority: the answer that was commonest in training. Bars are 95 % intervals."
+    )
+    names = ["with its image", "blind", "shuffled image", "majority answer"]
+    chart = interval_chart(
+        [Row(words(task, "task") or "task", _points(task)) for task in tasks],
+        names,
+        title="Accuracy on visual tasks beside their controls",
+        description="; ".join(
+            f"{words(task, 'task')}: {percent(num(task, 'accuracy'))}, blind {percent(num(task, 'blind'))}"
+            for task in tasks
+        ),
+        x_range=(0, 1),
+        x_format=lambda value: percent(value, 0),
+    )
+    head = ["Task", "Accuracy", "Above blind", "Blind", "Shuffled", "Majority", "Above majority"]
+    rows = [
+        [
+            words(task, "task"),
+            f"{_bare(num(task, 'accuracy'))} ({_span(task, 'low', 'high')})",
+            _margin(task, "above_blind"),
+            _bare(num(task, "blind")),
+            _bare(num(task, "shuffled")),
+            _bare(num(task, "majority")),
+            _margin(task, "above_majority"),
         ]
-        parts += [
-            el("p", note, class_="note"),
-            figure(chart),
-            table(head, rows, caption=_asked(visual) + _CAPTION + _MARGINS, align="lrrrrrr"),
-        ]
-    if plain:
-        simple: list[list[object]] = [
-            [
-                words(task, "task"),
-                num(task, "questions"),
-                _bare(num(task, "accuracy")),
-                _span(task, "low", "high"),
-                _bare(num(task, "majority")),
-            ]
-            for task in plain
-        ]
-        parts += [el("h3", "Tasks without images")] if visual else []
-        parts.append(
-            table(
-                ["Task", "Questions", "Accuracy", "95 % interval", "Majority"], simple, caption=_CAPTION, align="lrrrr"
-            )
-        )
-    return section("What it sees" if visual else "Tasks", *parts)
+        for task in tasks
+    ]
+    return section(
+        "What it sees",
+        el("p", note, class_="note"),
+        figure(chart),
+        table(head, rows, caption=_asked(tasks) + _CAPTION + _MARGINS, align="lrrrrrr"),
+    )
 
 
 def _asked(tasks: list[Json]) -> str:
@@ -104,15 +83,10 @@ def _asked(tasks: list[Json]) -> str:
 
 
 def _points(task: Json) -> list[Interval | None]:
-    found: list[Interval | None] = []
-    for key, low, high in (
-        ("accuracy", "low", "high"),
-        ("blind", "blind_low", "blind_high"),
-        ("shuffled", "shuffled_low", "shuffled_high"),
-        ("majority", "majority_low", "majority_high"),
-    ):
-        value = num(task, key)
-        found.append(None if value is None else Interval(value, num(task, low), num(task, high)))
+    values = [num(task, key) for key in ("accuracy", "blind", "shuffled", "majority")]
+    found = [None if value is None else Interval(value) for value in values]
+    if values[0] is not None:
+        found[0] = Interval(values[0], num(task, "low"), num(task, "high"))
     return found
 
 
