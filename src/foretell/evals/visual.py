@@ -22,6 +22,7 @@ from foretell.images import decode_image
 from foretell.measure.stats import paired_difference, wilson
 
 Prior = Mapping[tuple[str, str], str]
+AT_ONCE = 512  # prompts whose images are held as tiles
 WHOLE_TASK = ""  # stands for every question of a task
 
 
@@ -159,11 +160,12 @@ def _by_task(items: Sequence[Item]) -> dict[str, list[int]]:
 def _answers(generator: Generator, prompts: Sequence[Conversation], max_tokens: int) -> dict[Conversation, str]:
     """Greedy replies; equal prompts (many a blind one) are asked once."""
     unique = list(dict.fromkeys(prompts))
-    if not unique:
-        return {}
     sampling = Sampling(max_tokens, temperature=0.0, seed=0)
-    results = generate_sync(generator, [Request(prompt, sampling) for prompt in unique])
-    return {prompt: samples[0].text.strip() for prompt, samples in zip(unique, results, strict=True)}
+    replies: list[str] = []
+    for start in range(0, len(unique), AT_ONCE):
+        requests = [Request(prompt, sampling) for prompt in unique[start : start + AT_ONCE]]
+        replies += [samples[0].text.strip() for samples in generate_sync(generator, requests)]
+    return dict(zip(unique, replies, strict=True))
 
 
 def _guess(prior: Prior, item: Item) -> str:

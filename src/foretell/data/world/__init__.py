@@ -30,7 +30,6 @@ __all__ = [
     "is_right",
     "make_items",
     "make_kind",
-    "visual_kinds",
 ]
 
 KINDS: dict[str, Callable[..., Kind]] = {
@@ -56,11 +55,6 @@ def make_kind(name: str, options: dict[str, Any] | None = None) -> Kind:
     if unknown:
         raise RecipeError(f"World kind {name} has no option {', '.join(unknown)}; allowed are {', '.join(allowed)}.")
     return factory(**options)
-
-
-def visual_kinds() -> tuple[str, ...]:
-    """Names of the kinds whose answers depend on an image."""
-    return tuple(name for name in KINDS if make_kind(name).visual)
 
 
 def generate(source: WorldSource, split: Split, seed: int) -> Iterator[Item]:
