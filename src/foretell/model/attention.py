@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 128  # query rows of a long document multiplied at once; its scores then stay in cache
-STEP = 16  # short documents are padded to a multiple of this
+BLOCK = 192  # query rows of a long document multiplied at once; its scores then stay in cache
+STEP = 32  # short documents are padded to a multiple of this
 
 Span = tuple[int, int, int]
 
