@@ -76,7 +76,7 @@ def loader_idle_pct(rounds: int, steps: int = 20) -> list[float]:
     return shares[1:]
 
 
-def tokenizer_mb_s(rounds: int, megabytes: int = 8) -> list[float]:
+def tokenizer_mb_s(rounds: int, megabytes: int = 12) -> list[float]:
     """MB of UTF-8 text a second through Tokenizer.encode_batch in one thread; one figure a round.
 
     Text: sources, docstrings and package documentation of this Python installation. The vocabulary is the

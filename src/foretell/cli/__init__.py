@@ -52,7 +52,7 @@ def main() -> NoReturn:
         if (message := _explain(error)) is None:
             raise
         _say(f"Error: {message}")
-    sys.exit(0)
+    _leave(0)
 
 
 def _explain(error: Exception) -> str | None:
@@ -81,4 +81,13 @@ def _say(message: str, code: int = 2) -> NoReturn:
     # A group called without a command answers with its help, which is no paragraph.
     shown = message.removeprefix("Error: ") if "Usage:" in message else " ".join(message.split())
     print(shown, file=sys.stderr)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # A thread of the process group that still waits for a lost process would abort a tidy shutdown.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
