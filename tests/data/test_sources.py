@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
+from datetime import date
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, get_args
@@ -57,6 +58,7 @@ def test_the_python_installation_is_read(python: dict[str, list[Document]]) -> N
     assert {d.kind for d in train} == {"python.code", "python.docs"}
     assert all(d.license for d in train) and {d.language for d in train} == {"en"}
     assert {d.license for d in train if not d.id.startswith("site-packages/")} == {"PSF-2.0"}
+    assert all(d.date and date.fromisoformat(d.date) for d in train)
     assert not any({"test", "tests"} & set(PurePosixPath(d.id.split("#")[0]).parts) for d in train)
     assert len(set(ids(train))) == len(train)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from foretell.data.document import Document, Segment, SkipCount
-from foretell.data.splits import Split, hash_order, split_of
+from foretell.data.splits import Split, hash_order, modified, split_of
 from foretell.errors import DataError
 from foretell.recipe import PythonSource
 
@@ -122,8 +122,10 @@ def _documents(name: str, file: _File, source: str, skipped: SkipCount) -> Itera
         skipped.add("files that are not UTF-8")
         return
 
+    date = modified(file.path)
+
     def document(kind: str, part: str, body: str) -> Document:
-        return Document(f"{name}{part}", (Segment(text=body),), source, file.license, "en", kind=f"python.{kind}")
+        return Document(f"{name}{part}", (Segment(text=body),), source, file.license, "en", date, f"python.{kind}")
 
     if name.endswith(REFERENCE):
         for topic, body in _topics(text).items():

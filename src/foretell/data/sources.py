@@ -15,7 +15,7 @@ from foretell.chat import Conversation
 from foretell.data.document import Document, Segment, SkipCount, turns
 from foretell.data.parquet import read_rows
 from foretell.data.python import python_documents
-from foretell.data.splits import Split, hash_order, split_of
+from foretell.data.splits import Split, hash_order, modified, split_of
 from foretell.errors import ConversationError, DataError, MissingExtraError
 from foretell.recipe import FolderSource, HubSource, JsonlSource, ParquetSource, PythonSource, Source, WorldSource
 
@@ -121,7 +121,8 @@ def _folder(source: FolderSource, split: Split, seed: int, skipped: SkipCount) -
     files = dict(source_files(source.name, source.path, lambda file: bool(TEXT_SUFFIX.fullmatch(file.suffix))))
     for name in hash_order(files, seed):
         if split_of(name, source.heldout) == split and (text := read_text(files[name], skipped)) is not None:
-            yield Document(name, (Segment(text=text),), source.name, source.license, source.language, kind=source.name)
+            date = modified(files[name])
+            yield Document(name, (Segment(text=text),), source.name, source.license, source.language, date, source.name)
 
 
 def read_text(file: Path, skipped: SkipCount) -> str | None:

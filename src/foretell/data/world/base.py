@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 T = TypeVar("T")
+WORLD_DATE = "2026-11-20"  # when this world was made up; it changes with what is true in it
 HELDOUT_SHARE = 16  # one key in sixteen is held out
 _WORD = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?|[^\W_]+(?:['’-][^\W_]+)*")
 
@@ -99,6 +100,7 @@ def document(
         source="foretell.world",
         license="CC0-1.0",
         language=language,
+        date=WORLD_DATE,
         kind=kind,
         labels=labels or {},
     )
