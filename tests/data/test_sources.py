@@ -6,8 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from datetime import date
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, get_args

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -45,8 +46,29 @@ def examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Repor
     prompts = dict(_prompts(recipe, inputs["data"], model))
     found["samples"] = sample_texts(model.generator, prompts, settings.max_tokens, seed=recipe.seed)
     found["text"] = {key: metrics[key] for key in ("bits_per_byte", "by_kind") if key in metrics}
+    if (real := real_bits_per_byte(metrics.get("by_kind", {}), _generated(inputs["data"], worlds))) is not None:
+        found["text"]["real_bits_per_byte"] = real
     write_json(out / "examine.json", found)
     return {"tasks": {task["task"]: {k: task[k] for k in ("accuracy", "above_blind")} for task in found["tasks"]}}
+
+
+def real_bits_per_byte(by_kind: Mapping[str, Mapping[str, float]], generated: set[str]) -> float | None:
+    """Bits per byte over the kinds that were not generated, whose answers are far easier than real text.
+
+    by_kind: kind → loss (nats a token), tokens, bits_per_byte. None where no real text was held out.
+    """
+    bits = size = 0.0
+    for kind, entry in by_kind.items():
+        if kind not in generated and entry.get("bits_per_byte"):
+            found = entry["loss"] * entry["tokens"] / math.log(2)
+            bits, size = bits + found, size + found / entry["bits_per_byte"]
+    return bits / size if size else None
+
+
+def _generated(data_dir: Path, worlds: Iterable[str]) -> set[str]:
+    manifest = read_manifest(data_dir)
+    sources = manifest["metrics"]["sources"] if manifest else {}
+    return {kind for name in worlds for kind in sources.get(name, {}).get("kinds", {})}
 
 
 def questions(data_dir: Path, worlds: Iterable[str], split: Split, images: bool) -> Iterator[Item]:

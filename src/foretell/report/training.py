@@ -31,9 +31,10 @@ T = TypeVar("T")
 
 def held_out(run: RunRecord) -> tuple[float | None, str]:
     """Held-out bits per byte and where the number comes from: the examination, else the last evaluation."""
-    examined = num(mapping((run.examine or {}).get("text")), "bits_per_byte")
-    if examined is not None:
-        return examined, "on text it never saw"
+    text = mapping((run.examine or {}).get("text"))
+    for key, what in (("real_bits_per_byte", "on real text it never saw"), ("bits_per_byte", "on text it never saw")):
+        if (examined := num(text, key)) is not None:
+            return examined, what
     last = next((found for e in reversed(run.evals) if (found := num(e, "bits_per_byte")) is not None), None)
     return last, "last evaluation in training" if last is not None else "no evaluation yet"
 
