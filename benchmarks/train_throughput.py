@@ -36,8 +36,8 @@ from foretell.train.loss import chunked_cross_entropy
 
 TIME = 512
 SHAPES = {
-    "1m": (ModelConfig(width=128, depth=4, head_dim=32, max_length=TIME), 32),
-    "10m": (ModelConfig(width=320, depth=7, head_dim=64, max_length=TIME), 16),
+    "1m": (ModelConfig(width=128, depth=4, head_dim=32, max_length=TIME), 16),
+    "10m": (ModelConfig(width=320, depth=7, head_dim=64, max_length=TIME), 8),
     "30m": (ModelConfig(width=512, depth=8, head_dim=64, max_length=TIME), 8),
 }
 AIMS = {
