@@ -46,7 +46,7 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of all to all, for the few patches of a tile: q, k, v (N, H, P, D) -> (N, P, H, D).
 
-    Plain products are several times faster on a CPU than the fused kernel, whose blocks are made for long rows.
+    On a CPU these are plain products: the fused kernel's blocks are made for long rows.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
