@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from foretell.errors import ForecastError
-from foretell.forecast import LadderTable, fit, ledger
+from foretell.forecast import Forecast, LadderTable, ledger
 from foretell.forecast.anchor import check_anchors, stamp, tag
 from foretell.forecast.register import bundle, note, read, register
 
@@ -89,9 +89,9 @@ def url(ca: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def path(tmp_path: Path, ladder: LadderTable) -> Path:
+def path(tmp_path: Path, ladder: LadderTable, forecast: Forecast) -> Path:
     for name in ("one.json", "two.json"):
-        register(tmp_path / "records" / name, ladder, fit(ladder), target=1e18)
+        register(tmp_path / "records" / name, ladder, forecast, target=1e18)
     return tmp_path / "records" / "one.json"
 
 

@@ -123,7 +123,7 @@ def test_a_record_without_curves_cannot_be_watched(
     [
         (["fit", "{tmp}/none.csv"], "none.csv"),
         (["fit", "{table}", "--target", "-1"], "target"),
-        (["register", "{table}", "--target", "1e15", "--out", "{tmp}/r.json"], "not beyond the ladder"),
+        (["register", "{table}", "--target", "1e15", "--out", "{tmp}/r.json"], "beyond the ladder"),
         (["register", "{table}", "--target", "1e18", "--out", "{table}"], "exists"),
         (["register", "{table}", "--target", "1e18", "--out", "{tmp}/r.json", "--recipe", "quikstart"], "quickstart"),
         (["register", "{table}", "--target", "1e18"], "Missing option"),

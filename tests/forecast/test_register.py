@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from foretell.errors import ForecastError
-from foretell.forecast import LadderTable, fit, ledger
+from foretell.forecast import Forecast, LadderTable, ledger
 from foretell.forecast.fitting import Advice
 from foretell.forecast.register import Claim, Record, bundle, check_before, read, register, verify
 
@@ -22,10 +22,9 @@ TARGET = 1e18
 
 
 @pytest.fixture
-def path(tmp_path: Path, ladder: LadderTable) -> Path:
+def path(tmp_path: Path, ladder: LadderTable, forecast: Forecast) -> Path:
     """A registered forecast beside another one, with one outcome."""
     folder = tmp_path / "records"
-    forecast = fit(ladder)
     register(folder / "first.json", ladder, forecast, target=TARGET)
     claims = [Claim("pass rate, bucket 1", 0.5, 0.4, 0.6, 0.9)]
     register(folder / "second.json", ladder, forecast, target=2 * TARGET, recipe="ab" * 32, capabilities=claims)
@@ -33,30 +32,30 @@ def path(tmp_path: Path, ladder: LadderTable) -> Path:
     return folder / "second.json"
 
 
-def test_record_holds_forecast_table_and_circumstances(path: Path, ladder: LadderTable) -> None:
+def test_record_holds_forecast_table_and_circumstances(path: Path, ladder: LadderTable, forecast: Forecast) -> None:
     record = read(path)
-    predicted = fit(ladder).predict(2 * TARGET)
+    predicted = forecast.predict(2 * TARGET)
     assert record.claims[0] == Claim("loss", predicted.loss, predicted.low, predicted.high, 0.9)
-    assert record.table() == ladder and record.forecast().predict(3e19) == fit(ladder).predict(3e19)
+    assert record.table() == ladder and record.forecast().predict(3e19) == forecast.predict(3e19)
     assert record.target == 2 * TARGET and record.raw["recipe"] == "ab" * 32
     assert datetime.fromisoformat(record.utc).utcoffset() == timedelta(0)
     assert record.raw["code"] and "outcome" in record.raw["stop_rule"]
     assert record.raw["previous"] == record.entries[0]["hash"]
 
 
-def test_record_is_read_only_and_never_overwritten(path: Path, ladder: LadderTable) -> None:
+def test_record_is_read_only_and_never_overwritten(path: Path, ladder: LadderTable, forecast: Forecast) -> None:
     assert not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     before = path.read_bytes()
     with pytest.raises(ForecastError, match="registered before"):
-        register(path, ladder, fit(ladder), target=TARGET)
+        register(path, ladder, forecast, target=TARGET)
     assert path.read_bytes() == before
     (path.parent / "mine.txt").write_text("notes")
     with pytest.raises(ForecastError, match="exists"):
-        register(path.parent / "mine.txt", ladder, fit(ladder), target=TARGET)
+        register(path.parent / "mine.txt", ladder, forecast, target=TARGET)
     assert (path.parent / "mine.txt").read_text() == "notes"
     path.unlink()
     with pytest.raises(ForecastError, match="registered before"):  # else a miss could be made to disappear
-        register(path, ladder, fit(ladder), target=TARGET)
+        register(path, ladder, forecast, target=TARGET)
 
 
 def test_outcomes_are_hits_or_misses_and_all_stay(path: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_process_that_ends_before_the_head_is_written_does_no_harm(path: Path)
 
 
 def test_a_full_disk_leaves_no_record_and_a_whole_ledger(
-    path: Path, ladder: LadderTable, monkeypatch: pytest.MonkeyPatch
+    path: Path, ladder: LadderTable, forecast: Forecast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = ledger.read_ledger(path.parent)
     real = os.fsync
@@ -173,10 +172,10 @@ def test_a_full_disk_leaves_no_record_and_a_whole_ledger(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ForecastError, match="disk is full"):
-        register(path.with_name("third.json"), ladder, fit(ladder), target=TARGET)
+        register(path.with_name("third.json"), ladder, forecast, target=TARGET)
     monkeypatch.undo()
     assert ledger.read_ledger(path.parent) == entries and not path.with_name("third.json").exists()
-    register(path.with_name("third.json"), ladder, fit(ladder), target=TARGET)
+    register(path.with_name("third.json"), ladder, forecast, target=TARGET)
 
 
 def test_target_takes_only_an_older_record_of_its_own_recipe(path: Path) -> None:
@@ -231,12 +230,12 @@ def test_a_claim_that_does_not_follow_from_the_forecast_is_refused(path: Path, l
         forge(path, ladder, claims=[claim])
 
 
-def test_another_table_than_was_fitted_is_refused(path: Path, ladder: LadderTable) -> None:
+def test_another_table_than_was_fitted_is_refused(path: Path, ladder: LadderTable, forecast: Forecast) -> None:
     other = LadderTable(ladder.rungs[:-1], ladder.unit)
     with pytest.raises(ForecastError, match="not the one its forecast was fitted to"):
         forge(path, ladder, table=other.to_json())
     with pytest.raises(ForecastError, match="Fit it to the table"):
-        register(path.with_name("third.json"), other, fit(ladder), target=TARGET)
+        register(path.with_name("third.json"), other, forecast, target=TARGET)
 
 
 @pytest.mark.parametrize("changed", [{"claims": []}, {"forecast": 3}, {"utc": "soon"}, {"table": None}])
@@ -245,13 +244,13 @@ def test_records_of_an_unknown_form_are_refused(path: Path, ladder: LadderTable,
         forge(path, ladder, **changed)
 
 
-def test_only_a_run_to_come_is_registered(path: Path, ladder: LadderTable) -> None:
+def test_only_a_run_to_come_is_registered(path: Path, ladder: LadderTable, forecast: Forecast) -> None:
     with pytest.raises(ForecastError, match="not beyond the ladder"):
-        register(path.with_name("third.json"), ladder, fit(ladder), target=ladder.rungs[-1].flops)
+        register(path.with_name("third.json"), ladder, forecast, target=ladder.rungs[-1].flops)
 
 
-def test_a_refused_forecast_is_registered_only_on_demand(path: Path, ladder: LadderTable) -> None:
-    refused = replace_fields(fit(ladder), refusal=Advice("a bend inside the ladder", ((1e16, 2),), 2e16))
+def test_a_refused_forecast_is_registered_only_on_demand(path: Path, ladder: LadderTable, forecast: Forecast) -> None:
+    refused = replace_fields(forecast, refusal=Advice("a bend inside the ladder", ((1e16, 2),), 2e16))
     with pytest.raises(ForecastError, match="do not support this forecast: a bend"):
         register(path.with_name("third.json"), ladder, refused, target=TARGET)
     kept = register(path.with_name("third.json"), ladder, refused, target=TARGET, anyway=True)

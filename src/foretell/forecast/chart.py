@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from foretell.forecast.table import LadderTable
     from foretell.forecast.watch import Band
 
-_POINTS = 60
+_POINTS = 12  # of the fit, beyond the ladder
 _SMALL = 0.05  # probability below which chance is not held for the cause of a bend
 _FORMS = {"power": "without a floor", "floor": "with a floor", "broken": "broken once"}
 
@@ -88,7 +88,7 @@ def advice(forecast: Forecast) -> str:
     return f"The data do not support this forecast: {forecast.refusal.reason.rstrip('.')}.{add}"
 
 
-def forecast_figure(
+def forecast_figures(
     forecast: Forecast,
     table: LadderTable,
     target: float | None = None,
@@ -96,43 +96,46 @@ def forecast_figure(
     level: float = 0.9,
     outcome: float | None = None,
     normalised: bool = True,
-    relative: bool = False,
-) -> Html:
+) -> tuple[Html, Html]:
     """Rungs with the range of their seeds, the fit with its interval, the forecast and, once known, the outcome.
 
     target: FLOPs; without it the fit is drawn to 100 times the largest rung. normalised: compute in units of it.
-    relative: losses in percent of the fit, where errors too small for the first figure can be seen.
+    Returns the figure of losses, and that of their differences from the fit in percent, where small errors can be seen.
     """
-    first, last = table.rungs[0].flops, table.rungs[-1].flops
+    seeds = {group[0].flops: [rung.loss for rung in group] for group in same_compute(table.rungs)}
+    last = table.rungs[-1].flops
     end = target or 100 * last
     unit = end if target and normalised else 1.0
-    seeds = {group[0].flops: [rung.loss for rung in group] for group in same_compute(table.rungs)}
-    grid = sorted({*seeds, *(first * (end / first) ** (i / (_POINTS - 1)) for i in range(1, _POINTS - 1)), end})
-    fit = {flops: forecast.predict(flops, level) for flops in grid}
-
-    def series(name: str, mark: str, colour: int, points: Mapping[float, tuple[float, float, float]]) -> Series:
-        shown = {c: [100 * (x / fit[c].loss - 1) if relative else x for x in three] for c, three in points.items()}
-        low, mid, high = zip(*shown.values(), strict=True)
-        return Series(name, [flops / unit for flops in shown], mid, mark, colour, low, high)
-
+    ahead = [last * (end / last) ** (i / _POINTS) for i in range(1, _POINTS)]
+    fit = {flops: forecast.predict(flops, level) for flops in [*seeds, *ahead, end]}
     ends = {flops: (p.low, p.loss, p.high) for flops, p in fit.items()}
     means = {flops: (min(losses), sum(losses) / len(losses), max(losses)) for flops, losses in seeds.items()}
     several = ", range of seeds" if len(means) < len(table.rungs) else ""
-    drawn = [series(f"fit, {percent(level, 0)} interval", "line", 5, ends), series("rungs" + several, "dots", 0, means)]
-    if target:
-        drawn.append(series("forecast", "rings", 1, {end: ends[end]}))
-    if outcome is not None:
-        drawn.append(series("outcome", "dots", 2, {end: (outcome,) * 3}))
-    return line_chart(
-        drawn,
-        title="Loss against the fit" if relative else "Loss over compute",
-        description=sentence(fit[end], table.unit),
-        x_label="compute, target = 1" if unit > 1 else "training FLOPs",
-        y_label="% of the fit" if relative else table.unit,
-        x_log=True,
-        x_format=power,
-        keys_above=True,
-    )
+
+    def draw(relative: bool) -> Html:
+        def series(name: str, mark: str, colour: int, points: Mapping[float, tuple[float, float, float]]) -> Series:
+            shown = {c: [100 * (x / fit[c].loss - 1) if relative else x for x in three] for c, three in points.items()}
+            low, mid, high = zip(*shown.values(), strict=True)
+            return Series(name, [flops / unit for flops in shown], mid, mark, colour, low, high)
+
+        drawn = [series(f"fit, {percent(level, 0)} interval", "line", 5, ends)]
+        drawn.append(series("rungs" + several, "dots", 0, means))
+        if target:
+            drawn.append(series("forecast", "rings", 1, {end: ends[end]}))
+        if outcome is not None:
+            drawn.append(series("outcome", "dots", 2, {end: (outcome,) * 3}))
+        return line_chart(
+            drawn,
+            title="Loss against the fit" if relative else "Loss over compute",
+            description=sentence(fit[end], table.unit),
+            x_label="compute, target = 1" if unit > 1 else "training FLOPs",
+            y_label="% of the fit" if relative else table.unit,
+            x_log=True,
+            x_format=power,
+            keys_above=True,
+        )
+
+    return draw(False), draw(True)
 
 
 def watch_figure(band: Band, points: Sequence[tuple[float, float]], *, relative: bool = False) -> Html:
@@ -190,14 +193,12 @@ def forecast_page(
     known = next((o.measured for o in reversed(outcomes) if o.measured is not None), None)
     told = advice(forecast)
     predicted = forecast.predict(target, level) if target else None
+    absolute, relative = forecast_figures(forecast, table, target, level=level, outcome=known)
     sections = [
         section(
             "Loss over compute",
-            figure(forecast_figure(forecast, table, target, level=level, outcome=known), _caption(forecast, target)),
-            figure(
-                forecast_figure(forecast, table, target, level=level, outcome=known, relative=True),
-                "The same, as differences from the fit.",
-            ),
+            figure(absolute, _caption(forecast, target)),
+            figure(relative, "The same, as differences from the fit."),
         ),
         section("What the fit says of itself", el("ul", *(el("li", said) for said in findings(forecast)))),
         _rungs(forecast, table),

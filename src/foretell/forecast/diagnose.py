@@ -54,31 +54,42 @@ def find_bend(noise: Noise, means: Means, point: Point, floor: float | None) -> 
     """Whether a change of exponent inside the ladder fits better than chance would have it; None below six rungs.
 
     The largest F over places between the second rung and the last but one, its distribution by simulation. A floor of
-    0 is held there, or a negative one would pass for a bend to a faster fall.
+    0 is held there, or a negative one would pass for a bend to a faster fall. Beside a floor that the fit chose, place
+    and turn are those of a bent power law without one where that explains the rungs as well: such a floor takes a bend
+    to a slower fall upon itself, and what is left of it looks like the opposite bend elsewhere.
     """
-    x = means.x
-    design = jacobian(point, x, floor if floor is not None or point.c > 0 else 0.0) / np.sqrt(means.var)[:, None]
+    x, sd = means.x, np.sqrt(means.var)
+    chosen = floor is None and point.c > 0
+    straight = np.stack([np.ones(len(x)), -x], 1) / sd[:, None]
+    design = jacobian(point, x, floor if floor is not None or chosen else 0.0) / sd[:, None]
     free = len(x) - design.shape[1] - 1
     if free < 1 or len(x) < 6:
         return None
     where = np.linspace(x[1], x[-2], 25)
-    shapes = -bend(x, where).T / np.sqrt(means.var)[:, None]
-    basis = np.linalg.qr(design)[0]
-    shapes = shapes - basis @ (basis.T @ shapes)
-    norms = np.linalg.norm(shapes, axis=0)
-    seen = np.log(means.loss / point.loss(x)) / np.sqrt(means.var)
 
-    def statistic(residual: Floats) -> tuple[Floats, Floats]:
-        residual = residual - (residual @ basis) @ basis.T
-        gain = (residual @ (shapes / norms)) ** 2
-        return gain, gain.max(-1) / ((residual**2).sum(-1) - gain.max(-1)) * free
+    def search(design: Floats, seen: Floats) -> tuple[Floats, Floats, Floats]:
+        """Beside the design, of each place: the change of exponent and how much it mends; and what is left without."""
+        basis = np.linalg.qr(design)[0]
+        shapes = -bend(x, where).T / sd[:, None]
+        shapes = shapes - basis @ (basis.T @ shapes)
+        norms = np.linalg.norm(shapes, axis=0)
+        seen = seen - (seen @ basis) @ basis.T
+        along = seen @ (shapes / norms)
+        return along / norms, along**2, (seen**2).sum(-1)
 
-    chance = statistic(np.random.default_rng(0).standard_normal((DRAWS, len(x))))[1]
-    gain, strength = statistic(seen)
+    def strength(gain: Floats, rest: Floats) -> Floats:
+        return np.asarray(gain.max(-1) / (rest - gain.max(-1)) * free)
+
+    _, *chance = search(design, np.random.default_rng(0).standard_normal((DRAWS, len(x))))
+    turn, gain, rest = search(design, np.log(means.loss / point.loss(x)) / sd)
+    p = (1 + int((strength(*chance) >= strength(gain, rest)).sum())) / (1 + DRAWS)
+    if chosen:
+        plain = search(straight, np.log(means.loss) / sd)
+        least = rest - gain.max()
+        if plain[2] - plain[1].max() <= least * len(x) ** (1 / len(x)):  # one parameter less (Schwarz's criterion)
+            turn, gain, _ = plain
     at = int(np.argmax(gain))
-    turn = float(seen @ shapes[:, at] / norms[at] ** 2)
-    p = (1 + int((chance >= strength).sum())) / (1 + DRAWS)
-    return Bend(float(noise.flops[-1] * np.exp(where[at])), turn, p)
+    return Bend(float(noise.flops[-1] * np.exp(where[at])), float(turn[at]), p)
 
 
 def amplification(means: Means, point: Point, floor: float | None, decades: float) -> float:
