@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from foretell.forecast import diagnose, law, noise as noises
+from foretell.forecast import diagnose, law
+from foretell.forecast import noise as noises
 from foretell.forecast.law import Floats, Means
 from foretell.forecast.noise import LN10, Noise
 
