@@ -24,11 +24,16 @@ def describe(
 
     loaded = load(recipe, overrides, depth)
     parts = parts_of(loaded.model.model_copy(update={"vocab_size": loaded.tokenizer.vocab_size}))
-    rows = [(part.name, f"{part.parameters:,}", f"{part.flops:,.0f}", part.per) for part in parts]
-    rows.append(("total", f"{sum(part.parameters for part in parts):,}", "", ""))
-    flops = {per: sum(part.flops for part in parts if part.per == per) for per in ("token", "tile")}
-    rows += [(f"total a {per}", "", f"{count:,.0f}", per) for per, count in flops.items() if count]
-    draw.table(("part", "parameters", "training FLOPs", "per"), rows, right=(1, 2))
+    rows = [(p.name, f"{p.parameters:,}", *_flops(p.forward, p.backward), p.per) for p in parts]
+    rows.append(("total", f"{sum(part.parameters for part in parts):,}", "", "", "", ""))
+    for per in sorted({part.per for part in parts}, reverse=True):
+        of = [part for part in parts if part.per == per]
+        rows += [(f"total a {per}", "", *_flops(sum(p.forward for p in of), sum(p.backward for p in of)), per)]
+    draw.table(("part", "parameters", "FLOPs forward", "backward", "training", "per"), rows, right=(1, 2, 3, 4))
+
+
+def _flops(forward: float, backward: float) -> tuple[str, str, str]:
+    return f"{forward:,.0f}", f"{backward:,.0f}", f"{forward + backward:,.0f}"
 
 
 @app.command()

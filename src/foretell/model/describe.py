@@ -9,20 +9,29 @@ from foretell.recipe import ModelConfig
 
 @dataclass(frozen=True)
 class Part:
-    """parameters: count. flops: training FLOPs a token (forward and backward, 2 a multiply-add); the vision tower's
-    are given a tile."""
+    """parameters: count. forward, backward: FLOPs of matrix products a token (2 a multiply-add); the vision tower's are
+    given a tile."""
 
     name: str
     parameters: int
-    flops: float
+    forward: float = 0.0
+    backward: float = 0.0
     per: str = "token"
+
+    @property
+    def flops(self) -> float:
+        """Training FLOPs: forward and backward."""
+        return self.forward + self.backward
 
 
 def describe(config: ModelConfig, context: float | None = None) -> list[Part]:
     """The parts of a model.
 
     context: mean number of positions a query attends to; default (max_length + 1) / 2, a causal row filled by one
-    document. Attention counts what causality and windows leave, 6·2·context·heads·head_dim a layer.
+    document. A product costs twice as much backward as forward (the gradients to its input and to its weight), but
+    the image stem half of that, since no gradient goes to pixels, and looking up an embedding costs none. Attention
+    counts the scores that causality and windows leave, 2 products forward and 4 backward; kernels that multiply what
+    is masked, pad to blocks or compute scores twice do more. Elementwise work is not counted.
     Source: 6·N a token for matrices (Kaplan et al., arXiv 2001.08361), attention as in PaLM (arXiv 2204.02311, app. B).
     """
     context = (config.max_length + 1) / 2 if context is None else context
@@ -35,17 +44,14 @@ def describe(config: ModelConfig, context: float | None = None) -> list[Part]:
     gains = (2 * depth + 1) * width + 2 * depth * config.head_dim * config.qk_norm
     mlp = 3 * width * config.ffn_width
     embedding = config.vocab_size * width
+    head = "head (tied)" if config.tie_embeddings else "head"
     parts = [
-        Part("embedding", embedding, 0.0),
-        Part("attention projections", depth * (attention + qkv * config.qkv_bias), 6.0 * depth * attention),
-        Part("attention scores", 0, 12.0 * seen * config.heads * config.head_dim),
-        Part("mlp", depth * mlp, 6.0 * depth * mlp),
-        Part("norms", gains, 0.0),
-        Part(
-            "head (tied)" if config.tie_embeddings else "head",
-            0 if config.tie_embeddings else embedding,
-            6.0 * embedding,
-        ),
+        Part("embedding", embedding),
+        _products("attention projections", depth * (attention + qkv * config.qkv_bias), depth * attention),
+        _products("attention scores", 0, 2 * seen * config.heads * config.head_dim),
+        _products("mlp", depth * mlp, depth * mlp),
+        Part("norms", gains),
+        _products(head, 0 if config.tie_embeddings else embedding, embedding),
     ]
     vision = config.vision
     if vision is not None:
@@ -53,18 +59,20 @@ def describe(config: ModelConfig, context: float | None = None) -> list[Part]:
         block = 4 * vision.width**2 + 2 * vision.width * vision.ffn_width
         biases = (3 + 1 + 1 + 4) * vision.width + vision.ffn_width
         stem = 3 * vision.patch**2 * vision.width
+        once = 2.0 * patches * stem
         connector = vision.width * vision.shuffle**2 * width
+        tower = vision.depth * (block + biases) + 2 * vision.width
         parts += [
-            Part("vision patches", stem + (1 + patches) * vision.width, 6.0 * patches * stem, "tile"),
-            Part(
-                "vision blocks",
-                vision.depth * (block + biases) + 2 * vision.width,
-                vision.depth * patches * (6.0 * block + 12.0 * patches * vision.width),
-                "tile",
-            ),
-            Part("connector", connector, 6.0 * vision.tokens_per_tile * connector, "tile"),
+            Part("vision patches", stem + (1 + patches) * vision.width, once, once, "tile"),
+            _products("vision blocks", tower, vision.depth * patches * block, "tile"),
+            _products("vision scores", 0, vision.depth * patches * 2 * patches * vision.width, "tile"),
+            _products("connector", connector, vision.tokens_per_tile * connector, "tile"),
         ]
     return parts
+
+
+def _products(name: str, parameters: int, multiply_adds: float, per: str = "token") -> Part:
+    return Part(name, parameters, 2.0 * multiply_adds, 4.0 * multiply_adds, per)
 
 
 def _windowed(context: float, window: int) -> float:
