@@ -323,6 +323,35 @@ class ExamineConfig(Section):
     max_tokens: Positive = 40
 
 
+class ForecastConfig(Section):
+    """The ladder of small runs below a run, and what is forecast from it.
+
+    widths: of the rungs; without them all multiples of head_dim up to `largest`, the largest rung's compute over the
+    target's. depths: instead of widths, for a ladder in depth. seeds: of each rung, the smallest first; the last number
+    holds for the rest. batch_exponent: batch ∝ tokens^x, and learning rate ∝ √batch. horizon_exponent: learning rate ∝
+    tokens^−x beside that. unit, kinds: which held-out loss is forecast, and of which kinds of document (empty: of all).
+    floor: the loss that no model can beat, where it is known. precision: asked half-width of the interval, as a share.
+    """
+
+    widths: tuple[Positive, ...] = ()
+    depths: tuple[Positive, ...] = ()
+    seeds: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3, 2, 1)
+    largest: float = Field(1 / 30, gt=0, lt=1)
+    batch_exponent: float = Field(0.5, ge=0, le=1)
+    horizon_exponent: float = Field(0.0, ge=-1, le=1)
+    unit: Literal["bits per byte", "nats per token"] = "bits per byte"
+    kinds: tuple[str, ...] = ()
+    floor: float | None = Field(None, ge=0)
+    precision: float | None = Field(None, gt=0)
+    level: float = Field(0.9, ge=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _one_axis(self) -> Self:
+        if self.widths and self.depths:
+            raise ValueError("widths and depths are both set; a ladder scales one of them, the other stays")
+        return self
+
+
 class Recipe(Section):
     """Everything a run needs. Paths in it are relative to the recipe's own folder."""
 
@@ -334,6 +363,7 @@ class Recipe(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     examine: ExamineConfig = ExamineConfig()
+    forecast: ForecastConfig | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
