@@ -47,21 +47,33 @@ def scaled(recipe: Recipe, width: int | None = None, depth: int | None = None) -
     and learning rate follow by the exponents of `recipe.forecast`, and what lies between is the parametrisation's.
     Raises RecipeError for a shape that cannot be.
     """
-    config, train, model = recipe.forecast or ForecastConfig(), recipe.train, recipe.model
+    model = recipe.model
     raw = recipe.model_dump(mode="json")
     raw["model"] |= _shape(model, width or model.width, depth or model.depth)
     where = f"{recipe.name} at width {raw['model']['width']}, depth {raw['model']['depth']}"
-    shape = check_recipe(raw, where).model
-    vocabulary = {"vocab_size": recipe.tokenizer.vocab_size}
-    before, after = (parameter_count(m.model_copy(update=vocabulary)) for m in (model, shape))
-    growth = after / before
-    length = recipe.data.sequence_length
+    shape = check_recipe(raw, where)
+    return paced(shape, params(shape) / params(recipe))
+
+
+def paced(recipe: Recipe, growth: float) -> Recipe:
+    """The same recipe over `growth` times the tokens: batch and learning rate follow by their exponents."""
+    config, train, length = recipe.forecast or ForecastConfig(), recipe.train, recipe.data.sequence_length
     rows = max(1, round(train.batch_tokens // length * growth**config.batch_exponent))
     steps = max(1, round(train.tokens * growth / (rows * length)))
     rate = math.sqrt(rows * length / train.batch_tokens) * growth**-config.horizon_exponent
+    raw = recipe.model_dump(mode="json")
     raw["train"] |= {"tokens": steps * rows * length, "batch_tokens": rows * length}
     raw["train"]["optimizer"]["lr"] = train.optimizer.lr * rate
-    return check_recipe(raw, where)
+    return check_recipe(raw, f"{recipe.name} over {growth:.3g} times its tokens")
+
+
+def params(recipe: Recipe) -> int:
+    """Parameters of a recipe's model; its vocabulary is the tokenizer's."""
+    return parameter_count(_sized(recipe))
+
+
+def _sized(recipe: Recipe) -> ModelConfig:
+    return recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
 
 
 def lay(recipe: Recipe, vocab_size: int | None = None, data: DataShape | None = None) -> list[RungPlan]:
@@ -96,10 +108,9 @@ def lay(recipe: Recipe, vocab_size: int | None = None, data: DataShape | None = 
 
 def flops(recipe: Recipe, data: DataShape | None = None) -> float:
     """Training FLOPs of a whole run; its vocabulary is the tokenizer's."""
-    model = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
     data = data or DataShape((recipe.data.sequence_length + 1) / 2)
     tokens = recipe.train.tokens // recipe.train.batch_tokens * recipe.train.batch_tokens
-    return training_flops(model, tokens, tokens * data.tiles, data.context, tokens * data.learned)
+    return training_flops(_sized(recipe), tokens, tokens * data.tiles, data.context, tokens * data.learned)
 
 
 def target_digest(recipe: Recipe) -> str:
@@ -173,5 +184,4 @@ def _plan(rung: Recipe, seed: int, data: DataShape | None) -> RungPlan:
         }
     )
     name = f"w{rung.model.width:04d}-d{rung.model.depth:03d}-s{seed}"
-    model = rung.model.model_copy(update={"vocab_size": rung.tokenizer.vocab_size})
-    return RungPlan(name, recipe, flops(rung, data), parameter_count(model), rung.train.tokens, seed)
+    return RungPlan(name, recipe, flops(rung, data), params(rung), rung.train.tokens, seed)
