@@ -35,7 +35,8 @@ State = Literal["done", "stale", "partial", "missing"]
 
 
 class Report(Protocol):
-    """Told how far a piece of work is; the command line draws it, a library call may ignore it."""
+    """Told how far a piece of work is; the command line draws it, a library call may ignore it. A total of 0 announces
+    what must not be missed: `note`, under the name `task`."""
 
     def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None: ...
 

@@ -34,6 +34,9 @@ def progress() -> Iterator[Report]:
     known: dict[str, TaskID] = {}
 
     def report(task: str, done: float, total: float | None = None, note: str = "") -> None:
+        if total == 0:
+            bars.console.print(f"{task}: {note}", style="bold red", markup=False, highlight=False)
+            return
         if task not in known:
             known[task] = bars.add_task(task, total=total, note=note)
         bars.update(known[task], completed=done, total=total, note=note)

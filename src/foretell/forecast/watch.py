@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from foretell.errors import ForecastError
 from foretell.forecast.logs import columns, read_rows
+from foretell.train.log import read_log
 
 if TYPE_CHECKING:
     from foretell.forecast.fitting import Forecast
@@ -31,6 +32,8 @@ _CHANCES = 20  # values that vary on their own, roughly, among all shares and bo
 _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has not
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
+
+CURVE_UNIT = "nats per token"
 
 Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]
@@ -155,6 +158,56 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
     low = expected * np.exp(-np.hypot(times * spread, math.log(final.loss / final.low)))
     shares, centres, lows, highs, drifts = (tuple(x.tolist()) for x in (ends, expected, low, high, times * moved))
     return Band(shares, centres, lows, highs, drifts, table.unit)
+
+
+class Live:
+    """The band of a run as the observer of its trainer (`train.trainer.Hooks.observe`).
+
+    stop: whether the first alarm is to end the run. Judged once a bin is over, so that it costs next to nothing.
+    """
+
+    def __init__(self, band: Band, stop: bool = False) -> None:
+        self.band, self.stop = band, stop
+        self.points: list[Point] = []
+        self._from, self._bins, self._told = 0.0, 0, 0
+
+    def __call__(self, share: float, line: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The fields of alarms that a log line gives rise to, each stretch once. share: where the line ends."""
+        middle, self._from = (self._from + share) / 2, share
+        loss = _logged(line, self.band.unit)
+        if loss is None:
+            return []
+        self.points.append((middle, loss))
+        bins = sum(end <= middle for end in self.band.shares)
+        if bins == self._bins and math.isfinite(loss):
+            return []
+        self._bins = bins
+        alarms = self.band.check(self.points)
+        new, self._told = alarms[self._told :], len(alarms)
+        return [alarm._asdict() | {"stop": self.stop} for alarm in new]
+
+
+def curve_of(log: Path, unit: str = CURVE_UNIT) -> list[Point]:
+    """The curve of a run out of the log.jsonl of its training: (share of the horizon, training loss).
+
+    A line holds the mean since the one before it, so its place is the middle between them. unit: nats per token is less
+    noisy than bits per byte, which vary with how much text the tokens of a batch stand for.
+    """
+    lines = read_log(log)
+    steps = next((line["steps"] for line in lines if line["event"] in ("start", "resume")), 0)
+    points, before = [], 0
+    for line in lines:
+        if line["event"] == "train" and line["step"] > before:
+            middle, before = (before + line["step"]) / 2, line["step"]
+            if (loss := _logged(line, unit)) is not None:
+                points.append((middle / steps, loss))
+    return points
+
+
+def _logged(line: Mapping[str, Any], unit: str) -> float | None:
+    """The loss of a line of log.jsonl; one that is not finite stands there as its name."""
+    value = line["bits_per_byte" if unit == "bits per byte" else "loss"]
+    return None if value is None else float(value)
 
 
 def read_live(path: str | Path, steps: float) -> list[Point]:

@@ -25,7 +25,7 @@ from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import NextToken, evaluate
 from foretell.train.optim import build_adamw
 from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
-from foretell.train.trainer import Hooks, Trainer
+from foretell.train.trainer import Hooks, Observer, Trainer
 
 CHECKPOINTS = "checkpoints"
 FINAL = "checkpoint"
@@ -44,12 +44,14 @@ def pretrain(
     report: Report = silent,
     clock: Callable[[], float] = time.monotonic,
     group: Group | None = None,
+    observe: Observer | None = None,
 ) -> dict[str, Any]:
     """Train a model from scratch, or go on from the newest whole checkpoint in out_dir/checkpoints.
 
     Writes out_dir/log.jsonl, out_dir/checkpoints/step-…/ (resumable) and out_dir/checkpoint/ (the result). The
     vocabulary size and image token come from the tokenizer. group: processes that call this alike, see the same
-    files and share each batch; the numbers are those of one, up to rounding.
+    files and share each batch; the numbers are those of one, up to rounding. observe: see `train.trainer.Hooks`; for
+    example `forecast.watch.Live`.
     Returns metrics: loss, bits_per_byte and by_kind on the whole held-out pack, steps, tokens, flops, seconds, rates.
     Raises KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM; DataError, CheckpointError, TrainingError,
     RunError.
@@ -130,6 +132,7 @@ def pretrain(
             evaluate=(lambda: measure(config.eval_batches)) if heldout_dir is not None else None,
             files=files,
             matmul_rate=rate,
+            observe=observe,
             report=report,
             clock=clock,
         ),

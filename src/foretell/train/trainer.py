@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -24,13 +24,16 @@ from foretell.run import Report, silent
 from foretell.train import checkpoint
 from foretell.train.checkpoint import TrainingState
 from foretell.train.distributed import Group
-from foretell.train.log import RunLog
+from foretell.train.log import RunLog, read_log
 from foretell.train.loss import IGNORE
 from foretell.train.objective import Objective, Sums, add, split
 from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
 from foretell.train.watch import Alarm, Watch
 
 SNAPSHOT_EVERY = 50
+
+# Share of the run and the fields of a log line → the fields of new alarms, `text` and perhaps `stop` among them.
+Observer = Callable[[float, Mapping[str, Any]], Iterable[Mapping[str, Any]]]
 
 
 @dataclass
@@ -49,13 +52,15 @@ class Hooks:
     """What surrounds a run without changing its numbers.
 
     evaluate: fields of an eval line, called every `train.eval_every` of the run. files: what lies beside the weights
-    in each checkpoint. matmul_rate: FLOP/s that `matmul_share` refers to. clock: decides when checkpoints are written,
+    in each checkpoint. matmul_rate: FLOP/s that `matmul_share` refers to. observe: is told every log line, again after
+    a resume; its alarms are logged, and one with `stop` ends the run. clock: decides when checkpoints are written,
     never what is in them.
     """
 
     evaluate: Callable[[], dict[str, Any]] | None = None
     files: Mapping[str, Path | str] | None = None
     matmul_rate: float | None = None
+    observe: Observer | None = None
     report: Report = silent
     task: str = "pretrain"
     clock: Callable[[], float] = time.monotonic
@@ -96,7 +101,7 @@ class Trainer:
         self.snapshot: dict[str, Tensor] = {}
         self.seconds = log.seconds
         self._since = (self.seconds, 0, 0.0)
-        self._note = ""
+        self._note = self._alarm = self._enough = ""
 
     def state(self) -> TrainingState:
         """Everything beside the weights that decides the numbers from here on."""
@@ -126,12 +131,18 @@ class Trainer:
         self.loader.load_state_dict(plain["loader"])
         self.watch.load_state_dict(plain["watch"])
         checkpoint.restore_generators(plain["generators"])
+        if self.hooks.observe and not self.group.rank:
+            for line in read_log(self.log.path):
+                if line["event"] == "train":
+                    self._observe(line["step"], line)
+            self._enough = ""  # whoever resumes has seen it
 
     def fit(self) -> None:
         """Train until `total_steps`, then write the last checkpoint.
 
         Raises KeyboardInterrupt, after finishing the step and writing a checkpoint, on SIGINT or SIGTERM to any process
-        of the group; TrainingError when the watch gives up or another process is gone; RunError when the disk is full.
+        of the group; TrainingError likewise when the observer ends the run, and when the watch gives up or another
+        process is gone; RunError when the disk is full.
         """
         count, config, hooks = self.count, self.config, self.hooks
         eval_steps = max(1, round(config.eval_every * self.total_steps)) if config.eval_every else self.total_steps
@@ -149,17 +160,29 @@ class Trainer:
                 if hooks.evaluate and count.step % eval_steps == 0 and count.step < self.total_steps:
                     self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
                 now = hooks.clock()
-                told, due = self.group.most(signals.received, now - saved_at >= config.checkpoint_minutes * 60)
-                if told or due:
+                reasons = (
+                    signals.received,
+                    now - saved_at >= config.checkpoint_minutes * 60,
+                    bool(self._enough) and count.step < self.total_steps,
+                )
+                told, due, ended = map(int, self.group.most(*reasons))
+                if told or due or ended:
                     self.save()
                     saved_at, saved = now, count.step
                 if told:
-                    name = signal.Signals(int(told)).name
+                    name = signal.Signals(told).name
                     self.log.write("stop", step=count.step, tokens=count.tokens, signal=name)
                     raise Stopped(
                         f"Stopped by {name} after step {count.step} of {self.total_steps}; everything is "
                         f"saved in {self.folder}. Run the same command again to go on from there.",
-                        int(told),
+                        told,
+                    )
+                if ended:
+                    self.log.write("stop", step=count.step, tokens=count.tokens, reason="alarm")
+                    raise TrainingError(
+                        f"Ended by an alarm after step {count.step} of {self.total_steps}: "
+                        f"{self._enough or 'see the log'}. Everything is saved in {self.folder}; run the same command "
+                        "again to go on all the same."
                     )
             if saved != count.step:
                 self.save()
@@ -273,9 +296,23 @@ class Trainer:
             seconds=round(self.seconds, 3),
             loss_by_kind={kind: entry["loss"] for kind, entry in by_kind.items()},
         )
+        for alarm in self._observe(count.step, summary):
+            self.log.write("alarm", step=count.step, tokens=count.tokens, **alarm)
+            self.hooks.report(self._alarm, 0, 0, alarm["text"])
         if summary["loss"] is not None:
             self._note = f"loss {summary['loss']:.3f}, {rate:,.0f} tokens/s"
+            self._note += f", {self._alarm}" if self._alarm else ""
         self.sums, self._since = {}, (self.seconds, count.tokens, count.flops)
+
+    def _observe(self, step: int, line: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Alarms that the observer raises at a log line."""
+        if self.hooks.observe is None or self.group.rank:
+            return []
+        alarms = list(self.hooks.observe(step / self.total_steps, line))
+        for alarm in alarms:
+            self._alarm = f"ALARM at {step / self.total_steps:.0%}"
+            self._enough = alarm["text"] if alarm.get("stop") else self._enough
+        return alarms
 
 
 def _flops(model: Multimodal, batch: PackedBatch) -> float:
