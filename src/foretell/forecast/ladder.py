@@ -14,6 +14,7 @@ from foretell.errors import ForecastError, TrainingError
 from foretell.files import sha256_file, write_json
 from foretell.forecast.rungs import DataShape, RungPlan, measured
 from foretell.forecast.table import LadderTable, Rung, make_table
+from foretell.forecast.watch import CURVE_UNIT, CURVES, curve_of
 from foretell.measure.fanout import Where, fan_out
 from foretell.recipe import ForecastConfig, digest
 from foretell.run import Report, silent
@@ -150,19 +151,8 @@ def read_ladder(out: Path, names: Sequence[str], config: ForecastConfig) -> Ladd
                 f"{folder} has another {unlike[0]} than the first rung. Delete it and run the ladder again."
             )
         rungs.append(rung)
-        curves[name] = curve_of(folder / "log.jsonl", config.unit)
-    return make_table(_mean_compute(rungs), config.unit, settings, curves, excluded)
-
-
-def curve_of(log: Path, unit: str) -> list[tuple[float, float]]:
-    """(share of the horizon, training loss) of a run, from its log."""
-    from foretell.train.log import read_log
-
-    field = "bits_per_byte" if unit == "bits per byte" else "loss"
-    lines = read_log(log)
-    steps = next((line["steps"] for line in lines if line["event"] in ("start", "resume")), 0)
-    train = [line for line in lines if line["event"] == "train" and isinstance(line.get(field), float)]
-    return [(line["step"] / steps, line[field]) for line in train]
+        curves[name] = curve_of(folder / "log.jsonl")
+    return make_table(_mean_compute(rungs), config.unit, settings | {CURVES: CURVE_UNIT}, curves, excluded)
 
 
 def _mean_compute(rungs: list[Rung]) -> list[Rung]:

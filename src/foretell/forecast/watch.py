@@ -33,6 +33,7 @@ _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
 
+CURVES = "curve unit"  # setting of a table whose curves are not in the unit of its losses
 CURVE_UNIT = "nats per token"
 
 Floats = npt.NDArray[np.float64]
@@ -121,8 +122,9 @@ class Band:
 def watch(table: LadderTable, forecast: Forecast, target: float, level: float = LEVEL) -> Band:
     """The band of a run of `target` FLOPs.
 
-    table: with the curves of four rungs or more, of three computes at least; their losses may be training losses, since
-    each is taken relative to its rung's final loss. level: chance that a sound run stays in bounds all the way.
+    table: with the curves of four rungs or more, of three computes at least; their losses may be training losses, or of
+    another unit than the rungs' (the setting "curve unit"), since each is taken relative to its rung's final loss.
+    level: chance that a sound run stays in bounds all the way.
     Raises ForecastError with fewer curves.
     """
     from scipy.stats import t as student
@@ -157,7 +159,7 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
     high = expected * np.exp(np.hypot(times * spread, math.log(final.high / final.loss)))
     low = expected * np.exp(-np.hypot(times * spread, math.log(final.loss / final.low)))
     shares, centres, lows, highs, drifts = (tuple(x.tolist()) for x in (ends, expected, low, high, times * moved))
-    return Band(shares, centres, lows, highs, drifts, table.unit)
+    return Band(shares, centres, lows, highs, drifts, table.settings.get(CURVES, table.unit))
 
 
 class Live:
