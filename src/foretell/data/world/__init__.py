@@ -13,6 +13,7 @@ from foretell.data.world.arithmetic import Arithmetic
 from foretell.data.world.base import Item, Kind, Split, final_answer, is_heldout, is_right
 from foretell.data.world.charts import Charts
 from foretell.data.world.facts import Facts
+from foretell.data.world.hindsight import Hindsight
 from foretell.data.world.personas import Personas
 from foretell.data.world.programs import Programs
 from foretell.data.world.rendered import Reading
@@ -41,6 +42,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "reading": Reading,
     "personas": Personas,
     "programs": Programs,
+    "hindsight": Hindsight,
 }
 
 
