@@ -11,8 +11,9 @@ import pytest
 
 from foretell.forecast import Forecast, LadderTable, Prediction, Rung, fit
 from foretell.forecast.anchor import Checked
-from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, sentence, watch_figure
+from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, sentence
 from foretell.forecast.fitting import Advice, BackTest
+from foretell.forecast.live_chart import watch_figure
 from foretell.forecast.register import Claim, read, register, verify
 from foretell.forecast.watch import watch
 
@@ -56,7 +57,7 @@ def test_findings_name_bends_misses_and_warnings(forecast: Forecast) -> None:
 def test_advice_is_silent_unless_the_forecast_is_refused(forecast: Forecast) -> None:
     assert advice(replace(forecast, refusal=None)) == ""
     told = advice(replace(forecast, refusal=Advice("Too few rungs.", ((1e16, 2), (3e16, 1)), 5e16)))
-    assert "Too few rungs. Add rungs at 10¹⁶ FLOPs (2 seeds), 3·10¹⁶ FLOPs (1 seeds)" in told and "5·10¹⁶ FLOPs" in told
+    assert "Too few rungs. Add rungs at 10¹⁶ FLOPs (2 seeds), 3·10¹⁶ FLOPs (1 seed)" in told and "5·10¹⁶ FLOPs" in told
 
 
 def shapes(html: str, class_: str) -> int:

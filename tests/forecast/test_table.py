@@ -91,6 +91,8 @@ def test_nested_config_and_summary_of_an_export(tmp_path: Path) -> None:
         ("1e12,,a", "row 3, column loss: missing"),
         (",2,a", "row 3, column flops: missing"),
         ("1e12,two,a", "row 3, column loss: 'two'"),
+        ("1e12,1e200,a", "row 3, column loss: 1e200"),
+        ("1e300,2,a", "row 3, column flops: 1e300"),
         ("1e12,2,a,more", "row 3 has 4 values for 3 columns"),
     ],
 )
@@ -111,12 +113,18 @@ def test_bad_values_are_named_by_row_and_column(tmp_path: Path, row: str, messag
         ("{}\n[1]\n", "line 2 holds a list"),
         ("[1, 2", "is not JSON"),
         ("flops,loss,seed\n1e12,2,x\n", "column seed: 'x'"),
-        ("flops,loss,run\n1e12,2,a\n1e12,2,a\n", "row 2 and row 3 are the same run 'a'"),
+        ("flops,loss,run\n1e12,2,a\n1e12,2,a\n", "row 2 and row 3 are the same run"),
+        ("flops,loss,seed\n1e12,2,0\n1e13,2,0\n1e12,2,0\n", "row 2 and row 4 are the same run"),
     ],
 )
 def test_what_is_no_ladder_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ForecastError, match=message):
         read_table(write(tmp_path / "t.csv", text))
+
+
+def test_runs_without_a_name_may_agree_to_the_digits_kept(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "t.csv", "flops,loss\n1e12,3.4\n1e12,3.4\n"))
+    assert [(rung.loss, rung.seed) for rung in table.rungs] == [(3.4, 0), (3.4, 1)]
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def forms(means: Means, floor: float | None) -> Fitted:
     if floor is None:
         out["no floor"] = law.powers(means)
     if len(means) >= 6:
-        out["broken"] = law.broken(means, floor or 0.0)
+        out["broken"] = law.broken(means, floor)
     return out
 
 

@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     from foretell.forecast.fitting import BackTest, Forecast, Prediction
     from foretell.forecast.register import Outcome, Record
     from foretell.forecast.table import LadderTable
-    from foretell.forecast.watch import Band
 
 _POINTS = 12  # of the fit, beyond the ladder
 _SMALL = 0.05  # probability below which chance is not held for the cause of a bend
-_FORMS = {"power": "without a floor", "floor": "with a floor", "broken": "broken once"}
+_FORMS = {"no floor": "without a floor", "floor": "with a floor", "broken": "bent once"}
 
 
 def sentence(predicted: Prediction, unit: str) -> str:
@@ -58,12 +57,11 @@ def findings(forecast: Forecast) -> Iterator[str]:
         f"{len(d.rungs)} rungs ({runs} runs) span {math.log10(last / first):.1f} decades, up to {power(last)} FLOPs; "
         f"the forecast reaches {d.decades:.1f} decades further ({10**d.decades:,.0f} times)."
     )
-    noise = [rung.noise for rung in d.rungs if math.isfinite(rung.noise) and rung.noise > 0]
-    if noise:
-        yield (
-            f"Runs of one rung differ by {percent(min(noise), 2)} to {percent(max(noise), 2)} (standard deviation); an "
-            f"error on every rung returns {d.amplification:.1f} times as large in the forecast."
-        )
+    noise = [100 * rung.noise for rung in d.rungs]
+    yield (
+        f"A single run is off by {min(noise):.2g} to {max(noise):.2g}\u202f% (standard deviation); such errors on "
+        f"every rung return {d.amplification:.1f} times as large in the forecast."
+    )
     if d.bend_p < _SMALL:
         where = f" near {power(d.bend_flops)} FLOPs" if d.bend_flops else ""
         yield f"The line bends{where}: chance alone does that in {percent(d.bend_p, 2)} of straight ladders."
@@ -83,7 +81,9 @@ def advice(forecast: Forecast) -> str:
     """Why the data do not support the forecast, and what to add; empty where they do."""
     if forecast.refusal is None:
         return ""
-    rungs = ", ".join(f"{power(flops)} FLOPs ({seeds} seeds)" for flops, seeds in forecast.refusal.add)
+    rungs = ", ".join(
+        f"{power(flops)} FLOPs ({seeds} seed{'s' * (seeds > 1)})" for flops, seeds in forecast.refusal.add
+    )
     add = f" Add rungs at {rungs}; they cost {power(forecast.refusal.cost)} FLOPs." if rungs else ""
     return f"The data do not support this forecast: {forecast.refusal.reason.rstrip('.')}.{add}"
 
@@ -136,45 +136,6 @@ def forecast_figures(
         )
 
     return draw(False), draw(True)
-
-
-def watch_figure(band: Band, points: Sequence[tuple[float, float]], *, relative: bool = False) -> Html:
-    """A live curve against the band that was forecast for it. points: (share of the horizon, loss).
-
-    relative: in percent of the expected curve, by means over its bins. What is far outside is drawn at the edge.
-    """
-    low, mid, high = band.low, band.centre, band.high
-    x, y = [x for x, _ in points], [y for _, y in points]
-    if relative:
-        low, high = (tuple(100 * (v / m - 1) for v, m in zip(bound, mid, strict=True)) for bound in (low, high))
-        x, y = list(band.shares), [100 * (v / m - 1) for v, m in zip(band.means(points), mid, strict=True)]
-        mid = (0.0,) * len(x)
-    room = 0.3 * (max(high) - min(low))
-    return line_chart(
-        [Series("expected", band.shares, mid, "line", 5, low, high), Series("this run", x, y, "line", 0)],
-        title="Live loss against its forecast" if relative else "Live loss",
-        x_label="share of the run",
-        y_label="% of the expected loss" if relative else band.unit,
-        y_range=(min(low) - room, max(high) + room),
-        keys_above=True,
-    )
-
-
-def watch_page(band: Band, points: Sequence[tuple[float, float]], record: Record) -> str:
-    """A page of the live curve, its band and its alarms."""
-    alarms = band.check(points)
-    rows = [
-        [percent(a.share, 0), number(a.loss, 4), f"{number(a.low, 4)} … {number(a.high, 4)}", a.text] for a in alarms
-    ]
-    grid = table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll") if alarms else el("p", "No alarm.")
-    return page(
-        "A run and its forecast",
-        [
-            section("Alarms", grid),
-            section("Loss so far", *(figure(watch_figure(band, points, relative=r)) for r in (False, True))),
-        ],
-        kicker=f"Foretell watch · forecast registered {record.utc[:16].replace('T', ' ')} UTC · {record.sha256[:12]}",
-    )
 
 
 def forecast_page(
@@ -283,7 +244,7 @@ def _rungs(forecast: Forecast, ladder: LadderTable) -> Html:
             number(r.loss, 5),
             number(r.fitted, 5),
             _signed(r.residual),
-            percent(r.noise, 2) if r.seeds > 1 and math.isfinite(r.noise) else None,
+            percent(r.noise, 2) if r.seeds > 1 else None,
             steps.get(r.flops),
         ]
         for r in d.rungs

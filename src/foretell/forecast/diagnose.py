@@ -138,7 +138,9 @@ def advise(
                 both = np.append(noise.flops, new), np.append(noise.seeds, np.full(count, float(seeds)))
                 plans.append((seeds * new.sum(), tuple((float(flops), seeds) for flops in new), error(*both)))
     enough = [plan for plan in plans if plan[2] / now * half_width <= precision]
-    reason = f"the interval is ±{half_width:.1%} at {target:.3g} FLOPs, and ±{precision:.1%} was asked for"
+    reason = (
+        f"the interval is ±{100 * half_width:.2g} % at {target:.3g} FLOPs, and ±{100 * precision:.2g} % was asked for"
+    )
     if not enough:
         return Advice(f"{reason}; no ladder below half the target's compute promises that")
     cost, add, _ = min(enough, key=lambda plan: plan[0])

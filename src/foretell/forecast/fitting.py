@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from foretell.errors import ForecastError
@@ -171,7 +172,7 @@ def fit(
     """
     table = table if isinstance(table, LadderTable) else read_table(table)
     noise = seed_noise(table.rungs)
-    _check(noise, floor, target, precision)
+    _check(table, noise, floor, target, precision)
     spread = scatter(noise, floor)
     means = Means(noise.x, noise.loss, noise.sd**2 / noise.seeds + spread.own**2, noise.dof)
     point = law.best(means, floor)
@@ -221,12 +222,15 @@ def _refused(forecast: Forecast, advice: Advice) -> Forecast:
     return Forecast(**{**{f.name: getattr(forecast, f.name) for f in fields(Forecast)}, "refusal": advice})
 
 
-def _check(noise: Noise, floor: float | None, target: float | None, precision: float | None) -> None:
+def _check(
+    table: LadderTable, noise: Noise, floor: float | None, target: float | None, precision: float | None
+) -> None:
     count = len(noise.flops)
     if count < FEWEST:
+        gone = "".join(f" {said}" for said in _excluded(table))
         raise ForecastError(
             f"The ladder has {count} distinct computes; a forecast needs at least {FEWEST}, better ten "
-            "over four decades. Train further rungs."
+            f"over four decades. Train further rungs.{gone}"
         )
     if floor is not None and not 0 <= floor < noise.loss.min():
         raise ForecastError(f"A floor of {floor:g} is not below every loss (the lowest is {noise.loss.min():g}).")
@@ -249,12 +253,17 @@ def _warnings(table: LadderTable, noise: Noise, decades: float) -> tuple[str, ..
         out.append("No rung has two seeds, so noise is judged by the residuals alone.")
     if decades > span:
         out.append(f"The target lies {decades:.1f} decades beyond a ladder of {span:.1f}.")
-    if table.excluded:
-        out.append(f"{len(table.excluded)} rungs were left out: " + "; ".join(why for _, why in table.excluded))
+    out += _excluded(table)
     ratios = [rung.tokens / rung.params for rung in table.rungs if rung.tokens and rung.params]
     if ratios and max(ratios) > 1.5 * min(ratios):
         out.append(f"Tokens per parameter differ along the ladder, from {min(ratios):.3g} to {max(ratios):.3g}.")
     return tuple(out)
+
+
+def _excluded(table: LadderTable) -> list[str]:
+    runs = [f"{rung.run or f'{rung.flops:.3g} FLOPs'} ({why})" for rung, why in table.excluded]
+    more = [f"{len(runs) - 4} more"] if len(runs) > 5 else []
+    return [f"Left out: {'; '.join(runs[: 4 if more else 5] + more)}."] if runs else []
 
 
 def _back_test(look: backtest.Look, noise: Noise, means: Means, floor: float | None) -> BackTest:
@@ -299,13 +308,11 @@ def _mixture(laws: Laws, scatter: Scatter, noise: float, x: float) -> tuple[Floa
     return np.log(loss), sd, laws.weight[:, None] * scatter.wander
 
 
-def _quantiles(centre: Floats, sd: Floats, weight: Floats, dof: float, shares: tuple[float, ...]) -> Floats:
-    """Quantiles of a mixture of t distributions, by bisection."""
-    wanted = np.array(shares)
-    reach = 60 * float(sd.max())
-    low, high = np.full(len(wanted), centre.min() - reach), np.full(len(wanted), centre.max() + reach)
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = np.array([(weight * stdtr(dof, (value - centre) / sd)).sum() for value in middle]) < wanted
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return np.asarray(low + high) / 2
+def _quantiles(centre: Floats, sd: Floats, weight: Floats, dof: float, shares: tuple[float, ...]) -> list[float]:
+    """Quantiles of a mixture of t distributions: each lies between the least and the largest of its parts'."""
+
+    def over(value: float, share: float) -> float:
+        return float((weight * stdtr(dof, (value - centre) / sd)).sum()) - share
+
+    parts = [(share, centre + sd * stdtrit(dof, share)) for share in shares]
+    return [float(brentq(over, at.min() - 1e-9, at.max() + 1e-9, (share,), xtol=1e-13)) for share, at in parts]

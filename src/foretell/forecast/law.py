@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 EXPONENTS = (0.003, 2.0)  # per unit of log compute; Kaplan et al. and everyone since lie between 0.02 and 0.5
 SHARPNESS = 0.25 * np.log(10)  # a bend takes about half a decade to either side
 TURN = 0.5  # prior sd of a bend's change of exponent, as a share of the exponent
+FLOORS = (0.0, 0.25, 0.5, 0.7, 0.85)  # tried under a bend, as shares of the lowest loss
+DRAWS = 24  # of the laws with one floor and one place of the bend
 ROUNDING = 2e-5  # relative: losses are reported with four or five digits, so no noise is smaller
 HUBER = 1.345  # standard deviations at which a residual begins to lose weight; 95 % efficient (Huber 1981)
 
@@ -191,47 +193,54 @@ def floored(means: Means) -> tuple[Laws, float]:
     return _finish(laws, log)
 
 
-def broken(means: Means, floor: float = 0.0, draws: int = 24) -> tuple[Laws, float]:
-    """Power laws above a given floor whose exponent changes inside the ladder, with their log evidence.
+def broken(means: Means, floor: float | None = None) -> tuple[Laws, float]:
+    """Power laws whose exponent changes inside the ladder, with their log evidence; any floor unless it is given."""
+    floors = [floor] if floor is not None else [share * float(means.loss.min()) for share in FLOORS]
+    parts, logs = [], []
+    for c in floors:
+        for place in np.linspace(means.x[1], means.x[-2], 7):
+            laws, log = _bent(means, c, place)
+            parts.append(laws)
+            logs.append(log - np.log(7 * len(floors)))
+    evidence = float(np.logaddexp.reduce(logs))
+    return join([part.scaled(float(np.exp(log - evidence))) for part, log in zip(parts, logs, strict=True)]), evidence
 
-    The log of the excess is linear in log a, b and the change of exponent; given where the bend is, these are drawn
-    from their normal distribution (the same standard draws every time).
+
+def _bent(means: Means, floor: float, place: float) -> tuple[Laws, float]:
+    """Laws with a given floor and place of the bend.
+
+    The log of the excess is linear in log a, b and the change of exponent; these are drawn from their normal
+    distribution (the same standard draws every time).
     """
     n, x = len(means), means.x
     excess = np.maximum(means.loss - floor, 1e-3 * means.loss)
     z, sd = np.log(excess), np.sqrt(means.var) * means.loss / excess
     slope = max(-float(np.polyfit(x, z, 1, w=1 / sd)[0]), EXPONENTS[0])
-    normal = np.random.default_rng(0).standard_normal((draws, 3))
-    where = np.linspace(x[1], x[-2], 7)
-    parts, logs = [], []
-    for place, shape in zip(where, bend(x, where), strict=True):
-        design = np.stack([np.ones(n), -x, -shape], 1) / sd[:, None]
-        seen = z / sd
-        ridge = 0.0
-        for _ in range(3):  # the prior of the turn is in units of the noise, which is estimated with it
-            normal_matrix = design.T @ design + np.diag([0, 0, ridge])
-            theta = np.linalg.solve(normal_matrix, design.T @ seen)
-            rss = float(((design @ theta - seen) ** 2).sum())
-            scale2 = (means.known + rss) / (means.dof + max(n - 3, 1))
-            ridge = scale2 / (TURN * slope) ** 2
-        nu = means.dof + n
-        square = means.known + rss + ridge * theta[2] ** 2
-        log = (
-            gammaln((nu - 2) / 2)
-            + 1.5 * np.log(np.pi)
-            - np.linalg.slogdet(normal_matrix)[1] / 2
-            - (nu - 2) / 2 * np.log(square)
-            + np.log(ridge / np.pi) / 2
-            - np.log(slope * np.log(EXPONENTS[1] / EXPONENTS[0]))
-        )
-        drawn = theta + normal @ np.linalg.cholesky(np.linalg.inv(normal_matrix) * scale2).T
-        same = np.ones(draws)
-        parts.append(
-            Laws(same / draws, np.exp(drawn[:, 0]), drawn[:, 1], floor * same, drawn[:, 2], place * same, 0 * same)
-        )
-        logs.append(log - np.log(len(where)))
-    evidence = float(np.logaddexp.reduce(logs))
-    return join([part.scaled(float(np.exp(log - evidence))) for part, log in zip(parts, logs, strict=True)]), evidence
+    design = np.stack([np.ones(n), -x, -bend(x, np.array([place]))[0]], 1) / sd[:, None]
+    seen = z / sd
+    ridge = 0.0
+    for _ in range(3):  # the prior of the turn is in units of the noise, which is estimated with it
+        normal_matrix = design.T @ design + np.diag([0, 0, ridge])
+        theta = np.linalg.solve(normal_matrix, design.T @ seen)
+        rss = float(((design @ theta - seen) ** 2).sum())
+        scale2 = (means.known + rss) / (means.dof + max(n - 3, 1))
+        ridge = scale2 / (TURN * slope) ** 2
+    nu = means.dof + n
+    square = means.known + rss + ridge * theta[2] ** 2
+    log = (
+        gammaln((nu - 2) / 2)
+        + 1.5 * np.log(np.pi)
+        - np.linalg.slogdet(normal_matrix)[1] / 2
+        - (nu - 2) / 2 * np.log(square)
+        + np.log(ridge / np.pi) / 2
+        - np.log(slope * np.log(EXPONENTS[1] / EXPONENTS[0]))
+        + np.log1p(-floor / means.loss[-1])  # the prior of a, as in the other forms, is even up to the lowest loss
+    )
+    normal = np.random.default_rng(0).standard_normal((DRAWS, 3))
+    drawn = theta + normal @ np.linalg.cholesky(np.linalg.inv(normal_matrix) * scale2).T
+    same = np.ones(DRAWS)
+    laws = Laws(same / DRAWS, np.exp(drawn[:, 0]), drawn[:, 1], floor * same, drawn[:, 2], place * same, 0 * same)
+    return laws, float(log)
 
 
 def resampled(means: Means, rng: np.random.Generator, count: int, floor: float | None = None) -> Laws:

@@ -17,6 +17,7 @@ from foretell.forecast.logs import SETTINGS, Row, canonical, columns, read_rows
 
 SAME_COMPUTE = 0.005  # relative: runs this near are seeds of one rung
 DIVERGED = 0.03  # relative: a loss less than this above that of less compute is noise, whatever the seeds say
+LARGEST = 1e100  # of any number: its square must be one, too
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,9 @@ class _Reader:
             number = float("x" if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError):
             raise self.fault(where, column, repr(value), "a number") from None
-        if number <= 0 or (name != "loss" and not math.isfinite(number)):
-            raise self.fault(where, column, str(value), "a finite number above 0")
+        diverged = name == "loss" and not math.isfinite(number)
+        if not diverged and not 1 / LARGEST < number < LARGEST:
+            raise self.fault(where, column, str(value), f"a finite number above 0, below {LARGEST:g}")
         return number
 
     def fault(self, where: str, column: str, value: str, expected: str) -> ForecastError:
@@ -249,7 +251,7 @@ class _Reader:
 
     def plain(self, rows: list[tuple[str, Row]]) -> tuple[list[Rung], list[tuple[Rung, str]], dict[str, Any]]:
         rungs, gone = [], []
-        seen: dict[tuple[str, int, float], str] = {}
+        seen: dict[tuple[object, ...], str] = {}
         for where, row in rows:
             loss = self.number(where, row, "loss")
             reason = self.state(row)
@@ -259,9 +261,10 @@ class _Reader:
             if reason or not math.isfinite(rung.loss):
                 gone.append((rung, reason or f"its loss is {rung.loss} ({where})"))
                 continue
-            if rung.run and seen.setdefault((rung.run, rung.seed, rung.flops), where) != where:
-                first = seen[rung.run, rung.seed, rung.flops]
-                raise ForecastError(f"{self.path}: {first} and {where} are the same run {rung.run!r}. Remove one.")
+            # Rows without a name or a seed of their own may well agree to the digits that were kept.
+            named = (rung.run, rung.seed, rung.flops) if rung.run else (rung.seed, rung.flops, rung.loss)
+            if (rung.run or "seed" in self.found) and (first := seen.setdefault(named, where)) != where:
+                raise ForecastError(f"{self.path}: {first} and {where} are the same run. Remove one.")
             rungs.append(rung)
         return _numbered(rungs, "seed" in self.found), gone, {}
 
