@@ -128,7 +128,7 @@ def watch(
         print(f"At {a.share:.0%}: loss {a.loss:.4g}, expected {a.low:.4g} to {a.high:.4g} {band.unit}: {a.text}.")
     if out is not None:
         from foretell.files import write_text
-        from foretell.forecast.chart import watch_page
+        from foretell.forecast.live_chart import watch_page
 
         write_text(out, watch_page(band, points, found))
         print(f"Page: {out}")

@@ -193,16 +193,20 @@ def curve_of(log: Path, unit: str = CURVE_UNIT) -> list[Point]:
     """The curve of a run out of the log.jsonl of its training: (share of the horizon, training loss).
 
     A line holds the mean since the one before it, so its place is the middle between them. unit: nats per token is less
-    noisy than bits per byte, which vary with how much text the tokens of a batch stand for.
+    noisy than bits per byte, which vary with how much text the tokens of a batch stand for. No log is an empty curve.
+    Raises ForecastError for one that is damaged.
     """
     lines = read_log(log)
-    steps = next((line["steps"] for line in lines if line["event"] in ("start", "resume")), 0)
-    points, before = [], 0
-    for line in lines:
-        if line["event"] == "train" and line["step"] > before:
-            middle, before = (before + line["step"]) / 2, line["step"]
-            if (loss := _logged(line, unit)) is not None:
-                points.append((middle / steps, loss))
+    points, before = [], 0.0
+    try:
+        steps = next((line["steps"] for line in lines if line["event"] in ("start", "resume")), 1)
+        for line in lines:
+            if line["event"] == "train" and line["step"] / steps > before:
+                middle, before = (before + line["step"] / steps) / 2, line["step"] / steps
+                if (loss := _logged(line, unit)) is not None:
+                    points.append((middle, loss))
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ForecastError(f"{log} is no log of a training run: {error!r} in it.") from error
     return points
 
 

@@ -25,6 +25,7 @@ from foretell.pages import (
     size,
     table,
 )
+from foretell.report.forecast import Foretold, forecast_card, forecast_notices, forecast_section, read_forecast
 from foretell.report.ledger import Cost, cost, data_section, model_section
 from foretell.report.record import RunRecord, mapping, num, read_run, records, words
 from foretell.report.tasks import beats, pictures_section, samples_section, tasks_section
@@ -49,8 +50,9 @@ def write_page(run_dir: Path, out: Path | None = None) -> Path:
 
 def render(run: RunRecord) -> str:
     """The page of a run as HTML."""
-    total = cost(run)
+    total, foretold = cost(run), read_forecast(run)
     sections = [
+        forecast_section(foretold),
         loss_section(run),
         tasks_section(run),
         pictures_section(run),
@@ -76,7 +78,12 @@ def render(run: RunRecord) -> str:
         [part for part in sections if part],
         kicker="Foretell training run" + "".join(f" · {fact}" for fact in facts if fact),
         lead=words(run.recipe, "description"),
-        head=[_verdict(run, total), *map(notice, run.problems), *_unfinished(run)],
+        head=[
+            _verdict(run, total, foretold),
+            *forecast_notices(foretold),
+            *map(notice, run.problems),
+            *_unfinished(run),
+        ],
         footer="Written by foretell from the run's manifests and logs. Nothing on this page is loaded from elsewhere.",
     )
 
@@ -85,7 +92,7 @@ def _when(utc: str) -> str:
     return utc[:16].replace("T", " ") + " UTC" if len(utc) >= 16 else utc
 
 
-def _verdict(run: RunRecord, total: Cost) -> Html:
+def _verdict(run: RunRecord, total: Cost, foretold: Foretold | None) -> Html:
     bits, source = held_out(run)
     visual = [task for task in records((run.examine or {}).get("tasks")) if num(task, "blind") is not None]
     above = [task for task in visual if beats(task, "above_blind")]
@@ -94,6 +101,7 @@ def _verdict(run: RunRecord, total: Cost) -> Html:
     return cards(
         [
             ("Held-out bits per byte", number(bits) if bits is not None else "missing", source),
+            *forecast_card(foretold),
             (
                 "Visual tasks above blind",
                 f"{len(above)} of {len(visual)}" if visual else "none" if run.examine else "missing",
