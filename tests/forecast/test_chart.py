@@ -14,7 +14,6 @@ from foretell.forecast.anchor import Checked
 from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, sentence
 from foretell.forecast.fitting import Advice, BackTest
 from foretell.forecast.live_chart import watch_figure
-from foretell.forecast.live_chart import watch_figure
 from foretell.forecast.register import Claim, read, register, verify
 from foretell.forecast.watch import watch
 
