@@ -76,14 +76,17 @@ def _sized(recipe: Recipe) -> ModelConfig:
     return recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
 
 
-def lay(recipe: Recipe, vocab_size: int | None = None, data: DataShape | None = None) -> list[RungPlan]:
-    """The ladder of a recipe, every seed of every rung, cheapest first.
+def with_vocabulary(recipe: Recipe, size: int) -> Recipe:
+    """The recipe with the vocabulary that its tokenizer has in fact, which may be smaller than was asked for."""
+    return recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update={"vocab_size": size})})
+
+
+def lay(recipe: Recipe, data: DataShape | None = None) -> list[RungPlan]:
+    """The ladder of a recipe, every seed of every rung, cheapest first; its vocabulary is the recipe's.
 
     Raises ForecastError for fewer than five rungs of different compute, or rungs that are not below the target.
     """
     config = recipe.forecast or ForecastConfig()
-    if vocab_size is not None:
-        recipe = recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update={"vocab_size": vocab_size})})
     target = flops(recipe, data)
     if config.depths:
         recipes = [scaled(recipe, depth=depth) for depth in sorted(set(config.depths))]

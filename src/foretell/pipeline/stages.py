@@ -1,6 +1,7 @@
-"""The stages of a run: data → tokenizer → pack → pretrain → examine → page.
+"""The stages of a run: data → tokenizer → pack → [ladder → forecast →] pretrain → [outcome →] examine → page.
 
-Each names the part of the recipe it uses, and only that part decides whether it is built again.
+Those in brackets where the recipe has a forecast. Each names
+the part of the recipe it uses, and only that part decides whether it is built again.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretell.errors import MissingExtraError, RunError
+from foretell.measure.fanout import Where
 from foretell.measure.machine import has_torch
-from foretell.pipeline import documents
+from foretell.pipeline import documents, forecasting
 from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
 from foretell.run import Report, Stage, StageStatus, place, read_manifest, run_stages, silent, status
@@ -27,9 +29,17 @@ _WATCHING = {"checkpoint_minutes", "keep", "log_every"}
 
 
 def run_recipe(
-    recipe: Recipe, out_dir: Path, until: str | None = None, report: Report = silent
+    recipe: Recipe,
+    out_dir: Path,
+    until: str | None = None,
+    report: Report = silent,
+    *,
+    on: Where = "local",
+    workers: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run every stage that is not up to date; returns their manifests.
+
+    on, workers: where the ladder's rungs are trained, and how many at a time (see `measure.fanout`).
 
     Under torchrun the first process does so; the others join it where a stage trains, and return nothing.
     Raises a ForetellError that says what to do; finished stages stay, and the same call resumes.
@@ -46,7 +56,7 @@ def run_recipe(
         report=report,
     )
     if place()[1] == 1:
-        return run(stages(recipe, report))
+        return run(stages(recipe, report, on=on, workers=workers))
     from foretell.train.distributed import Group
 
     with Group.join() as group:
@@ -65,7 +75,14 @@ def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
     return recipe, status(run_dir, stages(recipe))
 
 
-def stages(recipe: Recipe, report: Report = silent, group: Group | None = None) -> list[Stage]:
+def stages(
+    recipe: Recipe,
+    report: Report = silent,
+    group: Group | None = None,
+    *,
+    on: Where = "local",
+    workers: int | None = None,
+) -> list[Stage]:
     """The stages of a recipe, in order. group: the processes that train together."""
     plain = recipe.model_dump(mode="json")
     sources = recipe.data.sources
@@ -77,7 +94,7 @@ def stages(recipe: Recipe, report: Report = silent, group: Group | None = None) 
     )
     read = [{k: v for k, v in source.items() if k != "weight"} for source in plain["data"]["sources"]]
     train = {k: v for k, v in plain["train"].items() if k not in _WATCHING}
-    return [
+    found = [
         Stage(
             "data",
             {"sources": read, "cutoff": recipe.data.cutoff, **seed},
@@ -113,9 +130,16 @@ def stages(recipe: Recipe, report: Report = silent, group: Group | None = None) 
             "page",
             {"name": recipe.name, "description": recipe.description},
             lambda inputs, out: _page(out),
-            ("data", "tokenizer", "pack", "pretrain", "examine"),
+            ("data", "tokenizer", "pack", "pretrain", "examine", *(["outcome"] if recipe.forecast else [])),
         ),
     ]
+    if recipe.forecast is not None:
+        found[4:4] = [forecasting.outcome_stage(recipe)]
+        found[3:3] = [
+            forecasting.ladder_stage(recipe, train, report, on, workers),
+            forecasting.forecast_stage(recipe),
+        ]
+    return found
 
 
 def _grid(recipe: Recipe) -> int:

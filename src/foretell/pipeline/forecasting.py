@@ -1,0 +1,176 @@
+"""The stages of a forecast: the ladder below a run, the record made before its first step, the outcome after its last.
+
+Records lie in the run's folder `forecasts`, outside every stage: no rebuild removes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretell.errors import ForecastError
+from foretell.files import write_text
+from foretell.forecast.rungs import flops, lay, measured, target_digest, with_vocabulary
+from foretell.measure.fanout import Where
+from foretell.recipe import ForecastConfig, Recipe
+from foretell.run import Report, Stage, read_manifest
+
+if TYPE_CHECKING:
+    from foretell.forecast.register import Record
+
+RECORDS = "forecasts"
+_LADDER = ("widths", "depths", "seeds", "largest", "batch_exponent", "horizon_exponent")
+_FIT = ("unit", "kinds", "floor", "precision", "level")
+
+
+def ladder_stage(
+    recipe: Recipe, train: Mapping[str, Any], report: Report, on: Where = "local", workers: int | None = None
+) -> Stage:
+    """train: the settings of `recipe.train` that decide numbers."""
+    plain = recipe.model_dump(mode="json")
+    config = {key: plain["forecast"][key] for key in _LADDER}
+
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        from foretell.data.tokenizer import Tokenizer
+        from foretell.forecast.ladder import data_shape, run_ladder
+
+        pack = inputs["pack"]
+        sized, data = (
+            with_vocabulary(recipe, Tokenizer.load(inputs["tokenizer"]).vocab_size),
+            data_shape(pack / "train"),
+        )
+        rungs = lay(sized, data)
+        table = run_ladder(
+            rungs, pack / "train", pack / "heldout", inputs["tokenizer"], out,
+            config=_config(recipe), on=on, workers=workers, report=report,
+        )  # fmt: skip
+        names, target = [rung.name for rung in rungs], flops(sized, data)
+        return {
+            "rungs": names,
+            "diverged": [[rung.run, reason] for rung, reason in table.excluded],
+            "flops": sum(rung.flops for rung in rungs),
+            "target_flops": target,
+            "compute_ratio": target / table.rungs[-1].flops if table.rungs else None,
+        }
+
+    shape = {"model": plain["model"], "train": dict(train), "seed": recipe.seed, "vocab": recipe.tokenizer.vocab_size}
+    return Stage("ladder", config | shape, build, ("pack", "tokenizer"))
+
+
+def forecast_stage(recipe: Recipe) -> Stage:
+    """Fit the ladder and register what the run will reach."""
+    settings = _config(recipe)
+
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        from foretell.forecast.chart import advice, forecast_page, sentence
+        from foretell.forecast.fitting import fit
+        from foretell.forecast.ladder import read_ladder
+        from foretell.forecast.register import register
+        from foretell.forecast.watch import watch
+
+        ladder = _metrics(inputs["ladder"])
+        table, target = read_ladder(inputs["ladder"], ladder["rungs"], settings), float(ladder["target_flops"])
+        found = fit(table, floor=settings.floor, target=target, precision=settings.precision)
+        record = newest(out.parent, recipe)
+        if record is None or record.raw["table_digest"] != table.digest or record.forecast() != found:
+            folder = out.parent / RECORDS
+            count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
+            record = register(
+                folder / f"{recipe.name}-{count + 1:03d}.json",
+                table,
+                found,
+                target=target,
+                level=settings.level,
+                recipe=target_digest(recipe),
+                curve=watch(table, found, target).to_json(),
+                anyway=True,  # the run goes on; the record says that the data do not support it
+            )
+        write_text(out / "index.html", forecast_page(found, table, record=record))
+        claim = record.claims[0]
+        return {
+            "record": record.name,
+            "sha256": record.sha256,
+            "utc": record.utc,
+            **claim._asdict(),
+            "unit": table.unit,
+            "said": sentence(found.predict(target, settings.level), table.unit),
+            "advice": advice(found),
+        }
+
+    plain = recipe.model_dump(mode="json")["forecast"]
+    config = {key: plain[key] for key in _FIT} | {"target": target_digest(recipe)}
+    return Stage("forecast", config, build, ("ladder",))
+
+
+def outcome_stage(recipe: Recipe) -> Stage:
+    """Compare the record with what the run reached, and note it in the ledger."""
+
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        from foretell.forecast.chart import forecast_page
+        from foretell.forecast.register import verify
+
+        record = usable(out.parent, recipe, first_step(inputs["pretrain"] / "log.jsonl"))
+        loss = measured(_metrics(inputs["pretrain"]), _config(recipe))
+        if not any(outcome.measured == loss for outcome in record.outcomes):
+            record = verify(out.parent / RECORDS / record.name, loss)
+        outcome = next(each for each in record.outcomes if each.measured == loss)
+        write_text(out / "index.html", forecast_page(record.forecast(), record.table(), record=record))
+        return {
+            "record": record.name,
+            "sha256": record.sha256,
+            "loss": loss,
+            **{name: value for name, value in outcome.claim._asdict().items() if name != "name"},
+            "unit": record.raw["unit"],
+            "error": outcome.error,
+            "covered": outcome.hit,
+        }
+
+    plain = recipe.model_dump(mode="json")["forecast"]
+    config = {key: plain[key] for key in _FIT} | {"target": target_digest(recipe)}
+    return Stage("outcome", config, build, ("forecast", "pretrain"))
+
+
+def newest(run_dir: Path, recipe: Recipe) -> Record | None:
+    """The last record of this recipe's run; None without one. Raises ForecastError when records were altered."""
+    from foretell.forecast.ledger import read_ledger
+    from foretell.forecast.register import read
+
+    folder = run_dir / RECORDS
+    if not folder.is_dir():
+        return None
+    names = [entry["record"] for entry in read_ledger(folder) if entry["kind"] == "registered"]
+    found = [record for name in names if (record := read(folder / name)).raw["recipe"] == target_digest(recipe)]
+    return found[-1] if found else None
+
+
+def usable(run_dir: Path, recipe: Recipe, begun: str) -> Record:
+    """The record that this run may be held against.
+
+    begun: UTC time of its first step. Raises ForecastError where there is none that is older.
+    """
+    from foretell.forecast.register import check_before
+
+    record = newest(run_dir, recipe)
+    if record is None:
+        raise ForecastError(f"{run_dir / RECORDS} holds no record of this recipe. Run the forecast stage first.")
+    return check_before(run_dir / RECORDS / record.name, begun, target_digest(recipe))
+
+
+def first_step(log: Path) -> str:
+    """UTC time at which a run began; now, where it has not."""
+    from foretell.train.log import read_log
+
+    start = next((line for line in read_log(log) if line["event"] == "start"), None)
+    return str(start["utc"]) if start else datetime.now(UTC).isoformat()
+
+
+def _config(recipe: Recipe) -> ForecastConfig:
+    return recipe.forecast or ForecastConfig()
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    assert manifest is not None, "run_stages finished it"
+    return dict(manifest["metrics"])
