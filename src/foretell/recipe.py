@@ -331,6 +331,7 @@ class ForecastConfig(Section):
     holds for the rest. batch_exponent: batch ∝ tokens^x, and learning rate ∝ √batch. horizon_exponent: learning rate ∝
     tokens^−x beside that. unit, kinds: which held-out loss is forecast, and of which kinds of document (empty: of all).
     floor: the loss that no model can beat, where it is known. precision: asked half-width of the interval, as a share.
+    on_alarm: what a run does that leaves its forecast's band.
     """
 
     widths: tuple[Positive, ...] = ()
@@ -344,6 +345,7 @@ class ForecastConfig(Section):
     floor: float | None = Field(None, ge=0)
     precision: float | None = Field(None, gt=0)
     level: float = Field(0.9, ge=0.5, lt=1)
+    on_alarm: Literal["warn", "stop"] = "warn"
 
     @model_validator(mode="after")
     def _one_axis(self) -> Self:

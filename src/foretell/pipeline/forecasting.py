@@ -19,6 +19,7 @@ from foretell.run import Report, Stage, read_manifest
 
 if TYPE_CHECKING:
     from foretell.forecast.register import Record
+    from foretell.forecast.watch import Live
 
 RECORDS = "forecasts"
 _LADDER = ("widths", "depths", "seeds", "largest", "batch_exponent", "horizon_exponent")
@@ -130,6 +131,18 @@ def outcome_stage(recipe: Recipe) -> Stage:
     plain = recipe.model_dump(mode="json")["forecast"]
     config = {key: plain[key] for key in _FIT} | {"target": target_digest(recipe)}
     return Stage("outcome", config, build, ("forecast", "pretrain"))
+
+
+def observer(recipe: Recipe, out: Path) -> Live | None:
+    """What holds the training in `out` against its forecast; None where the record has no curve.
+
+    Raises ForecastError where the record was altered, or is younger than the run's first step.
+    """
+    from foretell.forecast.watch import Band, Live
+
+    record = usable(out.parent, recipe, first_step(out / "log.jsonl"))
+    curve = record.raw["curve"]
+    return Live(Band.from_json(curve), stop=_config(recipe).on_alarm == "stop") if curve else None
 
 
 def newest(run_dir: Path, recipe: Recipe) -> Record | None:

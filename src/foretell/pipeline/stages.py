@@ -23,6 +23,7 @@ from foretell.template import Template
 if TYPE_CHECKING:
     from foretell.data.document import Document
     from foretell.train.distributed import Group
+    from foretell.train.trainer import Observer
 
 # Settings that change how a run is watched, not what comes out of it.
 _WATCHING = {"checkpoint_minutes", "keep", "log_every"}
@@ -212,19 +213,20 @@ def _reader(data_dir: Path, source: str, split: str) -> Callable[[], Iterator[Do
 def _pretrain(
     recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report, group: Group | None
 ) -> dict[str, Any]:
-    return _train(
-        recipe, (inputs["pack"] / "train", inputs["pack"] / "heldout", inputs["tokenizer"], out), report, group
-    )
+    folders = (inputs["pack"] / "train", inputs["pack"] / "heldout", inputs["tokenizer"], out)
+    return _train(recipe, folders, report, group, forecasting.observer(recipe, out) if recipe.forecast else None)
 
 
-def _train(recipe: Recipe, folders: Iterable[Path], report: Report, group: Group | None) -> dict[str, Any]:
+def _train(
+    recipe: Recipe, folders: Iterable[Path], report: Report, group: Group | None, observe: Observer | None = None
+) -> dict[str, Any]:
     """folders: of the packs, the tokenizer and the output; every process takes the first one's."""
     from foretell.train.loop import pretrain
 
     if group is not None:
         folders = map(Path, group.share(lambda: [str(folder.absolute()) for folder in folders]))
     train, heldout, tokenizer, out = folders
-    return pretrain(recipe, train, heldout, tokenizer, out, report=report, group=group)
+    return pretrain(recipe, train, heldout, tokenizer, out, report=report, group=group, observe=observe)
 
 
 def _examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report) -> dict[str, Any]:

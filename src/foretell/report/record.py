@@ -16,7 +16,7 @@ from foretell.run import MANIFEST, PARTIAL, RECIPE
 from foretell.train.log import read_log
 
 Json = dict[str, Any]
-STAGES = ("data", "tokenizer", "pack", "pretrain", "examine", "page")
+STAGES = ("data", "tokenizer", "pack", "ladder", "forecast", "pretrain", "outcome", "examine", "page")
 
 
 @dataclass(frozen=True)
