@@ -1,0 +1,119 @@
+"""forecast plan, tune: what to run, decided before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from foretell.cli import draw
+from foretell.cli.run import RecipeName, Set, load
+from foretell.pages import compact, duration, size
+
+if TYPE_CHECKING:
+    from foretell.forecast.plan import Plan
+    from foretell.forecast.rungs import DataShape
+
+
+def register(app: typer.Typer) -> None:
+    for command in (plan,):
+        app.command()(command)
+
+
+def plan(
+    recipe: RecipeName,
+    budget: Annotated[
+        float | None, typer.Option(metavar="FLOPS", help="Training FLOPs to spend, such as 1e15.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="Hours of training to spend on this machine.")] = None,
+    tokens_per_parameter: Annotated[float | None, typer.Option(help="Default: the recipe's own.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Layers; default: the recipe's own.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="YAML", help="Write the chosen recipe there.")] = None,
+    overrides: Set = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Say which shape a budget of compute or time buys here, and what it needs: time, memory, and its ladder."""
+    from foretell.files import write_text
+    from foretell.forecast import plan as plans
+    from foretell.recipes import recipe_yaml
+
+    loaded = load(recipe, overrides, None)
+    data = _packed(Path(recipe))
+    with draw.progress() as report:
+        found = plans.plan(
+            loaded,
+            budget=budget,
+            hours=hours,
+            tokens_per_parameter=tokens_per_parameter,
+            depth=depth,
+            data=data,
+            report=report,
+        )
+    _tell(found)
+    if loaded.model.vision is not None and data is None:
+        print("Images are not counted: how many there are is known once the data are packed. Plan on the run's folder.")
+    if out is not None:
+        write_text(out, recipe_yaml(plans.ready(found.chosen, loaded)))
+        print(f"\nRecipe: {out}. Train it with: foretell run {out}")
+
+
+def _packed(folder: Path) -> DataShape | None:
+    """What the data of a run cost a token, where RECIPE names a run that has packed them."""
+    if not (folder / "pack" / "train" / "index.json").is_file():
+        return None
+    from foretell.forecast.ladder import data_shape
+
+    return data_shape(folder / "pack" / "train")
+
+
+def _tell(found: Plan) -> None:
+    rows = [
+        (
+            "→" if shape is found.chosen else "",
+            shape.recipe.model.width,
+            shape.recipe.model.depth,
+            compact(shape.parameters),
+            compact(shape.tokens),
+            f"{shape.flops:.3g}",
+            duration(shape.seconds),
+            size(shape.memory.total),
+            shape.recipe.train.batch_tokens,
+            f"{shape.recipe.train.optimizer.lr:.3g}",
+        )
+        for shape in found.shapes
+    ]
+    names = ("", "width", "depth", "parameters", "tokens", "FLOPs", "time", "memory", "batch", "rate")
+    draw.table(names, rows, right=range(1, len(names)))
+    chosen, total = found.chosen, found.chosen.flops
+    parts = [
+        (
+            part.name,
+            compact(part.parameters),
+            f"{part.forward:.3g}",
+            f"{part.backward:.3g}",
+            f"{part.flops / total:.1%}",
+        )
+        for part in found.parts()
+    ]
+    print()
+    draw.table(("part", "parameters", "FLOPs forward", "backward", "share"), parts, right=(1, 2, 3, 4))
+    held = chosen.memory
+    named = {
+        "process": held.process,
+        "weights": held.weights,
+        "gradients": held.gradients,
+        "moments": held.moments,
+        "activations": held.activations,
+    }
+    print(f"\nMemory: {', '.join(f'{name} {size(value)}' for name, value in named.items())}.")
+    measured = ", ".join(f"{rate / 1e9:.3g} at width {width}" for width, rate in sorted(found.rates.items()))
+    print(f"Rate of this machine in GFLOP/s: {measured}.")
+    if found.ladder:
+        widths = sorted({rung.recipe.model.width for rung in found.ladder})
+        print(
+            f"Its ladder: {len(found.ladder)} runs at widths {', '.join(map(str, widths))}; "
+            f"{found.ladder_flops:.3g} FLOPs "
+            f"({found.ladder_flops / total:.1%} of it), about {duration(found.ladder_seconds)} one after another."
+        )
+    else:
+        print(f"No ladder: {found.no_ladder}")
