@@ -40,10 +40,11 @@ class Audited:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.keys <= self.symbols**self.length or self.symbols * self.places > 256:
+        most = self.symbols**self.length
+        if not 0 < self.keys <= most or self.symbols * self.places > 256:
             raise DataError(
-                f"{self.length} symbols out of {self.symbols} cannot spell {self.keys} keys with a byte for every symbol; "
-                f"allowed are at most {self.symbols**self.length} keys, and symbols × (length + 1) ≤ 256."
+                f"{self.length} of {self.symbols} symbols cannot spell {self.keys} keys with a byte for every symbol; "
+                f"allowed are at most {most} keys, and symbols × (length + 1) ≤ 256."
             )
 
     @property
