@@ -1,9 +1,9 @@
-"""forecast plan, tune: what to run, decided before it runs."""
+"""forecast plan, ladder, tune: what to run, decided before it runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    for command in (plan,):
+    for command in (plan, ladder):
         app.command()(command)
 
 
@@ -55,6 +55,41 @@ def plan(
     if out is not None:
         write_text(out, recipe_yaml(plans.ready(found.chosen, loaded)))
         print(f"\nRecipe: {out}. Train it with: foretell run {out}")
+
+
+def ladder(
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
+    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    overrides: Set = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Train the rungs below a recipe's run, and register what the run will reach. `foretell run` then trains it."""
+    from foretell.forecast.ladder import read_ladder
+    from foretell.pipeline import run_recipe
+    from foretell.recipe import ForecastConfig
+
+    loaded, given = load(recipe, overrides, None), Path(recipe)
+    if loaded.forecast is None:
+        loaded = loaded.model_copy(update={"forecast": ForecastConfig()})
+    folder = out or (given if given.is_dir() else Path("runs") / loaded.name)
+    with draw.progress() as report:
+        done = run_recipe(loaded, folder, "forecast", report, on=on, workers=workers)
+    trained, told = done["ladder"]["metrics"], done["forecast"]["metrics"]
+    table = read_ladder(folder / "ladder", trained["rungs"], loaded.forecast or ForecastConfig())
+    rows = [
+        (r.run, compact(r.flops), compact(r.params or 0), compact(r.tokens or 0), f"{r.loss:.4f}") for r in table.rungs
+    ]
+    draw.table(("rung", "FLOPs", "parameters", "tokens", table.unit), rows, right=(1, 2, 3, 4))
+    for name, reason in trained["diverged"]:
+        print(f"Left out: {name}: {reason}")
+    print(f"\n{told['said']}")
+    if told["advice"]:
+        print(told["advice"])
+    print(
+        f"Record: {folder / 'forecasts' / told['record']}, registered {told['utc'][:19]} UTC, SHA-256 {told['sha256']}"
+    )
+    print(f"Page:   {(folder / 'forecast' / 'index.html').resolve()}\nTrain it: foretell run {folder}")
 
 
 def _packed(folder: Path) -> DataShape | None:
