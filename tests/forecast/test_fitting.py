@@ -172,6 +172,18 @@ def test_a_bend_inside_the_ladder_is_refused() -> None:
     assert refusal is not None and "bends near" in refusal.reason and "faster" in refusal.reason and refusal.add
 
 
+def test_a_rung_that_went_wrong_is_told_and_moves_the_forecast_little() -> None:
+    table = ladder(*COMPUTES, sd=0.001, seeds=2)
+    bad = (
+        rung if rung.flops != COMPUTES[5] else dataclasses.replace(rung, loss=1.03 * rung.loss) for rung in table.rungs
+    )
+    sound, forecast = fit(table), fit(LadderTable(tuple(bad)))
+    assert forecast.predict(1e18).loss == pytest.approx(sound.predict(1e18).loss, rel=5e-3)
+    assert half_width(forecast, 1e18) < 2.5 * half_width(sound, 1e18)
+    (said,) = forecast.diagnostics.warnings
+    assert f"{COMPUTES[5]:.3g} FLOPs is +3." in said or f"{COMPUTES[5]:.3g} FLOPs is +2." in said
+
+
 def test_what_speaks_against_the_forecast_is_said() -> None:
     sized = tuple(Rung(c, law(c), params=(c / 6) ** 0.4, tokens=(c / 6) ** 0.6) for c in COMPUTES)
     table = LadderTable(sized, excluded=((Rung(1e13, 9.0, run="r7"), "its loss 9 is 200% above"),))

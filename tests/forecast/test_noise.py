@@ -81,7 +81,7 @@ def test_sizes_of_scatter_are_told_from_the_ladder() -> None:
     rng = np.random.default_rng(6)
 
     def typical(wander: float, own: float) -> tuple[float, float]:
-        found = [noises.scatter(ladder(wander, own, rng), 0.0) for _ in range(20)]
+        found = [noises.scatter(ladder(wander, own, rng), 0.0)[0] for _ in range(20)]
         return (
             float(np.median([np.exp(f.wander @ np.log(noises.WANDER)) for f in found])),
             float(np.median([f.own for f in found])),
@@ -94,7 +94,19 @@ def test_sizes_of_scatter_are_told_from_the_ladder() -> None:
 
 
 def test_growth_is_nothing_inside_the_ladder_and_cubic_beyond() -> None:
-    found = noises.scatter(ladder(0.05, 1e-3, np.random.default_rng(7)), 0.0)
+    found, _ = noises.scatter(ladder(0.05, 1e-3, np.random.default_rng(7)), 0.0)
     assert found.variance(-1.0) == 0
     assert found.variance(2 * LN10) == pytest.approx(8 * float(found.variance(LN10)))
     assert found.wander.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dof", [0.0, 50.0])
+def test_a_rung_that_went_wrong_is_doubted_and_the_others_are_not(dof: float) -> None:
+    sound = ladder(0, 1e-3, np.random.default_rng(8))
+    loss = np.where(np.arange(12) == 4, 1.05, 1) * sound.loss
+    found, means = noises.scatter(Noise(sound.flops, loss, sound.seeds, sound.sd, dof), 0.0)
+    assert 0.05 / noises.FAR / 1.5 < np.sqrt(means.var[4]) < 0.05
+    assert np.delete(means.var, 4) == pytest.approx(np.full(11, found.own**2), rel=0.5)
+    assert found.own < 3e-3
+    _, before = noises.scatter(Noise(sound.flops, sound.loss, sound.seeds, sound.sd, dof), 0.0)
+    assert before.var.max() < 1.5 * before.var.min()

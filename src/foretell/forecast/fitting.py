@@ -173,8 +173,7 @@ def fit(
     table = table if isinstance(table, LadderTable) else read_table(table)
     noise = seed_noise(table.rungs)
     _check(table, noise, floor, target, precision)
-    spread = scatter(noise, floor)
-    means = Means(noise.x, noise.loss, noise.sd**2 / noise.seeds + spread.own**2, noise.dof)
+    spread, means = scatter(noise, floor)
     point = law.best(means, floor)
     looks, scores = backtest.roll(means, spread, floor)
     fitted = backtest.forms(means, floor)
@@ -200,7 +199,7 @@ def fit(
         decades,
         float(np.sqrt(spread.wander @ WANDER**2)),
         tuple(_back_test(look, noise, means, floor) for look in looks),
-        _warnings(table, noise, decades),
+        (*_warnings(table, noise, decades), *_doubted(noise, spread, means, point)),
     )
     parameters = _parameters(point, profile, noise.flops[-1])
     run = float(np.hypot(noise.sd[-1], spread.own))
@@ -258,6 +257,13 @@ def _warnings(table: LadderTable, noise: Noise, decades: float) -> tuple[str, ..
     if ratios and max(ratios) > 1.5 * min(ratios):
         out.append(f"Tokens per parameter differ along the ladder, from {min(ratios):.3g} to {max(ratios):.3g}.")
     return tuple(out)
+
+
+def _doubted(noise: Noise, spread: Scatter, means: Means, point: law.Point) -> list[str]:
+    usual = noise.sd**2 / noise.seeds + spread.own**2
+    off = means.loss / point.loss(means.x) - 1
+    far = np.flatnonzero(means.var > 1.5 * usual)
+    return [f"The rung at {noise.flops[i]:.3g} FLOPs is {off[i]:+.1%} off the others; it counts for less." for i in far]
 
 
 def _excluded(table: LadderTable) -> list[str]:

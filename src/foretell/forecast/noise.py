@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foretell.forecast.law import Floats, Means, Point, best
+from foretell.forecast.law import HUBER, Floats, Means, Point, best
 from foretell.forecast.table import Rung, same_compute
 
 LN10 = float(np.log(10))
 FALL = np.linspace(-0.5, 4.0, 46)  # of log variance per decade of compute
 FALL_PRIOR = (1.0, 1.5)  # mean and sd: from none at large scale to three or four among very small models
 OWN = np.geomspace(3e-5, 0.1, 18)  # relative error of a rung that its seeds share
+FAR, LEAST = 3.0, 7  # a rung is doubted from so many standard deviations on, in a ladder of so many rungs
 WANDER = np.geomspace(0.003, 0.3, 9)  # change of the local exponent over a decade, as a share of it
 WANDER_PRIOR = (0.03, 1.0)  # median, and sd of the logarithm
 
@@ -92,23 +93,28 @@ class Scatter:
         return np.asarray(self.growth(x) @ self.wander)
 
 
-def scatter(noise: Noise, floor: float | None = None) -> Scatter:
-    """The two sizes that seeds leave open, from how the rungs depart from the law.
+def scatter(noise: Noise, floor: float | None = None) -> tuple[Scatter, Means]:
+    """The two sizes that seeds leave open, from how the rungs depart from the law; and the rungs with their errors.
+
+    A rung far from all others, by Huber's weight of it, gets an error that makes it likely: one that went wrong must
+    neither bend the law nor make the others look noisy.
 
     Every error of a rolling back-test is a combination of the same n − k contrasts of the residuals; their likelihood
     is that of all back-tests at once, with the correlation between them (restricted maximum likelihood).
     """
     x, seed = noise.x, noise.sd**2 / noise.seeds
     point = best(Means(x, noise.loss, seed + (1e-6 if noise.dof else 1.0), noise.dof), floor)
+    doubt = np.maximum(1, HUBER / FAR / point.weights) ** 2 if len(x) >= LEAST else np.ones(len(x))
     design = jacobian(point, x, floor)
     contrast = np.linalg.svd(design)[0][:, design.shape[1] :]
     seen = contrast.T @ (noise.loss / point.loss(x) - 1)
     slope = max(point.b * (1 - point.c / float(point.loss(0.0))), 1e-4)
     path = contrast.T @ walk(x - x[0]) @ contrast * slope**2
-    own = OWN[:, None, None, None] ** 2 * np.eye(len(seen))
-    cov = contrast.T @ np.diag(seed) @ contrast + own + WANDER[:, None, None] ** 2 * path
+    own = OWN[:, None, None, None] ** 2 * (contrast.T * doubt @ contrast)
+    cov = contrast.T * (seed * doubt) @ contrast + own + WANDER[:, None, None] ** 2 * path
     log = -0.5 * np.linalg.slogdet(cov)[1] - 0.5 * np.einsum("i,abij,j->ab", seen, np.linalg.inv(cov), seen)
     log = log - 0.5 * (np.log(WANDER / WANDER_PRIOR[0]) / WANDER_PRIOR[1]) ** 2
     weight = np.exp(log - log.max())
     weight /= weight.sum()
-    return Scatter(float(np.sqrt(weight.sum(1) @ OWN**2)), weight.sum(0), slope)
+    found = Scatter(float(np.sqrt(weight.sum(1) @ OWN**2)), weight.sum(0), slope)
+    return found, Means(x, noise.loss, (seed + found.own**2) * doubt, noise.dof)
