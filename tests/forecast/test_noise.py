@@ -55,6 +55,7 @@ def test_nearly_equal_computes_are_one_rung() -> None:
     found = noises.seed_noise((Rung(1e12, 2.0), Rung(1.001e12, 2.1, 1), Rung(2e12, 1.9)))
     assert found.seeds.tolist() == [2, 1]
     assert found.loss.tolist() == [2.05, 1.9]
+    assert noises.seed_noise((Rung(1e12, 2.0), Rung(1.01e12, 1.99), Rung(2e12, 1.9))).seeds.tolist() == [1, 1, 1]
 
 
 def test_walk_is_the_integral_of_a_random_walk() -> None:

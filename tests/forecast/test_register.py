@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as replace_fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,13 +129,17 @@ def test_lines_cannot_be_removed_moved_or_rewritten(path: Path) -> None:
     book = path.with_name(ledger.LEDGER)
     lines = book.read_bytes().splitlines(keepends=True)
     outcome = json.loads(lines[2])
-    forged = {key: value for key, value in outcome.items() if key != "hash"} | {"measured": 1.0}
-    forged["hash"] = ledger.sha256(ledger.canonical(forged))
+
+    def forge(line: dict[str, object], **changed: object) -> bytes:
+        body = {key: value for key, value in line.items() if key != "hash"} | changed
+        return ledger.canonical({**body, "hash": ledger.sha256(ledger.canonical(body))})
+
     for kept, message in [
         (lines[:2], "cut off"),
         (lines[:1] + lines[2:], "broken at line 2"),
         ([lines[1], lines[0], lines[2]], "broken at line 1"),
-        ([*lines[:2], ledger.canonical(forged)], "last one written"),
+        ([*lines[:2], forge(outcome, measured=1.0)], "last one written"),
+        ([lines[0], forge(json.loads(lines[1]), utc=outcome["utc"]), lines[2]], "broken at line 3"),
         ([*lines, lines[2]], "broken at line 4"),
     ]:
         replace(book, b"".join(kept))
@@ -157,6 +162,13 @@ def test_a_process_that_ends_before_the_head_is_written_does_no_harm(path: Path)
     replace(head, before)
     assert len(read(path).outcomes) == 2
     assert len(verify(path, 2.6).outcomes) == 3
+
+
+def test_two_who_write_at_once_wait_for_each_other(path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for result in [pool.submit(verify, path, 2.0 + i / 100) for i in range(8)]:
+            result.result()
+    assert len(read(path).outcomes) == 1 + 8
 
 
 def test_a_full_disk_leaves_no_record_and_a_whole_ledger(
