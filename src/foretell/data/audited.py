@@ -59,7 +59,7 @@ class Audited:
     def probabilities(self) -> npt.NDArray[np.float64]:
         """(keys,), by rank."""
         weight = np.arange(1, self.keys + 1, dtype=np.float64) ** -self.exponent
-        return weight / weight.sum()
+        return np.asarray(weight / weight.sum())
 
     @property
     def floor(self) -> float:
