@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from foretell.errors import ForecastError
-from foretell.forecast import Forecast, LadderTable, ledger
+from foretell.forecast import Forecast, LadderTable, anchor, ledger
 from foretell.forecast.anchor import check_anchors, stamp, tag
 from foretell.forecast.register import bundle, note, read, register
 
@@ -106,6 +106,16 @@ def test_a_time_stamp_is_checked_against_its_authority_alone(path: Path, url: st
     (foreign,) = check_anchors(read(path), authority(tmp_path / "other"))
     assert foreign.holds is False
     assert check_anchors(read(path.with_name("two.json")), ca) == []
+
+
+def test_a_time_stamp_is_checked_at_its_own_time(
+    path: Path, url: str, ca: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Had it been made before the authority's certificate was valid, it would not hold."""
+    stamp(path, url)
+    monkeypatch.setattr(anchor.ssl, "cert_time_to_seconds", lambda text: 10**9)
+    (found,) = check_anchors(read(path), ca)
+    assert found.holds is False and "not yet valid" in found.text
 
 
 def test_a_time_stamp_of_another_record_does_not_hold(path: Path, url: str, ca: Path) -> None:
