@@ -270,7 +270,7 @@ class DataConfig(Section):
 
 
 class TokenizerConfig(Section):
-    vocab_size: Annotated[int, Field(ge=320, le=1_000_000)] = 4096
+    vocab_size: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     train_bytes: Positive = 8_000_000
 
 

@@ -58,7 +58,7 @@ def oracle(source: Audited, pack: Path, records: int) -> tuple[float, int]:
     for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):
         for t, target in enumerate(targets):
             if target != NO_LOSS:
-                begun = tokens[1 + t // source.places * source.places : t + 1]
+                begun = tokens[t // (source.places + 1) * (source.places + 1) + 1 : t + 1]
                 losses.append(-math.log(chance[(*begun, target)] / chance[tuple(begun)]))
     assert len(losses) == shards.rows * records * source.places
     return float(np.mean(losses)), len(losses)
@@ -78,8 +78,9 @@ def test_an_oracle_reaches_the_floor_on_generated_rows(tmp_path: Path) -> None:
 def test_the_records_of_a_row_are_those_of_the_keys_in_their_shares(tmp_path: Path) -> None:
     write_pack(SMALL, tmp_path / "p", rows=2000, records=5, draw=3, even=True)
     rows = Shards(tmp_path / "p").read(range(2000))
-    assert (rows["tokens"][:, 0] == 0).all() and not rows["loss"][:, 0].any() and rows["loss"][:, 1:].all()
-    seen, counts = np.unique(rows["tokens"][:, 1:].reshape(-1, SMALL.places), axis=0, return_counts=True)
+    tokens, loss = (rows[name].reshape(-1, SMALL.places + 1) for name in ("tokens", "loss"))
+    assert not tokens[:, 0].any() and not loss[:, 0].any() and loss[:, 1:].all()
+    seen, counts = np.unique(tokens[:, 1:], axis=0, return_counts=True)
     known = {tuple(record): p for record, p in zip(SMALL.records().tolist(), SMALL.probabilities(), strict=True)}
     assert len(seen) == len(known) == SMALL.keys
     for record, count in zip(seen.tolist(), counts, strict=True):

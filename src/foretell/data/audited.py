@@ -65,9 +65,9 @@ class Audited:
     def floor(self) -> float:
         """Least expected loss in nats a token: H(key) / (length + 1).
 
-        Every row begins with a token that carries no loss, so all tokens of all records are counted. A record is its
-        key spelled out, and its value adds no entropy, so the entropies of its tokens, each given those before, add up
-        to the key's; records before it tell nothing of it (chain rule; Cover and Thomas, Elements, 2.5).
+        A token without loss stands before every record, so all tokens of all records are counted. A record is its key
+        spelled out, and its value adds no entropy, so the entropies of its tokens, each given those before, add up to
+        that of the key (chain rule; Cover and Thomas, Elements of Information Theory, 2.5).
         """
         p = self.probabilities()
         return float(-(p * np.log(p)).sum() / self.places)
@@ -97,7 +97,7 @@ def write_tokenizer(source: Audited, folder: Path) -> None:
 def write_pack(
     source: Audited, folder: Path, *, rows: int, records: int, draw: int, even: bool = False
 ) -> dict[str, int]:
-    """Pack `rows` rows of END_OF_TEXT and `records` records each; returns rows and tokens.
+    """Pack `rows` rows of `records` records, each a document of its own behind END_OF_TEXT; returns rows and tokens.
 
     draw: which stream of random numbers; two of them share nothing. even: the keys' shares are those of the source as
     nearly as whole numbers allow, in random order, so that a loss measured on the pack has hardly a sampling error
@@ -105,20 +105,20 @@ def write_pack(
     """
     table, below = source.records(), np.cumsum(source.probabilities())
     rng = np.random.default_rng([source.seed, 1, draw])
-    length = 1 + records * source.places
-    loss = np.arange(length) > 0
+    loss = np.arange(source.places + 1) > 0
     tiles = np.zeros((0, 0, 0, 3), np.uint8)
     steps = (rng.permutation(rows * records) + rng.random()) / (rows * records) if even else None
+    length = records * len(loss)
     with atomic_folder(folder) as new:
         writer = ShardWriter(new, length, 0, source.vocab_size, 0)
         for start in range(0, rows, ROWS):
             stop = min(start + ROWS, rows)
             lots = rng.random((stop - start) * records) if steps is None else steps[start * records : stop * records]
             keys = np.searchsorted(below, lots * below[-1], side="right")
-            ids = np.zeros((stop - start, length), np.int32)
-            ids[:, 1:] = table[keys].reshape(stop - start, -1)
+            ids = np.zeros((stop - start, records, len(loss)), np.int32)
+            ids[..., 1:] = table[keys].reshape(stop - start, records, -1)
             for row in ids:
-                writer.add([Piece(row, loss, tiles, 0)])
+                writer.add([Piece(record, loss, tiles, 0) for record in row])
         writer.flush()
         index = {"format": FORMAT, "sequence_length": length, "tile": 0, "kinds": ["record"], "shards": writer.shards}
         count = {"rows": rows, "tokens": rows * length}
