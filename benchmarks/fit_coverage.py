@@ -3,7 +3,8 @@
 The simulator below shares nothing with the fitter but the law L = a·C^−b + c. Law, noise and numbers of seeds are drawn
 apart from each other, so that each can be judged over all of the others. A bend ahead lies between the ladder's top and
 the target, where nothing in the ladder foretells it. The method's constants were chosen on other laws (sums of power
-laws, wandering exponents) and other seeds, before this file was run.
+laws, wandering exponents). Two of its parts came after runs of this file with other seeds had shown the lack of them:
+bent laws above a floor, and doubt about a rung far off the others; none of their constants was fitted to its figures.
 """
 
 from __future__ import annotations
@@ -117,10 +118,11 @@ def ladders(count: int, seed: int = SEED) -> Iterator[Simulated]:
 
 @dataclass(frozen=True)
 class Judged:
-    """inside: the interval holds the outcome. half_width: of the interval, relative."""
+    """inside, inside_half: the 90 % and the 50 % interval hold the outcome. half_width: of the first, relative."""
 
     ladder: Simulated
     inside: bool
+    inside_half: bool
     refused: bool
     half_width: float
 
@@ -130,9 +132,9 @@ def judge(count: int, seed: int = SEED) -> list[Judged]:
     out = []
     for ladder in ladders(count, seed):
         forecast = fit(ladder.table)
-        told = forecast.predict(ladder.target)
-        width = (told.high - told.low) / 2 / told.loss
-        out.append(Judged(ladder, told.low <= ladder.outcome <= told.high, forecast.refusal is not None, width))
+        told, half = (forecast.predict(ladder.target, level) for level in (0.9, 0.5))
+        inside = [each.low <= ladder.outcome <= each.high for each in (told, half)]
+        out.append(Judged(ladder, *inside, forecast.refusal is not None, (told.high - told.low) / 2 / told.loss))
     return out
 
 
@@ -140,10 +142,13 @@ def summary(results: Sequence[Judged]) -> dict[str, dict[str, Any]]:
     """Figures over all forecasts that were not refused, and case by case."""
     given = [row for row in results if not row.refused]
 
+    def share(inside: Sequence[bool], aim: float) -> dict[str, Any]:
+        rate = float(np.mean(inside))
+        error = 196 * math.sqrt(rate * (1 - rate) / len(inside))
+        return figure(100 * rate, "%", aim, (100 * rate - error, 100 * rate + error))
+
     def coverage(rows: Sequence[Judged]) -> dict[str, Any]:
-        rate = float(np.mean([row.inside for row in rows]))
-        error = 196 * math.sqrt(rate * (1 - rate) / len(rows))
-        return figure(100 * rate, "%", 90, (100 * rate - error, 100 * rate + error))
+        return share([row.inside for row in rows], 90)
 
     def width(rows: Sequence[Judged]) -> dict[str, Any]:
         return figure(100 * float(np.median([row.half_width for row in rows])), "%")
@@ -152,12 +157,14 @@ def summary(results: Sequence[Judged]) -> dict[str, dict[str, Any]]:
         "coverage_90_pct": coverage(given),
         "ladders": figure(len(given), "count", 200),
         "refused": figure(len(results) - len(given), "count"),
+        "coverage_50_pct": share([row.inside_half for row in given], 50),
         "median_half_width_pct": width(given),
     }
     cases: dict[str, Callable[[Simulated], bool]] = {
         **{f"law {law}": lambda ladder, law=law: ladder.law == law for law in LAWS},
         **{f"noise {noise}": lambda ladder, noise=noise: ladder.noise == noise for noise in NOISES},
         **{f"seeds {seeds}": lambda ladder, seeds=seeds: ladder.seeds == seeds for seeds in SEEDS},
+        "no bend ahead": lambda ladder: not ladder.law.endswith("ahead"),
         "5 to 7 rungs": lambda ladder: ladder.rungs <= 7,
         "8 to 14 rungs": lambda ladder: ladder.rungs > 7,
         "span below 2 decades": lambda ladder: ladder.span < 2,

@@ -25,9 +25,9 @@ def test_the_same_seed_gives_the_same_ladders_of_every_law() -> None:
 def test_figures_leave_refused_forecasts_out_and_count_them() -> None:
     ladders = list(fit_coverage.ladders(3, seed=1))
     results = [
-        fit_coverage.Judged(ladders[0], True, False, 0.02),
-        fit_coverage.Judged(ladders[1], False, False, 0.04),
-        fit_coverage.Judged(ladders[2], False, True, 0.5),
+        fit_coverage.Judged(ladders[0], True, True, False, 0.02),
+        fit_coverage.Judged(ladders[1], False, False, False, 0.04),
+        fit_coverage.Judged(ladders[2], False, False, True, 0.5),
     ]
     found = fit_coverage.summary(results)
     names = ("coverage_90_pct", "ladders", "refused", "median_half_width_pct")
@@ -39,6 +39,6 @@ def test_figures_leave_refused_forecasts_out_and_count_them() -> None:
 @pytest.mark.slow
 def test_the_interval_holds_as_often_as_it_says() -> None:
     """With floors, bends and seed noise: between 85 and 95 of 100 times."""
-    rows = [row for row in fit_coverage.judge(320) if not row.refused]
+    rows = [row for row in fit_coverage.judge(640) if not row.refused]
     assert len(rows) >= 200
     assert 0.85 <= np.mean([row.inside for row in rows]) <= 0.95
