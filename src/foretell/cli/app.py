@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from foretell.cli import data, forecast, ladder, model, run, weights
+from foretell.cli import data, forecast, inverse, ladder, model, run, weights
 
 app = typer.Typer(
     name="foretell",
@@ -21,6 +21,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 ladder.register(forecast.app)
+forecast.app.command()(inverse.inverse)
 app.add_typer(forecast.app, name="forecast")
 
 

@@ -325,7 +325,7 @@ def find_turn(
     """A reversal along a ladder: both slopes of a broken line significant, and of opposite sign; None if there is none.
 
     values, errors: a metric of each model with its standard error; where they scatter more than that, the errors are
-    widened to fit. Each inner rung is tried as the break, and p is corrected for it (Bonferroni).
+    widened to fit. Each inner rung, and the middle between two, is tried as the break; p is corrected (Bonferroni).
     Raises ForecastError for fewer than five models or an error that is not positive.
     Source: the two-lines test of Simonsohn (2018), doi 10.1177/2515245918805755.
     """
@@ -337,7 +337,8 @@ def find_turn(
         )
     from scipy.stats import norm, t
 
-    breaks = np.unique(x)[1:-1]
+    inner = np.unique(x)[1:-1]
+    breaks = np.unique([*inner, *(inner[1:] + inner[:-1]) / 2])
     best: Turn | None = None
     for at in breaks:
         design = np.stack([np.ones_like(x), np.minimum(x - at, 0), np.maximum(x - at, 0)], 1) / sigma[:, None]
