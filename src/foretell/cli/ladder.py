@@ -14,6 +14,7 @@ from foretell.pages import compact, duration, size
 if TYPE_CHECKING:
     from foretell.forecast.plan import Plan
     from foretell.forecast.rungs import DataShape
+    from foretell.recipe import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +38,7 @@ def plan(
     from foretell.forecast import plan as plans
     from foretell.recipes import recipe_yaml
 
-    loaded = load(recipe, overrides, None)
-    data = _packed(Path(recipe))
+    loaded, data = _packed(load(recipe, overrides, None), Path(recipe))
     with draw.progress() as report:
         found = plans.plan(
             loaded,
@@ -92,13 +92,17 @@ def ladder(
     print(f"Page:   {(folder / 'forecast' / 'index.html').resolve()}\nTrain it: foretell run {folder}")
 
 
-def _packed(folder: Path) -> DataShape | None:
-    """What the data of a run cost a token, where RECIPE names a run that has packed them."""
+def _packed(recipe: Recipe, folder: Path) -> tuple[Recipe, DataShape | None]:
+    """With what its data cost a token and how many tokens there are, where RECIPE names a run that has packed them."""
     if not (folder / "pack" / "train" / "index.json").is_file():
-        return None
+        return recipe, None
+    from foretell.data.tokenizer import Tokenizer
     from foretell.forecast.ladder import data_shape
+    from foretell.forecast.rungs import with_vocabulary
 
-    return data_shape(folder / "pack" / "train")
+    return with_vocabulary(recipe, Tokenizer.load(folder / "tokenizer").vocab_size), data_shape(
+        folder / "pack" / "train"
+    )
 
 
 def _tell(found: Plan) -> None:
