@@ -14,7 +14,7 @@ from scipy.interpolate import make_smoothing_spline
 from scipy.stats import t as student
 
 from foretell.errors import ForecastError
-from foretell.forecast import LadderTable, Rung, fit
+from foretell.forecast import Forecast, LadderTable, Rung, fit
 from foretell.forecast.watch import Band, _carried, binned, explain, watch
 
 TARGET = simulated.flops(simulated.TARGET)
@@ -134,9 +134,8 @@ def test_interval_covers_one_more_run_of_a_known_law() -> None:
     assert 0.84 <= np.mean(inside) <= 0.98
 
 
-def test_band_narrows_where_the_rungs_agree(ladder: LadderTable) -> None:
+def test_band_narrows_where_the_rungs_agree(ladder: LadderTable, forecast: Forecast) -> None:
     """Curves of one shape but for noise: the band is little wider than the forecast's own interval."""
-    forecast = fit(ladder)
     made = watch(ladder, forecast, 1e18)
     final = forecast.predict(1e18, 0.99)
     assert made.unit == ladder.unit
@@ -155,18 +154,18 @@ def test_band_narrows_where_the_rungs_agree(ladder: LadderTable) -> None:
         ([(1e12, 0), (1e12, 1), (1e13, 0), (1e13, 1)], "at 2 computes"),
     ],
 )
-def test_too_few_curves_are_refused(ladder: LadderTable, rungs: list[tuple[float, int]], message: str) -> None:
+def test_too_few_curves_are_refused(forecast: Forecast, rungs: list[tuple[float, int]], message: str) -> None:
     few = tuple(Rung(flops, 2.0, seed, f"{flops}-{seed}") for flops, seed in rungs)
     curves = {rung.run: ((0.0, 4.0), (1.0, 2.0)) for rung in few}
     with pytest.raises(ForecastError, match=message):
-        watch(LadderTable(few, curves=curves), fit(ladder), 1e18)
+        watch(LadderTable(few, curves=curves), forecast, 1e18)
 
 
-def test_curves_without_a_stretch_in_common_are_refused(ladder: LadderTable) -> None:
+def test_curves_without_a_stretch_in_common_are_refused(ladder: LadderTable, forecast: Forecast) -> None:
     curves = {rung.run: ((0.9, 2.1), (1.0, 2.0)) for rung in ladder.rungs}
     table = LadderTable(ladder.rungs, ladder.unit, curves=curves)
     with pytest.raises(ForecastError, match="only 10% of the run in common"):
-        watch(table, fit(ladder), 1e18)
+        watch(table, forecast, 1e18)
 
 
 def test_a_single_step_down_is_told_as_data() -> None:

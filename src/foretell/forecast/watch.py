@@ -3,8 +3,9 @@
 Every rung's curve is taken relative to its own final loss; curves of models trained alike nearly collapse onto one
 (arXiv 2507.02119), and what is left moves smoothly with compute. At each share of the horizon it is carried to the
 target's compute and multiplied with its forecast loss: the expected curve, with a band from the spread of the rungs
-and the interval of the forecast. A run can be far from the middle of that band and sound, or move through it as no rung
-does: so its drift, the last third of the curve so far against the first, has bounds of its own.
+and the interval of the forecast. Early on, where models of all sizes have learned the same, the losses themselves are
+carried instead, if that makes the narrower band. A run can be far from the middle of that band and sound, or move
+through it as no rung does: so its drift, the last third of the curve so far against the first, has bounds of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from foretell.errors import ForecastError
 from foretell.forecast.logs import columns, read_rows
+from foretell.forecast.noise import FALL, FALL_PRIOR
 from foretell.train.log import read_log
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ BINS = 50
 LEVEL = 0.99  # chance that a sound run raises no alarm, if its ladder is sound
 _CHANCES = 20  # values that vary on their own, roughly, among all shares and both tests: the level is divided by them
 _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has not
+_COLUMNS = 3  # that all shares count as, where neighbouring ones say nearly the same
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
 
@@ -55,14 +58,15 @@ class Alarm(NamedTuple):
 class Band:
     """The expected curve. shares: ends of bins that are each `width` wide; losses are means over a bin.
 
-    drift: from the third bin on, the largest sound difference of log loss, against the expected curve, between the last
-    third of the bins so far and the first.
+    moves: from the third bin on, the expected difference of log loss between the last third of the bins so far and the
+    first. drift: how far from that a sound run may be.
     """
 
     shares: tuple[float, ...]
     centre: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    moves: tuple[float, ...]
     drift: tuple[float, ...]
     unit: str = "loss"
     width: float = 1 / BINS
@@ -72,9 +76,9 @@ class Band:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Band:
-        curves = (tuple(raw[key]) for key in ("shares", "centre", "low", "high", "drift"))
-        shares, centre, low, high, drift = curves
-        return cls(shares, centre, low, high, drift, raw["unit"], raw["width"])
+        keys = ("shares", "centre", "low", "high", "moves", "drift")
+        shares, centre, low, high, moves, drift = (tuple(raw[key]) for key in keys)
+        return cls(shares, centre, low, high, moves, drift, raw["unit"], raw["width"])
 
     def check(self, points: Sequence[Point]) -> list[Alarm]:
         """Alarms so far, one for every stretch out of bounds; reasons may change as more of the run is seen.
@@ -103,8 +107,8 @@ class Band:
             return []
         room = np.where(d > 0, np.log(high / centre), np.log(centre / low))[:seen]
         d = d[:seen]
-        level, moved = d / room, np.zeros(seen)
-        moved[2:] = (_drift(seen) @ d)[2:] / np.array(self.drift[: max(seen - 2, 0)])
+        level, moved, past = d / room, np.zeros(seen), max(seen - 2, 0)
+        moved[2:] = ((_drift(seen) @ np.log(live[:seen]))[2:] - self.moves[:past]) / np.array(self.drift[:past])
         out = np.where(np.abs(level) > np.abs(moved), level, moved)
         alarms, last = [], -_APART - 1
         for i in range(seen):
@@ -143,23 +147,35 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
             "computes. Give every rung's loss over its run."
         )
     ends = np.arange(1, BINS + 1) / BINS
-    ratios = np.array([np.log(binned(curve, ends, 1 / BINS) / rung.loss) for rung, curve in rungs])
-    whole = np.isfinite(ratios).all(0)
+    logs = np.array([np.log(binned(curve, ends, 1 / BINS)) for _, curve in rungs])
+    whole = np.isfinite(logs).all(0)
     if whole.sum() < BINS / 2:
         raise ForecastError(
             f"The rungs' curves have only {whole.mean():.0%} of the run in common. Log the loss of every rung from "
             f"its first {1 / BINS:.0%} to its end."
         )
-    ratios, ends = ratios[:, whole], ends[whole]
+    logs, ends = logs[:, whole], ends[whole]
+    noise = _noise(z, logs)
     times = float(student.ppf(1 - (1 - level) / 2 / _CHANCES, len(rungs) - 2))
-    centre, error = _carried(z, ratios)
-    spread = np.sqrt(np.convolve(error**2, np.ones(5), "same") / np.convolve(error * 0 + 1, np.ones(5), "same"))
-    _, moved = _carried(z, (ratios @ _drift(len(ends)).T)[:, 2:])
-    expected = final.loss * np.exp(centre)
-    high = expected * np.exp(np.hypot(times * spread, math.log(final.high / final.loss)))
-    low = expected * np.exp(-np.hypot(times * spread, math.log(final.loss / final.low)))
-    shares, centres, lows, highs, drifts = (tuple(x.tolist()) for x in (ends, expected, low, high, times * moved))
-    return Band(shares, centres, lows, highs, drifts, table.settings.get(CURVES, table.unit))
+
+    def carried(y: Floats) -> tuple[Floats, Floats]:
+        value, error = _carried(z, y, noise)
+        window = np.ones(5)
+        return value, times * np.sqrt(
+            np.convolve(error**2, window, "same") / np.convolve(error * 0 + 1, window, "same")
+        )
+
+    finals = np.log([[rung.loss] for rung, _ in rungs])
+    centre, half = carried(logs)
+    ratio, spread = carried(logs - finals)
+    up, down = (np.hypot(spread, math.log(bound / final.loss)) for bound in (final.high, final.low))
+    early = 2 * half < up + down
+    centre = np.where(early, centre, math.log(final.loss) + ratio)
+    high, low = centre + np.where(early, half, up), centre - np.where(early, half, down)
+    moves, error = _carried(z, (logs @ _drift(len(ends)).T)[:, 2:], noise)
+    wanted = (ends, np.exp(centre), np.exp(low), np.exp(high), moves, times * error)
+    shares, centres, lows, highs, expected, drifts = (tuple(x.tolist()) for x in wanted)
+    return Band(shares, centres, lows, highs, expected, drifts, table.settings.get(CURVES, table.unit))
 
 
 class Live:
@@ -265,15 +281,38 @@ def _drift(count: int) -> Floats:
     return matrix
 
 
-def _carried(z: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _noise(z: Floats, y: Floats) -> Floats:
+    """Variance of a run at each z against that at the largest, from runs of one compute.
+
+    Log variance is linear in z, by a slope that is averaged over (`noise.seed_noise`). It often falls; that it goes on
+    falling beyond the ladder is not relied on.
+    """
+    groups = [z.round(2) == at for at in np.unique(z.round(2))]
+    free = np.array([group.sum() - 1.0 for group in groups])
+    if (free > 0).sum() < 2:
+        return np.ones(len(z))
+    squares = np.array([y[group].var(0).mean() * group.sum() for group in groups]) + free * 1e-12
+    away = np.array([z[group].mean() - z.max() for group in groups])  # decades, negative
+    level = (squares * np.exp(FALL[:, None] * away)).sum(1) / free.sum()
+    log = _COLUMNS * 0.5 * (FALL * (free @ away) - free.sum() * np.log(level))
+    log -= 0.5 * ((FALL - FALL_PRIOR[0]) / FALL_PRIOR[1]) ** 2
+    weights = np.exp(log - log.max())
+    weights *= level / (weights @ level)
+    relative: Floats = weights @ np.exp(-FALL[:, None] * (z - z.max()))
+    return relative
+
+
+def _carried(z: Floats, y: Floats, noise_of: Floats | None = None) -> tuple[Floats, Floats]:
     """Columns of y, known at log computes z < 0, carried to z = 0: value and standard error of one more run there.
 
     A column is a line in z plus a smooth departure from it (an integrated Wiener process, so that a cubic smoothing
     spline is its mean) plus noise. How smooth is judged from all columns by restricted likelihood and averaged over, so
-    that the error grows with the distance by as much as the rungs' own curves bend.
+    that the error grows with the distance by as much as the rungs' own curves bend. noise_of: relative variance of the
+    noise of each run; the new one has 1.
     Source: Wahba (1978), J. R. Stat. Soc. B 40:364.
     """
     u, end, n = z - z.min(), -z.min(), len(z)
+    noise_matrix = np.diag(np.ones(n) if noise_of is None else noise_of)
 
     def covariance(a: Floats, b: Floats) -> Floats:
         near, far = np.minimum(a, b), np.maximum(a, b)
@@ -284,7 +323,7 @@ def _carried(z: Floats, y: Floats) -> tuple[Floats, Floats]:
     within, across = covariance(u[:, None], u[None]), covariance(u, np.array(end))
     likelihood, values, variances = [], [], []
     for bend in np.concatenate([[0.0], np.geomspace(1e-3, 1e5, 33)]):  # variance of the departure over that of noise
-        inverse = np.linalg.inv(bend * within + np.eye(n))
+        inverse = np.linalg.inv(bend * within + noise_matrix)
         normal = np.linalg.inv(line.T @ inverse @ line)
         coefficients = normal @ line.T @ inverse @ y
         residual = y - line @ coefficients
@@ -294,8 +333,7 @@ def _carried(z: Floats, y: Floats) -> tuple[Floats, Floats]:
         gap = line_end - line.T @ inverse @ (bend * across)
         values.append(line_end @ coefficients + bend * across @ inverse @ residual)
         variances.append(noise * (1 + bend * end**3 / 3 - bend**2 * across @ inverse @ across + gap @ normal @ gap))
-    # Neighbouring shares say nearly the same: all of them count as three.
-    weights = np.exp(min(3, y.shape[1]) * (np.array(likelihood) - max(likelihood)))[:, None]
+    weights = np.exp(min(_COLUMNS, y.shape[1]) * (np.array(likelihood) - max(likelihood)))[:, None]
     weights /= weights.sum()
     value: Floats = (weights * values).sum(0)
     error: Floats = np.sqrt((weights * (np.array(variances) + (np.array(values) - value) ** 2)).sum(0))
