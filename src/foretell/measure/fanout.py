@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
-from foretell.errors import MissingExtraError, RunError
+from foretell.errors import ForetellError, MissingExtraError, RunError
 from foretell.measure.machine import cores, has_torch
 
 Where = Literal["local", "ray"]
@@ -49,7 +51,7 @@ def fan_out(
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, _begin, (threads, os.getpid())) as pool:
-        waiting: dict[Future[Result], int] = {pool.submit(work, task): i for i, task in enumerate(tasks)}
+        waiting: dict[Future[Result], int] = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -74,8 +76,46 @@ def _result(future: Future[Result]) -> Result:
         ) from error
 
 
+class _Worker:
+    """State of a worker process. A pool hands a worker its next task beforehand, also after an interrupt."""
+
+    busy = stopped = False
+
+
+def _call(work: Callable[[Task], Result], task: Task) -> Result:
+    if _Worker.stopped:
+        raise KeyboardInterrupt
+    _Worker.busy = True
+    try:
+        return work(task)
+    except KeyboardInterrupt as error:
+        _Worker.stopped = True
+        raise KeyboardInterrupt(str(error)) from None
+    except ForetellError as error:
+        raise _plain(error) from error
+    finally:
+        _Worker.busy = False
+
+
+def _plain(error: ForetellError) -> ForetellError:
+    """The error, or its message where its class cannot be copied from its arguments: on its way here that would
+    hang the pool."""
+    try:
+        copy.copy(error)
+    except Exception:
+        return ForetellError(str(error))
+    return error
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _Worker.stopped = True
+    if _Worker.busy:
+        raise KeyboardInterrupt
+
+
 def _begin(threads: int, parent: int) -> None:
-    """Set a worker up: its threads, and an end of its own when its parent is gone."""
+    """Set a worker up: its threads, what an interrupt does, and an end of its own when its parent is gone."""
+    signal.signal(signal.SIGINT, _interrupt)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if has_torch():
         import torch
