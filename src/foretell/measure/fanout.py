@@ -141,8 +141,8 @@ def _ray(
         raise MissingExtraError("Running on Ray", "cluster") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False)
-    remote: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(work)
-    waiting = {remote.remote(task): i for i, task in enumerate(tasks)}
+    remote: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
+    waiting = {remote.remote(work, task): i for i, task in enumerate(tasks)}
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=0.5)
         for reference in done:
