@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    for command in (plan, ladder):
+    for command in (plan, ladder, tune):
         app.command()(command)
 
 
@@ -90,6 +90,56 @@ def ladder(
         f"Record: {folder / 'forecasts' / told['record']}, registered {told['utc'][:19]} UTC, SHA-256 {told['sha256']}"
     )
     print(f"Page:   {(folder / 'forecast' / 'index.html').resolve()}\nTrain it: foretell run {folder}")
+
+
+def tune(
+    recipe: RecipeName,
+    out: Annotated[Path, typer.Option(metavar="YAML", help="Write the recipe with its settings there.")],
+    widths: Annotated[list[int], typer.Option("--width", help="Of a rung; name two or more. Default: chosen.")] = [],  # noqa: B006
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each setting.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="How often rate, batch and decay are searched.")] = 1,
+    folder: Annotated[Path | None, typer.Option("--run", help="Run directory; default runs/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
+    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    overrides: Set = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Search learning rate, batch and weight decay on small rungs, and write the recipe with what they say of it."""
+    from foretell.files import write_text
+    from foretell.forecast import tune as tuning
+    from foretell.pipeline import run_recipe
+    from foretell.recipe import ForecastConfig
+    from foretell.recipes import recipe_yaml
+
+    loaded, given = load(recipe, overrides, None), Path(recipe)
+    run = folder or (given if given.is_dir() else Path("runs") / loaded.name)
+    config = loaded.forecast or ForecastConfig()
+    with draw.progress() as report:
+        run_recipe(loaded, run, "pack", report)
+        sized, data = _packed(loaded, run)
+        pack, tokenizer = run / "pack", run / "tokenizer"
+        evaluate = tuning.trained(
+            pack / "train", pack / "heldout", tokenizer, run / "tune", config, workers, on, report
+        )
+        found = tuning.tune(sized, evaluate, widths=widths, seeds=seeds, rounds=rounds, data=data, report=report)
+    for trend in found.trends:
+        rows = [
+            (
+                bowl.width,
+                f"{bowl.flops:.3g}",
+                "  ".join(f"{value:.3g}: {loss:.4g}" for value, loss in zip(bowl.values, bowl.losses, strict=True)),
+                "flat" if bowl.best is None else f"{bowl.best:+.2f} ± {bowl.error:.2f}",
+            )
+            for bowl in found.bowls
+            if bowl.setting == trend.setting
+        ]
+        print(f"\n{tuning.SETTINGS[trend.setting].capitalize()}: {trend.before:.4g} → {trend.value:.4g} ({trend.said})")
+        draw.table(
+            ("width", "FLOPs", f"{config.unit} at each value", "lowest, octaves from the rule"), rows, right=(0, 1)
+        )
+    write_text(out, recipe_yaml(found.recipe.model_copy(update={"tokenizer": loaded.tokenizer})))
+    page = run / "tune" / "index.html"
+    write_text(page, tuning.tune_page(found, config.unit))
+    print(f"\n{found.runs} runs, {found.flops:.3g} FLOPs. Recipe: {out}\nPage:   {page.resolve()}")
 
 
 def _packed(recipe: Recipe, folder: Path) -> tuple[Recipe, DataShape | None]:
