@@ -127,6 +127,18 @@ def score_sync(generator: Generator, prompt: Conversation | Encoded, continuatio
     return _wait(generator.score(prompt, continuations))
 
 
+def score_many_sync(
+    generator: Generator, asked: Sequence[tuple[Conversation | Encoded, Sequence[str]]]
+) -> list[list[float]]:
+    """`Generator.score` of many prompts, for callers that do not await: in batches where the generator has them."""
+
+    async def one_by_one() -> list[list[float]]:
+        return [await generator.score(prompt, continuations) for prompt, continuations in asked]
+
+    batched = getattr(generator, "score_many", None)
+    return _wait(batched(asked) if batched else one_by_one())
+
+
 def _wait(answer: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()

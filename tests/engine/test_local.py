@@ -12,9 +12,10 @@ from PIL import Image
 
 from foretell.chat import Conversation
 from foretell.data.tokenizer import Tokenizer
+from foretell.engine import local
 from foretell.engine.local import Engine
 from foretell.errors import ConversationError, ForetellError, GenerationError
-from foretell.generate import Request, Sampling, collect, generate_sync, score_sync
+from foretell.generate import Request, Sampling, collect, generate_sync, score_many_sync, score_sync
 from foretell.jinja import JinjaTemplate
 from foretell.template import Encoded, Template
 from tokenizer_families import write_tokenizer
@@ -121,6 +122,23 @@ def test_score_equals_the_uncached_log_probability(engine, which):
             logs = uncached_logits(engine, prompt, ids)[:-1].double().log_softmax(-1)
             assert score == pytest.approx(logs[torch.arange(len(ids)), ids].sum().item(), abs=2e-4)
     assert score_sync(engine, prompt, []) == []
+
+
+def test_many_prompts_score_together_as_each_alone(engine, monkeypatch):
+    texts = [["two.", "é"], ["x"], [], ["", "the cat sat"], ["a", "b", "c"] * 30, ["one", "other"]]
+    asked = [*zip(prompts()[: len(texts)], texts, strict=False), (engine.encode_text("Q: who?"), [" me", " you there"])]
+    alone = [score_sync(engine, prompt, ends) for prompt, ends in asked]
+    for positions in (60, 16_384):  # in several batches, and in one
+        monkeypatch.setattr(local, "_POSITIONS", positions)
+        together = score_many_sync(engine, asked)
+        assert [len(scores) for scores in together] == [len(ends) for _, ends in asked]
+        for scores, expected in zip(together, alone, strict=True):
+            assert scores == pytest.approx(expected, abs=2e-4)
+    assert score_many_sync(engine, []) == []
+    full = Encoded(np.full(engine.model.config.max_length - 1, 9, np.int32), np.zeros(0, bool), asked[-1][0].tiles)
+    asked = [(full, ["x"]), (engine.encode_text("Q"), ["the dog saw it " * 3])]  # together they would not fit
+    for scores, pair in zip(score_many_sync(engine, asked), asked, strict=True):
+        assert scores == pytest.approx(score_sync(engine, *pair), abs=2e-4)
 
 
 def test_deltas_join_to_the_result_and_carry_its_tokens(engine):

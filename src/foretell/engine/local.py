@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from foretell.model.multimodal import Multimodal
 
 
+_POSITIONS = 16_384  # of the prompts that are scored together: bounds the memory of their cache
+
+
 class Engine:
     """Generates in batches of at most max_batch replies, on one worker thread, so an event loop stays free.
 
@@ -95,8 +98,12 @@ class Engine:
         A continuation is tokenized by itself: as a reply after a conversation, else as text that goes on.
         Raises GenerationError when one does not fit.
         """
+        return (await self.score_many([(prompt, continuations)]))[0]
+
+    async def score_many(self, asked: Sequence[tuple[Conversation | Encoded, Sequence[str]]]) -> list[list[float]]:
+        """`score` of each prompt with its continuations, many prompts in one batch."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, self._score, prompt, list(continuations))
+        return await loop.run_in_executor(self._worker, self._score, list(asked))
 
     def _open(self, requests: Sequence[Request]) -> list[Reply]:
         replies: list[Reply] = []
@@ -181,24 +188,38 @@ class Engine:
             logits = self._runner.step(cache, tokens)
 
     @torch.inference_mode()
-    def _score(self, prompt: Conversation | Encoded, continuations: list[str]) -> list[float]:
-        encoded = self._encode(prompt)
-        encode = self.tokenizer.encode if isinstance(prompt, Conversation) else self.tokenizer.encode_inside
-        tails = [encode(text) for text in continuations]
-        longest = max(map(len, tails), default=0)
-        if len(encoded.ids) + longest > self.model.config.max_length:
-            raise GenerationError(
-                f"The prompt ({len(encoded.ids)} tokens) and its longest continuation ({longest}) exceed the "
-                f"{self.model.config.max_length} tokens this model reads. Shorten one of them."
-            )
-        scores = [0.0] * len(tails)
-        scored = [i for i, tail in enumerate(tails) if tail]  # nothing is certain: log 1
-        if scored:
-            cache, logits = self._runner.prefill([encoded], len(encoded.ids) + longest)
-            for start in range(0, len(scored), self.max_batch):
-                some = scored[start : start + self.max_batch]
-                copies = self._runner.take(cache, [0] * len(some))
-                found = self._runner.score(copies, logits.expand(len(some), -1), [tails[i] for i in some])
-                for i, value in zip(some, found, strict=True):
-                    scores[i] = value
+    def _score(self, asked: list[tuple[Conversation | Encoded, Sequence[str]]]) -> list[list[float]]:
+        prompts, tails = [], []
+        for prompt, continuations in asked:
+            prompts.append(self._encode(prompt))
+            encode = self.tokenizer.encode if isinstance(prompt, Conversation) else self.tokenizer.encode_inside
+            tails.append([encode(text) for text in continuations])
+            length, longest = len(prompts[-1].ids), max(map(len, tails[-1]), default=0)
+            if length + longest > self.model.config.max_length:
+                raise GenerationError(
+                    f"The prompt ({length} tokens) and its longest continuation ({longest}) exceed the "
+                    f"{self.model.config.max_length} tokens this model reads. Shorten one of them."
+                )
+        scores = [[0.0] * len(ends) for ends in tails]  # nothing is certain: log 1
+        longest_of = [max(map(len, ends), default=0) for ends in tails]
+        order = sorted(range(len(asked)), key=lambda i: len(prompts[i].ids))  # alike in length: little is padding
+        while order:
+            some = [order.pop()]
+            length, longest = len(prompts[some[0]].ids), longest_of[some[0]]
+            while order and len(some) < min(self.max_batch, _POSITIONS // length):
+                longest = max(longest, longest_of[order[-1]])
+                if length + longest > self.model.config.max_length:  # padding takes positions too
+                    break
+                some.append(order.pop())
+            room = length + max(longest_of[i] for i in some)
+            rows = [(row, i, j) for row, i in enumerate(some) for j, tail in enumerate(tails[i]) if tail]
+            if not rows:
+                continue
+            cache, logits = self._runner.prefill([prompts[i] for i in some], room)
+            for start in range(0, len(rows), self.max_batch):
+                part = rows[start : start + self.max_batch]
+                taken, ends = [row for row, _, _ in part], [tails[i][j] for _, i, j in part]
+                copies = self._runner.take(cache, taken) if max(map(len, ends)) > 1 else cache  # else it is not read
+                for (_, i, j), value in zip(part, self._runner.score(copies, logits[taken], ends), strict=True):
+                    scores[i][j] = value
         return scores

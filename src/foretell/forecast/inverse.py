@@ -22,11 +22,10 @@ from foretell.measure.stats import Interval, mean_stderr, wilson
 from foretell.run import Report, silent
 
 if TYPE_CHECKING:
-    from foretell.chat import Conversation
     from foretell.engine.local import Engine
     from foretell.pages import Html
 
-_AT_ONCE = 64  # questions between two reports
+_AT_ONCE = 128  # questions between two reports
 _SIZES = 5  # without which no reversal is looked for
 SCORES = "scores"
 
@@ -115,7 +114,7 @@ def measure(
             task = f"{model.name} ({i + 1} of {len(models)})"
             answers: list[Answer] = []
             for start in range(0, len(questions), _AT_ONCE):
-                answers += ask(generator, questions[start : start + _AT_ONCE], start)
+                answers += _ask_some(generator, questions, start)
                 report(task, len(answers), len(questions))
             rows = [[a.group, a.right, a.logprobs, a.other] for a in answers]
             write_json(file, {"model": asdict(model), "key": key, "answers": rows})
@@ -124,21 +123,29 @@ def measure(
     return found
 
 
-def ask(generator: Engine, questions: Sequence[Question], start: int = 0) -> list[Answer]:
-    """The log-probabilities of every choice. start: number of the first question, for messages."""
-    from foretell.generate import score_sync
+def _ask_some(generator: Engine, questions: Sequence[Question], start: int) -> list[Answer]:
+    some = questions[start : start + _AT_ONCE]
+    try:
+        return ask(generator, some)
+    except GenerationError:
+        for i, question in enumerate(some, start + 1):
+            try:
+                ask(generator, [question])
+            except GenerationError as error:
+                raise ForecastError(f"Question {i} ({question.group}) cannot be asked: {error}") from error
+        raise
 
-    def score(i: int, prompt: str | Conversation, choices: Sequence[str]) -> tuple[float, ...]:
-        given = generator.encode_text(prompt) if isinstance(prompt, str) else prompt
-        try:
-            return tuple(score_sync(generator, given, choices))
-        except GenerationError as error:
-            raise ForecastError(f"Question {start + i + 1} ({questions[i].group}) cannot be asked: {error}") from error
 
-    return [
-        Answer(q.group, q.right, score(i, q.prompt, q.choices), score(i, q.other, q.choices) if q.other else None)
-        for i, q in enumerate(questions)
-    ]
+def ask(generator: Engine, questions: Sequence[Question]) -> list[Answer]:
+    """The log-probabilities of every choice, in batches. Raises GenerationError for a prompt that does not fit."""
+    from foretell.generate import score_many_sync
+
+    asked = [(q.prompt, q.choices) for q in questions] + [(q.other, q.choices) for q in questions if q.other]
+    given = [(generator.encode_text(prompt) if isinstance(prompt, str) else prompt, texts) for prompt, texts in asked]
+    found = [tuple(logs) for logs in score_many_sync(generator, given)]
+    others = iter(found[len(questions) :])
+    pairs = zip(questions, found, strict=False)
+    return [Answer(q.group, q.right, logs, next(others) if q.other else None) for q, logs in pairs]
 
 
 def _fingerprint(ref: str) -> str:
@@ -367,7 +374,7 @@ def _figures(group: Sequence[SoftSeries]) -> list[Html]:
         )
 
     graded = [s for s in group if s.points[0].accuracy]
-    notes = "Bars: 95 % interval over the questions and seeds." + (
+    notes = "Bands: 95 % interval over the questions and seeds." + (
         " Thin lines: the same questions about a grey image." if len(colours) < len(group) else ""
     )
     return [
