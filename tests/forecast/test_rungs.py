@@ -58,9 +58,12 @@ def test_a_ladder_in_depth_keeps_the_width() -> None:
     assert {plan.recipe.model.width for plan in plans} == {64}
 
 
-def test_heads_apart_from_width_stay_as_they_are() -> None:
-    rung = scaled(recipe(model={"q_heads": 4}), 24)
-    assert (rung.model.heads, rung.model.head_dim, rung.model.width) == (4, 16, 24)
+def test_heads_keep_their_size_and_share() -> None:
+    target = recipe(model={"q_heads": 32})  # twice the width
+    found = [scaled(target, width).model for width in (16, 24, 32)]
+    assert [model.heads for model in found] == [2, 3, 4] and {model.head_dim for model in found} == {16}
+    between = [scaled(recipe(), width).model for width in (16, 20, 32, 40)]
+    assert [(model.q_heads, model.heads) for model in between] == [(None, 1), (2, 2), (None, 2), (3, 3)]
 
 
 def test_shared_key_heads_keep_their_share() -> None:
@@ -115,11 +118,6 @@ def test_flops_are_those_that_training_counts() -> None:
 def test_too_few_rungs_are_refused(forecast: dict[str, Any], message: str) -> None:
     with pytest.raises(ForecastError, match=message):
         lay(recipe(forecast=forecast))
-
-
-def test_a_width_that_heads_do_not_divide_is_named() -> None:
-    with pytest.raises(RecipeError, match="width 40"):
-        lay(recipe(forecast={"widths": [16, 40, 48, 64, 80]}))
 
 
 def test_widths_and_depths_together_are_refused() -> None:

@@ -43,8 +43,10 @@ class RungPlan:
 def scaled(recipe: Recipe, width: int | None = None, depth: int | None = None) -> Recipe:
     """The same recipe at another width or depth.
 
-    The image tower follows in whole heads; the MLPs keep their ratio. Tokens stay in proportion to parameters, batch
-    and learning rate follow by the exponents of `recipe.forecast`, and what lies between is the parametrisation's.
+    Heads keep their size, so that a width between whole heads has a part of one more than its share, which a clean
+    ladder avoids; the image tower follows in whole heads; the MLPs keep their ratio. Tokens stay in proportion to
+    parameters, batch and learning rate follow by the exponents of `recipe.forecast`, and what lies between is the
+    parametrisation's.
     Raises RecipeError for a shape that cannot be.
     """
     model = recipe.model
@@ -99,8 +101,8 @@ def lay(recipe: Recipe, data: DataShape | None = None) -> list[RungPlan]:
         most = f"{config.largest:.3g} times " if len(below) == len(recipes) else ""
         raise ForecastError(
             f"{len(below)} of the {len(recipes)} rungs lie below {most}the {target:.3g} FLOPs of {recipe.name}; a "
-            f"forecast needs {LEAST} or more, all below. Give forecast.widths (multiples of {recipe.model.head_dim} if "
-            "every head has its share of the width), raise forecast.largest, or take a larger target."
+            f"forecast needs {LEAST} or more, all below. Give forecast.widths (best are multiples of "
+            f"{recipe.model.head_dim}, the head size), raise forecast.largest, or take a larger target."
         )
     return [
         _plan(rung, seed, data)
@@ -144,7 +146,9 @@ def _shape(model: ModelConfig, width: int, depth: int) -> dict[str, Any]:
     change: dict[str, Any] = {"width": width, "depth": depth}
     if width != model.width:
         change["ffn"] = max(4, 4 * round(share * model.ffn_width / 4))
-        heads = width // model.head_dim if model.q_heads is None else model.heads
+        # Whole heads: a width between them has a part of a head more than its share.
+        heads = math.ceil(share * model.heads - 1e-9)
+        change["q_heads"] = None if heads * model.head_dim == width else heads
         if model.kv_heads is not None:
             group = model.heads // model.kv_heads
             change["kv_heads"] = heads // group if heads % group == 0 else 1
