@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
-HELPERS := common feeding report_results runs support_table
+HELPERS := common feeding forecast_table report_results runs support_table
 BENCHMARKS := $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
-.PHONY: help install quickstart test test-peers lint style types contract bench docs results support lock clean
+.PHONY: help install quickstart test test-peers lint style types contract bench docs results forecasts support lock clean
 
 help:
 	@echo "make install      what running, training and chatting need, into .venv"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench        run every benchmark, one after another; make bench-NAME runs one"
 	@echo "make docs         build the documentation into site/"
 	@echo "make results      rewrite docs/results.md from benchmarks/results/"
+	@echo "make forecasts    rewrite docs/forecasts.md from the bundles in benchmarks/results/forecasts/"
 	@echo "make support      rewrite docs/support.md from the tests of open weights"
 	@echo "make lock         resolve the newest versions, beside torch $(TORCH), into requirements.lock"
 	@echo "make clean        remove .venv, caches and built files; runs/ stays"
@@ -55,6 +56,9 @@ bench-%: $(VENV)/.ready-dev
 
 results: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/report_results.py
+
+forecasts: $(VENV)/.ready-dev
+	$(BIN)/python benchmarks/forecast_table.py
 
 support: $(VENV)/.ready-dev
 	$(BIN)/python benchmarks/support_table.py
