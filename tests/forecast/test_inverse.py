@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -24,9 +25,9 @@ from foretell.forecast.inverse import (
     read_scores,
     soft_series,
     table_csv,
-    turns_page,
     verdict,
 )
+from foretell.forecast.inverse_page import turns_page
 from foretell.forecast.questions import Answer, find_questions, read_questions, world_questions
 from foretell.forecast.table import read_table
 
@@ -213,6 +214,11 @@ def test_models_are_named_by_place_or_with_their_flops(ladder):
     rung = ladder.path / "out" / "rungs" / "r1"
     for ref in (rung, rung / "checkpoint"):
         assert find_models([str(ref)]) == [LadderModel("r1", str(rung / "checkpoint"), 1e11)]
+    run = ladder.path / "run"  # a run with its ladder
+    shutil.copytree(ladder.path / "out" / "rungs", run / "ladder" / "rungs")
+    shutil.copytree(rung, run / "pretrain")
+    assert [m.name for m in find_models([str(run)])] == ["r0", "r1", "run", *(f"r{i}" for i in range(2, 7))]
+    assert find_models([str(rung), f"{rung}/checkpoint"]) == find_models([str(rung)])
     assert find_models(["org/model=3e20", f"{rung}=1e9"]) == [
         LadderModel("r1", str(rung), 1e9),
         LadderModel("model", "org/model", 3e20),
@@ -269,6 +275,17 @@ def test_other_ways_are_told_as_what_they_are(shape, said):
     (series,) = soft_series(simulated(shape))
     assert series.turn is None
     assert said in verdict(series)
+
+
+def test_seeds_whose_compute_differs_by_a_document_are_one_size():
+    scores = simulated([0, -1, -2, -1, 0], seeds=2)
+    moved = [
+        Scores(LadderModel(s.model.name, "", s.model.flops * (1 + 0.001 * (i % 2))), s.answers)
+        for i, s in enumerate(scores)
+    ]
+    (one,), (other,) = soft_series(scores), soft_series(moved)
+    assert len(other.sizes) == 5 and other.flops == one.flops
+    assert other.turn == one.turn
 
 
 def test_a_series_is_a_ladder_to_be_fitted(tmp_path):

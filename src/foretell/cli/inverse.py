@@ -28,6 +28,7 @@ def inverse(
     """Ask the models of a ladder, and say whether larger ones do worse, better, or first the one, then the other."""
     from foretell.files import write_text
     from foretell.forecast import inverse as turns
+    from foretell.forecast.inverse_page import turns_page
     from foretell.forecast.questions import find_questions, world_options
 
     if models:
@@ -51,5 +52,5 @@ def inverse(
     print()
     for s in series:
         print(f"{s.group}: {turns.verdict(s)}.")
-    write_text(out / "inverse.html", turns.turns_page(series))
+    write_text(out / "inverse.html", turns_page(series))
     print(f"\nPage: {out / 'inverse.html'}")

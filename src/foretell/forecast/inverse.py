@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,14 +18,13 @@ import numpy as np
 from foretell.errors import ForecastError, GenerationError
 from foretell.files import write_json
 from foretell.forecast.capability import Turn, find_turn
-from foretell.forecast.questions import BLIND, Answer, Question
+from foretell.forecast.questions import Answer, Question
 from foretell.forecast.table import LadderTable, Rung, same_compute
 from foretell.measure.stats import Interval, mean_stderr, wilson
 from foretell.run import Report, silent
 
 if TYPE_CHECKING:
     from foretell.engine.local import Engine
-    from foretell.pages import Html
 
 _AT_ONCE = 128  # questions between two reports
 _SIZES = 5  # without which no reversal is looked for
@@ -50,8 +51,8 @@ class Scores:
 def find_models(refs: Sequence[str]) -> list[LadderModel]:
     """The models that references name, in order of their compute.
 
-    A reference is a folder whose rungs/ hold one run each, a run, a checkpoint folder, or REF=FLOPS with anything that
-    `foretell.load` reads. Without =FLOPS they are those of the training log beside the checkpoint.
+    A reference is a ladder's folder (with rungs/), a run (its ladder's rungs belong to it), a checkpoint folder, or
+    REF=FLOPS with anything that `foretell.load` reads. Without =FLOPS they are those of the log beside the checkpoint.
     Raises ForecastError for what holds no model, or none that says its compute.
     """
     found: list[LadderModel] = []
@@ -61,8 +62,11 @@ def find_models(refs: Sequence[str]) -> list[LadderModel]:
             found.append(LadderModel(Path(place).name or place, place, _number(ref, flops)))
             continue
         root = Path(ref)
-        runs = sorted(path.parent for path in (root / "rungs").glob("*/checkpoint")) or [root]
-        found += [_trained(run) for run in runs]
+        rungs = [path.parent for path in (*root.glob("rungs/*/checkpoint"), *root.glob("ladder/rungs/*/checkpoint"))]
+        found += [_trained(run) for run in rungs]
+        if not rungs or (root / "pretrain" / "checkpoint").is_dir():
+            found.append(_trained(root))
+    found = list(dict.fromkeys(found))
     if len({m.name for m in found}) < len(found):  # runs of different folders may share a name
         found = [LadderModel(_named(m.ref), m.ref, m.flops) for m in found]
     return sorted(found, key=lambda m: (m.flops, m.name))
@@ -91,7 +95,7 @@ def _trained(folder: Path) -> LadderModel:
     if not ends or "flops" not in ends[-1]:
         raise ForecastError(f"{checkpoint.parent} has no log.jsonl that says the FLOPs. Write {folder}=FLOPS.")
     run = checkpoint.parent.parent if checkpoint.parent.name == "pretrain" else checkpoint.parent
-    return LadderModel(run.name, str(checkpoint), float(ends[-1]["flops"]))
+    return LadderModel(run.resolve().name, str(checkpoint), float(ends[-1]["flops"]))
 
 
 def measure(
@@ -201,9 +205,17 @@ class SoftSeries:
     points: tuple[Point, ...]
     errors: tuple[float, ...]
 
+    @cached_property
+    def sizes(self) -> list[list[Point]]:
+        """The points of each compute, in rising order: seeds together."""
+        rungs = [Rung(point.model.flops, 0.0, i) for i, point in enumerate(self.points)]
+        return [[self.points[rung.seed] for rung in group] for group in same_compute(rungs)]
+
     @property
     def flops(self) -> list[float]:
-        return [point.model.flops for point in self.points]
+        """Of each point; seeds that differ by a document's end share theirs."""
+        shared = {id(point): size[0].model.flops for size in self.sizes for point in size}
+        return [shared[id(point)] for point in self.points]
 
     @property
     def values(self) -> list[float]:
@@ -219,7 +231,7 @@ class SoftSeries:
     @property
     def tested(self) -> bool:
         """Whether there are sizes enough for a reversal to be looked for."""
-        return len(set(self.flops)) >= _SIZES
+        return len(self.sizes) >= _SIZES
 
     def table(self) -> LadderTable:
         """The loss of the right answer as a ladder, for `forecast.fit`; no power law holds across a turn."""
@@ -257,7 +269,7 @@ def _point(scores: Scores, places: Sequence[int]) -> Point:
         len(answers),
         value,
         stderr,
-        -float(np.mean([a.log_probability for a in answers])),
+        float(-np.mean([a.log_probability for a in answers])),
         wilson(sum(grades), len(grades)) if grades else None,
     )
 
@@ -284,7 +296,7 @@ def verdict(series: SoftSeries) -> str:
         ways = ("falls", "rises") if turn.before < 0 else ("rises", "falls")
         return f"{ways[0]}, then {ways[1]}: turns near {power_text(turn.flops)} FLOPs (p = {turn.p:.2g})"
     if not series.tested:
-        return f"{len(set(series.flops))} sizes: too few to look for a turn, which needs {_SIZES}"
+        return f"{len(series.sizes)} sizes: too few to look for a turn, which needs {_SIZES}"
     from scipy.stats import linregress
 
     line = linregress(np.log10(series.flops), series.values)
@@ -294,111 +306,7 @@ def verdict(series: SoftSeries) -> str:
 
 def table_csv(series: SoftSeries) -> str:
     """The series as a table for `foretell forecast fit`."""
-    lines = [f"{p.model.name},{p.model.flops:.17g},{p.loss:.17g},nats per question" for p in series.points]
-    return "\n".join(["run,flops,loss,unit", *lines, ""])
-
-
-def turns_page(series: Sequence[SoftSeries]) -> str:
-    """The whole page as HTML: for each kind of task the soft metric and the accuracy, then every model's numbers."""
-    from foretell.pages import el, page, section, table
-
-    kinds: dict[str, list[SoftSeries]] = {}
-    for s in series:
-        kinds.setdefault(s.group.partition(".")[0], []).append(s)
-    told = [el("li", el("b", s.group), f": {verdict(s)}.") for s in series if not s.group.endswith(BLIND)]
-    turned = [s.group for s in series if s.turn]
-    head = ["Questions", "Model", "FLOPs", "Asked", "Metric", "±", "−log p", "Accuracy", "95 % interval"]
-    rows = [_row(s, point) for s in series for point in s.points]
-    models = len({point.model.name for s in series for point in s.points})
-    return page(
-        "Scaling that turns" if turned else "Soft metrics along a ladder",
-        [
-            section("What was found", el("ul", *told)),
-            *(section(kind, *_figures(group)) for kind, group in kinds.items()),
-            section("Every model", table(head, rows, align="llrrrrrrl"), note=_NOTE),
-        ],
-        kicker=f"Foretell forecast · {models} models",
-        lead=f"Scaling reverses on {', '.join(turned)}." if turned else "No reversal is found.",
-        footer="Nothing on this page is loaded from elsewhere.",
-    )
-
-
-_NOTE = (
-    "Metric: mean over questions, with its standard error. −log p: nats of the right answer among those listed, the "
-    "loss that a power law may fit where nothing turns."
-)
-
-
-def _row(series: SoftSeries, point: Point) -> list[object]:
-    from foretell.pages import number, percent
-    from foretell.pages.axes import power_text
-
-    grade = point.accuracy
-    return [
-        series.group,
-        point.model.name,
-        power_text(point.model.flops),
-        point.asked,
-        number(point.value),
-        number(point.stderr, 2),
-        number(point.loss),
-        percent(grade.estimate) if grade else None,
-        f"{percent(grade.low)} … {percent(grade.high)}" if grade else None,
-    ]
-
-
-def _figures(group: Sequence[SoftSeries]) -> list[Html]:
-    from foretell.pages import Series, figure, line_chart
-    from foretell.pages.axes import power_text
-
-    colours = {name: i for i, name in enumerate(dict.fromkeys(s.group.removesuffix(BLIND) for s in group))}
-
-    def line(s: SoftSeries, accuracy: bool) -> Series:
-        seeds = same_compute([Rung(p.model.flops, 0.0, i) for i, p in enumerate(s.points)])
-        points = [[s.points[rung.seed] for rung in rungs] for rungs in seeds]
-        means = [
-            wilson(sum(round(p.accuracy.estimate * p.asked) for p in of if p.accuracy), sum(p.asked for p in of))
-            if accuracy
-            else _mean(of)
-            for of in points
-        ]
-        blind = s.group.endswith(BLIND)
-        return Series(
-            s.group,
-            [of[0].model.flops for of in points],
-            [100 * m.estimate if accuracy else m.estimate for m in means],
-            "faint" if blind else "both",
-            colours[s.group.removesuffix(BLIND)],
-            None if blind else [100 * m.low if accuracy else m.low for m in means],
-            None if blind else [100 * m.high if accuracy else m.high for m in means],
-        )
-
-    graded = [s for s in group if s.points[0].accuracy]
-    notes = "Bands: 95 % interval over the questions and seeds." + (
-        " Thin lines: the same questions about a grey image." if len(colours) < len(group) else ""
-    )
-    return [
-        figure(
-            line_chart(
-                [line(s, accuracy) for s in drawn],
-                title=f"{'Accuracy' if accuracy else 'Soft metric'} over compute",
-                x_label="training FLOPs",
-                y_label="accuracy, %" if accuracy else f"{drawn[0].metric}, nats",
-                x_log=True,
-                x_format=power_text,
-                keys_above=True,
-            ),
-            notes if not accuracy else None,
-        )
-        for accuracy, drawn in ((False, group), (True, graded))
-        if drawn
-    ]
-
-
-def _mean(points: Sequence[Point]) -> Interval:
-    """Mean over the seeds of one size, with what questions and seeds leave open."""
-    values = [p.value for p in points]
-    middle, between = mean_stderr(values)
-    within = math.sqrt(sum(p.stderr**2 for p in points)) / len(points)
-    half = 1.96 * max(within, between if len(values) > 1 else 0.0)
-    return Interval(middle, middle - half, middle + half)
+    stream = io.StringIO()
+    rows = ((p.model.name, float(p.model.flops), p.loss, "nats per question") for p in series.points)
+    csv.writer(stream, lineterminator="\n").writerows([("run", "flops", "loss", "unit"), *rows])
+    return stream.getvalue()
