@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from foretell.errors import TrainingError
+from foretell.forecast.watch import Band, Live, curve_of
 from foretell.train.log import read_log
 
 
@@ -86,3 +87,14 @@ def test_it_may_end_the_run_which_goes_on_when_asked_again(toy: Any, tmp_path: P
 def test_an_alarm_at_the_last_step_ends_nothing(toy: Any, tmp_path: Path) -> None:
     toy.train(tmp_path, observe=Observer(at=6, stop=True))
     assert events(tmp_path, "end") and len(events(tmp_path, "alarm")) == 1
+
+
+def test_the_watch_of_a_forecast_observes_a_run(toy: Any, tmp_path: Path) -> None:
+    """Far above its band from the start: one alarm, with what it needs to be understood, that a resume keeps."""
+    shares = tuple((i + 1) / 50 for i in range(50))
+    band = Band(shares, (0.1,) * 50, (0.09,) * 50, (0.11,) * 50, (0.0,) * 48, (1.0,) * 48, "nats per token")
+    metrics = toy.train(tmp_path, toy.recipe(log_every=1), observe=Live(band))
+    (alarm,) = events(tmp_path, "alarm")
+    assert alarm["share"] <= 0.2 and alarm["loss"] > alarm["high"] == 0.11
+    assert alarm["reason"] == "learning rate" and "behind its curve" in alarm["text"]
+    assert metrics["steps"] == 24 and band.check(curve_of(tmp_path / "log.jsonl"))[0].share == alarm["share"]

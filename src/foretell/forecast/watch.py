@@ -33,6 +33,7 @@ LEVEL = 0.99  # chance that a sound run raises no alarm, if its ladder is sound
 _CHANCES = 20  # values that vary on their own, roughly, among all shares and both tests: the level is divided by them
 _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has not
 _COLUMNS = 3  # that all shares count as, where neighbouring ones say nearly the same
+_LATE = 0.1  # of the run; a log that begins after it tells too little
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
 
@@ -101,10 +102,12 @@ class Band:
     def _stretches(self, points: Sequence[Point]) -> list[Alarm]:
         shares, centre, low, high = (np.array(x) for x in (self.shares, self.centre, self.low, self.high))
         live = self.means(points)
-        d = np.log(live / centre)
-        seen = int(np.isfinite(d).sum())
-        if not np.isfinite(d[:seen]).all():  # a curve that starts late cannot be judged by its start
+        known = np.flatnonzero(np.isfinite(live))
+        if not len(known) or shares[known[0]] > _LATE:  # a curve that starts late cannot be judged by its start
             return []
+        live[: known[0]] = centre[: known[0]]  # before the middle of the first line
+        seen = int(known[-1]) + 1
+        d = np.log(live / centre)
         room = np.where(d > 0, np.log(high / centre), np.log(centre / low))[:seen]
         d = d[:seen]
         level, moved, past = d / room, np.zeros(seen), max(seen - 2, 0)
