@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from foretell.errors import ForecastError
 from foretell.forecast.rungs import RungPlan, flops, scaled
 from foretell.forecast.tune import Trend, Tuning, lowest, tune, tune_page
 from foretell.recipe import Recipe
-from foretell.recipes import load_recipe
+from foretell.recipes import load_recipe, recipe_yaml
 
 WIDTHS = (96, 160, 288)
 
@@ -164,3 +165,28 @@ def test_the_page_shows_every_bowl(target: Recipe) -> None:
     html = tune_page(tune(target, Surface(target, at={"lr": 2.0}), widths=WIDTHS), "bits per byte")
     assert all(f"width {width}" in html for width in WIDTHS)
     assert "Learning rate" in html and "Weight-decay time-scale" in html
+
+
+def test_command(
+    target: Recipe, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import typer
+
+    from foretell import pipeline
+    from foretell.cli import app, ladder
+    from foretell.forecast import tune as room
+
+    (tmp_path / "target.yaml").write_text(recipe_yaml(target))
+    given = load_recipe(tmp_path / "target.yaml")
+    surface = Surface(given, at={"lr": 2.0})
+    monkeypatch.setattr(pipeline, "run_recipe", lambda *_: {})
+    monkeypatch.setattr(ladder, "_packed", lambda recipe, folder: (recipe, None))
+    monkeypatch.setattr(room, "trained", lambda *_: surface)
+    out, run = tmp_path / "tuned.yaml", tmp_path / "run"
+    line = ["forecast", "tune", str(tmp_path / "target.yaml"), "--out", str(out), "--run", str(run)]
+    widths = [word for width in WIDTHS for word in ("--width", str(width))]
+    typer.main.get_command(app.app).main([*line, *widths], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "Learning rate: 0.004 → 0.00" in said and "lowest, octaves from the rule" in said
+    assert load_recipe(out).train.optimizer.lr == pytest.approx(8e-3, rel=0.15)
+    assert (run / "tune" / "index.html").is_file()
