@@ -68,7 +68,8 @@ RECIPE: dict[str, Any] = {
         "optimizer": {"lr": 0.01, "tau": 0.0},
     },
     # The batch grows with the root of the tokens, and the rate stays: what was best at widths 12 to 32. One head on all
-    # rungs: with four the loss fell ever faster. Below width 16 most of a run is spent on finding the alphabets.
+    # rungs: with four the loss fell ever faster. Below width 16 much of a run goes by before
+    # the alphabets are found.
     "forecast": {
         "batch_exponent": 0.5,
         "horizon_exponent": 0.25,
@@ -80,8 +81,8 @@ TOKENS_PER_PARAMETER = 4
 TARGET: dict[str, Any] = {
     "width": 400,
     "batch_tokens": 1_400,
-    "widths": (16, 18, 20, 22, 24, 26, 28, 30, 32, 34, 44, 56, 76, 100),
-    "seeds": (8,) * 10 + (4, 3, 2, 2),
+    "widths": (20, 22, 24, 26, 28, 30, 32, 34, 44, 60, 80, 100),
+    "seeds": (10,) * 8 + (4, 4, 3, 3),
 }
 REHEARSED: dict[str, Any] = {"width": 72, "batch_tokens": 252, "widths": (8, 10, 12, 14, 16, 20), "seeds": (2, 1)}
 
