@@ -68,14 +68,22 @@ def forecast_stage(recipe: Recipe) -> Stage:
         from foretell.forecast.chart import advice, forecast_page, sentence
         from foretell.forecast.fitting import fit
         from foretell.forecast.ladder import read_ladder
+        from foretell.forecast.ledger import canonical, sha256
         from foretell.forecast.register import register
         from foretell.forecast.watch import watch
 
         ladder = _metrics(inputs["ladder"])
         table, target = read_ladder(inputs["ladder"], ladder["rungs"], settings), float(ladder["target_flops"])
         found = fit(table, floor=settings.floor, target=target, precision=settings.precision)
-        record = newest(out.parent, recipe)
-        if record is None or record.raw["table_digest"] != table.digest or record.forecast() != found:
+        digest = sha256(canonical(found.to_json()))
+        same = [
+            record
+            for record in _records(out.parent, recipe)
+            if sha256(canonical(record.raw["forecast"])) == digest and record.claims[0].level == settings.level
+        ]
+        if same:
+            record = same[-1]
+        else:
             folder = out.parent / RECORDS
             count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
             record = register(
@@ -145,30 +153,30 @@ def observer(recipe: Recipe, out: Path) -> Live | None:
     return Live(Band.from_json(curve), stop=_config(recipe).on_alarm == "stop") if curve else None
 
 
-def newest(run_dir: Path, recipe: Recipe) -> Record | None:
-    """The last record of this recipe's run; None without one. Raises ForecastError when records were altered."""
+def usable(run_dir: Path, recipe: Recipe, begun: str) -> Record:
+    """The newest record that this run may be held against.
+
+    begun: UTC time of its first step. Raises ForecastError where there is none that is older, or one was altered.
+    """
+    from foretell.forecast.register import check_before
+
+    found = _records(run_dir, recipe)
+    if not found:
+        raise ForecastError(f"{run_dir / RECORDS} holds no record of this recipe. Run the forecast stage first.")
+    older = [record for record in found if datetime.fromisoformat(record.utc) < datetime.fromisoformat(begun)]
+    return check_before(run_dir / RECORDS / (older or found)[-1].name, begun, target_digest(recipe))
+
+
+def _records(run_dir: Path, recipe: Recipe) -> list[Record]:
+    """Those of this recipe's run, in the order of their registration."""
     from foretell.forecast.ledger import read_ledger
     from foretell.forecast.register import read
 
     folder = run_dir / RECORDS
     if not folder.is_dir():
-        return None
+        return []
     names = [entry["record"] for entry in read_ledger(folder) if entry["kind"] == "registered"]
-    found = [record for name in names if (record := read(folder / name)).raw["recipe"] == target_digest(recipe)]
-    return found[-1] if found else None
-
-
-def usable(run_dir: Path, recipe: Recipe, begun: str) -> Record:
-    """The record that this run may be held against.
-
-    begun: UTC time of its first step. Raises ForecastError where there is none that is older.
-    """
-    from foretell.forecast.register import check_before
-
-    record = newest(run_dir, recipe)
-    if record is None:
-        raise ForecastError(f"{run_dir / RECORDS} holds no record of this recipe. Run the forecast stage first.")
-    return check_before(run_dir / RECORDS / record.name, begun, target_digest(recipe))
+    return [record for name in names if (record := read(folder / name)).raw["recipe"] == target_digest(recipe)]
 
 
 def first_step(log: Path) -> str:
