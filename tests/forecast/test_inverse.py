@@ -205,7 +205,7 @@ def test_a_question_that_cannot_be_asked_is_named_and_what_was_scored_is_kept(la
     measure(models[:2], questions, ladder.path / "o")
     with ladder.task.open("a") as stream:
         stream.write(lines({"prompt": "too long", "classes": [" wrong", " right"], "answer_index": 1}))
-    with pytest.raises(ForecastError, match=r"Question 41 \(task\) cannot be asked: The prompt is too long"):
+    with pytest.raises(ForecastError, match=r"r0 cannot be asked question 41 \(task\): The prompt is too long"):
         measure(models, read_questions(ladder.task), ladder.path / "o")
     assert len(read_scores(ladder.path / "o")) == 2
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foretell.errors import ForecastError, GenerationError
+from foretell.errors import ConversationError, ForecastError, GenerationError
 from foretell.files import write_json
 from foretell.forecast.capability import Turn, find_turn
 from foretell.forecast.questions import Answer, Question
@@ -118,7 +118,7 @@ def measure(
             task = f"{model.name} ({i + 1} of {len(models)})"
             answers: list[Answer] = []
             for start in range(0, len(questions), _AT_ONCE):
-                answers += _ask_some(generator, questions, start)
+                answers += _ask_some(model, generator, questions, start)
                 report(task, len(answers), len(questions))
             rows = [[a.group, a.right, a.logprobs, a.other] for a in answers]
             write_json(file, {"model": asdict(model), "key": key, "answers": rows})
@@ -127,16 +127,16 @@ def measure(
     return found
 
 
-def _ask_some(generator: Engine, questions: Sequence[Question], start: int) -> list[Answer]:
+def _ask_some(model: LadderModel, generator: Engine, questions: Sequence[Question], start: int) -> list[Answer]:
     some = questions[start : start + _AT_ONCE]
     try:
         return ask(generator, some)
-    except GenerationError:
+    except (ConversationError, GenerationError):
         for i, question in enumerate(some, start + 1):
             try:
                 ask(generator, [question])
-            except GenerationError as error:
-                raise ForecastError(f"Question {i} ({question.group}) cannot be asked: {error}") from error
+            except (ConversationError, GenerationError) as error:
+                raise ForecastError(f"{model.name} cannot be asked question {i} ({question.group}): {error}") from error
         raise
 
 
