@@ -47,6 +47,15 @@ def test_back_tests_of_a_law_are_right_and_their_errors_as_large_as_said() -> No
     assert 0.7 < np.std(errors) < 1.2
 
 
+def test_a_rung_looked_at_has_noise_of_its_own() -> None:
+    loss = np.exp(-0.1 * X)
+    quiet = means(loss)
+    loud = Means(quiet.x, loss, np.where(np.arange(9) < 8, quiet.var, 1e-2), quiet.dof)
+    one, two = (backtest.roll(each, STILL, 0.0)[0] for each in (quiet, loud))
+    for before, after in zip(one, two, strict=True):
+        assert after.sd**2 - before.sd**2 == pytest.approx(1e-2 if after.rung == 8 else 0, rel=0.05, abs=1e-9)
+
+
 def test_wander_adds_to_the_error_and_more_with_distance() -> None:
     loss = np.exp(-0.1 * X)
     pairs = zip(backtest.roll(means(loss), STILL, 0.0)[0], backtest.roll(means(loss), WANDERING, 0.0)[0], strict=True)

@@ -44,6 +44,17 @@ def test_amplification_is_what_refitting_noisy_ladders_shows(floor: float | None
     assert ahead.std() / ahead.mean() / sd == pytest.approx(found, rel=0.2 * dof_factor)
 
 
+def test_a_noisy_rung_pulls_less() -> None:
+    x = decades(2, 8)
+    _, even = rungs(x, 1.5 + np.exp(-0.12 * x))
+    uneven = Means(even.x, even.loss, np.geomspace(100, 1, 8) * 1e-6, 20.0)
+    for means in (even, uneven):
+        design = noises.jacobian(law.best(means), x, None) / np.sqrt(means.var)[:, None]
+        ahead = noises.jacobian(law.best(means), np.array([2 * LN10]), None)[0]
+        pull = ahead @ np.linalg.inv(design.T @ design) @ (design.T / np.sqrt(means.var))
+        assert diagnose.amplification(means, law.best(means), None, 2) == pytest.approx(np.linalg.norm(pull), rel=1e-3)
+
+
 def test_local_exponents_of_a_power_law() -> None:
     x = decades(3, 7)
     noise, means = rungs(x, 3 * np.exp(-0.1 * x), 2e-3, 4)

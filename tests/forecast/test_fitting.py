@@ -184,6 +184,28 @@ def test_a_rung_that_went_wrong_is_told_and_moves_the_forecast_little() -> None:
     assert f"{COMPUTES[5]:.3g} FLOPs is +3." in said or f"{COMPUTES[5]:.3g} FLOPs is +2." in said
 
 
+def test_a_bend_too_small_to_matter_is_no_reason_to_refuse() -> None:
+    """However clearly it is seen: a tenth of the exponent."""
+    x = np.log(COMPUTES / 1e14)
+    bent = 3 * np.exp(-0.1 * x - 0.008 * bend(x, np.zeros(1))[0])
+    rng = np.random.default_rng(1)
+    noise = 1 + 5e-5 * rng.standard_normal((9, 3))
+    table = LadderTable(
+        tuple(
+            Rung(float(c), float(y * noise[i, s]), s)
+            for i, (c, y) in enumerate(zip(COMPUTES, bent, strict=True))
+            for s in range(3)
+        )
+    )
+    forecast = fit(table, floor=0.0)
+    assert forecast.diagnostics.bend_p < 0.01 and forecast.refusal is None
+
+
+def test_the_ensemble_holds_both_what_explains_and_what_redrawn_seeds_say(noisy: Forecast) -> None:
+    """The bootstrap's laws carry no spread of a of their own, the others do."""
+    assert np.mean(noisy.laws.spread == 0) == pytest.approx(0.3 + 0.7 * noisy.weights["broken"], abs=0.03)
+
+
 def test_what_speaks_against_the_forecast_is_said() -> None:
     sized = tuple(Rung(c, law(c), params=(c / 6) ** 0.4, tokens=(c / 6) ** 0.6) for c in COMPUTES)
     table = LadderTable(sized, excluded=((Rung(1e13, 9.0, run="r7"), "its loss 9 is 200% above"),))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 from scipy.special import gammaln
 
 from foretell.forecast import law
-from foretell.forecast.law import Floats, Means
+from foretell.forecast.law import Floats, Laws, Means
 
 X = np.linspace(-8, 0, 9)
 
@@ -112,7 +114,38 @@ def test_a_bent_ladder_is_found_and_followed() -> None:
     laws, evidence = law.broken(means)
     assert evidence > law.floored(means)[1] + 5 and evidence > law.powers(means)[1] + 5
     ahead = float(laws.weight @ laws.loss(2.0)[:, 0])
-    assert ahead == pytest.approx(float(np.exp(-0.25 * 2 - 0.15 * 4)), rel=0.01)
+    assert ahead == pytest.approx(float(np.exp(-0.25 * 2 - 0.15 * 4)), rel=0.02)
+
+
+def test_a_bend_above_a_floor_is_followed_with_an_error_as_large_as_said() -> None:
+    x = np.linspace(-8, 0, 12)
+    bent = 0.6 + 0.4 * np.exp(-0.15 * x - 0.15 * law.bend(x, np.array([-3.5]))[0])
+    true = 0.6 + 0.4 * float(np.exp(-0.3 * 3 - 0.15 * 3.5))
+    rng = np.random.default_rng(7)
+    means = Means(x, bent * (1 + 1e-3 * rng.standard_normal(12)), np.full(12, 1e-6), 30.0)
+    laws, evidence = law.broken(means)
+    values = laws.loss(3.0)[:, 0]
+    mean = float(laws.weight @ values)
+    sd = float(np.sqrt(laws.weight @ (values - mean) ** 2))
+    assert evidence > law.floored(means)[1] + 10
+    assert abs(mean - true) < 3 * sd < 0.06 * true
+
+
+@pytest.mark.parametrize("form", [law.floored, law.broken])
+def test_the_scale_of_the_noise_is_nothing_to_the_choice_of_a_form(form: Callable[[Means], tuple[Laws, float]]) -> None:
+    """Where seeds do not tell it: only the residuals do."""
+    rng = np.random.default_rng(5)
+    loss = np.exp(-0.1 * X) * (1 + 1e-2 * rng.standard_normal(9))
+    odds = [form(points(loss, var))[1] - law.powers(points(loss, var))[1] for var in (1e-8, 1e-6, 1e-4)]
+    assert odds == pytest.approx([odds[0]] * 3, abs=1e-6)
+
+
+def test_spread_is_what_the_noise_leaves_of_a() -> None:
+    """Nine rungs of almost one compute tell the loss there by a third of the noise."""
+    x = np.linspace(-0.01, 0, 9)
+    loss = 2.0 * (1 + 1e-2 * np.array([1, -1, 1, -1, 0, 1, -1, 1, -1]))
+    laws, _ = law.powers(Means(x, loss, np.full(9, 1e-4), 1e6), 0.0)
+    assert np.sqrt(laws.weight @ laws.spread**2) == pytest.approx(1e-2 / 3, rel=0.05)
 
 
 def test_a_straight_ladder_gives_bends_little_weight() -> None:

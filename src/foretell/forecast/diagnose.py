@@ -62,8 +62,7 @@ def find_bend(noise: Noise, means: Means, point: Point, floor: float | None) -> 
     chosen = floor is None and point.c > 0
     straight = np.stack([np.ones(len(x)), -x], 1) / sd[:, None]
     design = jacobian(point, x, floor if floor is not None or chosen else 0.0) / sd[:, None]
-    free = len(x) - design.shape[1] - 1
-    if free < 1 or len(x) < 6:
+    if len(x) < 6:
         return None
     where = np.linspace(x[1], x[-2], 25)
 
@@ -78,7 +77,7 @@ def find_bend(noise: Noise, means: Means, point: Point, floor: float | None) -> 
         return along / norms, along**2, (seen**2).sum(-1)
 
     def strength(gain: Floats, rest: Floats) -> Floats:
-        return np.asarray(gain.max(-1) / (rest - gain.max(-1)) * free)
+        return np.asarray(gain.max(-1) / (rest - gain.max(-1)))
 
     _, *chance = search(design, np.random.default_rng(0).standard_normal((DRAWS, len(x))))
     turn, gain, rest = search(design, np.log(means.loss / point.loss(x)) / sd)

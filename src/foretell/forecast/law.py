@@ -18,7 +18,6 @@ Floats = npt.NDArray[np.float64]
 EXPONENTS = (0.003, 2.0)  # per unit of log compute; Kaplan et al. and everyone since lie between 0.02 and 0.5
 SHARPNESS = 0.25 * np.log(10)  # a bend takes about half a decade to either side
 TURN = 0.5  # prior sd of a bend's change of exponent, as a share of the exponent
-FLOORS = (0.0, 0.25, 0.5, 0.7, 0.85)  # tried under a bend, as shares of the lowest loss
 DRAWS = 24  # of the laws with one floor and one place of the bend
 ROUNDING = 2e-5  # relative: losses are reported with four or five digits, so no noise is smaller
 HUBER = 1.345  # standard deviations at which a residual begins to lose weight; 95 % efficient (Huber 1981)
@@ -194,53 +193,53 @@ def floored(means: Means) -> tuple[Laws, float]:
 
 
 def broken(means: Means, floor: float | None = None) -> tuple[Laws, float]:
-    """Power laws whose exponent changes inside the ladder, with their log evidence; any floor unless it is given."""
-    floors = [floor] if floor is not None else [share * float(means.loss.min()) for share in FLOORS]
-    parts, logs = [], []
-    for c in floors:
-        for place in np.linspace(means.x[1], means.x[-2], 7):
-            laws, log = _bent(means, c, place)
-            parts.append(laws)
-            logs.append(log - np.log(7 * len(floors)))
-    evidence = float(np.logaddexp.reduce(logs))
-    return join([part.scaled(float(np.exp(log - evidence))) for part, log in zip(parts, logs, strict=True)]), evidence
+    """Power laws whose exponent changes inside the ladder, with their log evidence; above any floor, or the given one.
 
-
-def _bent(means: Means, floor: float, place: float) -> tuple[Laws, float]:
-    """Laws with a given floor and place of the bend.
-
-    The log of the excess is linear in log a, b and the change of exponent; these are drawn from their normal
-    distribution (the same standard draws every time).
+    The log of the excess is linear in log a, b and the change of exponent. Given the floor and where the bend is, these
+    are drawn from their normal distribution (the same standard draws every time).
     """
-    n, x = len(means), means.x
-    excess = np.maximum(means.loss - floor, 1e-3 * means.loss)
-    z, sd = np.log(excess), np.sqrt(means.var) * means.loss / excess
-    slope = max(-float(np.polyfit(x, z, 1, w=1 / sd)[0]), EXPONENTS[0])
-    design = np.stack([np.ones(n), -x, -bend(x, np.array([place]))[0]], 1) / sd[:, None]
-    seen = z / sd
-    ridge = 0.0
-    for _ in range(3):  # the prior of the turn is in units of the noise, which is estimated with it
-        normal_matrix = design.T @ design + np.diag([0, 0, ridge])
-        theta = np.linalg.solve(normal_matrix, design.T @ seen)
-        rss = float(((design @ theta - seen) ** 2).sum())
-        scale2 = (means.known + rss) / (means.dof + max(n - 3, 1))
-        ridge = scale2 / (TURN * slope) ** 2
-    nu = means.dof + n
-    square = means.known + rss + ridge * theta[2] ** 2
-    log = (
-        gammaln((nu - 2) / 2)
-        + 1.5 * np.log(np.pi)
-        - np.linalg.slogdet(normal_matrix)[1] / 2
-        - (nu - 2) / 2 * np.log(square)
-        + np.log(ridge / np.pi) / 2
-        - np.log(slope * np.log(EXPONENTS[1] / EXPONENTS[0]))
-        + np.log1p(-floor / means.loss[-1])  # the prior of a, as in the other forms, is even up to the lowest loss
-    )
-    normal = np.random.default_rng(0).standard_normal((DRAWS, 3))
-    drawn = theta + normal @ np.linalg.cholesky(np.linalg.inv(normal_matrix) * scale2).T
-    same = np.ones(DRAWS)
-    laws = Laws(same / DRAWS, np.exp(drawn[:, 0]), drawn[:, 1], floor * same, drawn[:, 2], place * same, 0 * same)
-    return laws, float(log)
+    n, x, top = len(means), means.x, float(means.loss.min())
+    where = np.linspace(x[1], x[-2], 13)
+    low, high = 0.0, 0.95 * top
+    for _ in range(3 if floor is None else 1):
+        floors = np.linspace(low, high, 9) if floor is None else np.array([floor])
+        cell = (high - low) / 8 / top if floor is None else 1.0
+        excess = np.maximum(means.loss - floors[:, None], 1e-3 * means.loss)
+        z, sd = np.log(excess), np.sqrt(means.var) * means.loss / excess
+        weight = 1 / sd**2 / (1 / sd**2).sum(1, keepdims=True)
+        centred = x - (weight * x).sum(1, keepdims=True)
+        slope = np.maximum(-(weight * centred * z).sum(1) / (weight * centred**2).sum(1), EXPONENTS[0])[:, None]
+        plain = np.stack([np.ones((len(where), n)), np.tile(-x, (len(where), 1)), -bend(x, where)], -1)
+        design, seen = plain / sd[:, None, :, None], (z / sd)[:, None, :, None]
+        ridge = np.zeros((len(floors), len(where)))
+        for _ in range(3):  # the prior of the turn is in units of the noise, which is estimated with it
+            normal = design.mT @ design
+            normal[..., 2, 2] += ridge
+            theta = np.linalg.solve(normal, design.mT @ seen)
+            rss = ((design @ theta - seen) ** 2).sum((2, 3))
+            scale2 = (means.known + rss) / (means.dof + max(n - 3, 1))
+            ridge = scale2 / (TURN * slope) ** 2
+        nu = means.dof + n
+        log = (
+            gammaln((nu - 2) / 2)
+            + 1.5 * np.log(np.pi)
+            - np.linalg.slogdet(normal)[1] / 2
+            - (nu - 2) / 2 * np.log(means.known + rss + ridge * theta[..., 2, 0] ** 2)
+            + np.log(ridge / np.pi) / 2
+            - np.log(slope * np.log(EXPONENTS[1] / EXPONENTS[0]))
+            # The priors of a and of the floor are even up to the lowest loss, as in the other forms.
+            + np.log1p(-floors[:, None] / means.loss[-1])
+            + np.log(cell / len(where))
+        )
+        low, high = _zoom(floors, np.logaddexp.reduce(log, axis=1))
+    evidence = float(np.logaddexp.reduce(log, axis=None))
+    draws = np.random.default_rng(0).standard_normal((DRAWS, 3))
+    spread = np.linalg.cholesky(np.linalg.inv(normal) * scale2[..., None, None])
+    log_a, b, turn = np.moveaxis(theta[..., None, :, 0] + draws @ spread.mT, -1, 0)  # of shape (floors, places, draws)
+    weight = np.exp(log - evidence)[..., None] / DRAWS
+    parts = weight, np.exp(log_a), b, floors[:, None, None], turn, where[:, None], 0.0
+    kept = np.broadcast_to(weight > 1e-4 * weight.max(), b.shape)
+    return Laws(*(np.broadcast_to(part, b.shape)[kept] for part in parts)), evidence
 
 
 def resampled(means: Means, rng: np.random.Generator, count: int, floor: float | None = None) -> Laws:
