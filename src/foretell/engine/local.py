@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from foretell.chat import Conversation
+from foretell.engine.draws import count_draws
 from foretell.engine.reply import Reply
 from foretell.engine.runner import Runner
 from foretell.engine.sampler import choose, log_probabilities, stream
 from foretell.errors import GenerationError
-from foretell.generate import Request, Result
+from foretell.generate import Request, Result, Sampling
 from foretell.template import ChatTemplate, Encoded
 
 if TYPE_CHECKING:
@@ -91,6 +94,14 @@ class Engine:
             finally:
                 left.set()  # the caller may be gone: the worker ends at its next step
                 job.cancel()
+
+    def count(self, prompt: Encoded, draws: int, sampling: Sampling) -> Counter[str]:
+        """How often each text came up in so many draws of one prompt; their order, which is random, is not kept.
+
+        As `generate` with n draws, but what is drawn alike is computed once; stop strings are not looked for. It waits.
+        Raises GenerationError for a prompt that does not fit.
+        """
+        return self._worker.submit(self._count, prompt, draws, sampling).result()
 
     async def score(self, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
         """Exact log-probability in nats of each continuation's tokens after the prompt, no end token counted.
@@ -186,6 +197,15 @@ class Engine:
             if len(keep) < len(live):
                 live, cache, tokens = [live[i] for i in keep], self._runner.take(cache, keep), tokens[keep]
             logits = self._runner.step(cache, tokens)
+
+    def _count(self, prompt: Encoded, draws: int, sampling: Sampling) -> Counter[str]:
+        room = self.model.config.max_length - len(self._encode(prompt).ids)
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, room))
+        ends, counted = self.tokenizer.ends, Counter[str]()
+        for ids, n in count_draws(self._runner, prompt, draws, sampling, ends, self._allowed).items():
+            kept = ids[:-1] if ids[-1] in ends else ids
+            counted[self.tokenizer.decode_bytes(kept).decode("utf-8", "replace")] += n
+        return counted
 
     @torch.inference_mode()
     def _score(self, asked: list[tuple[Conversation | Encoded, Sequence[str]]]) -> list[list[float]]:

@@ -65,6 +65,20 @@ def draw(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(mass_BV, below_B1, right=True)[:, 0]
 
 
+def weigh(logits_BV: Tensor, samplings: Sequence[Sampling], allowed_V: Tensor) -> Tensor:
+    """What each row is sampled from, as `distribution` gives it; tokens outside allowed_V (bool) weigh nothing.
+
+    Raises GenerationError when the logits are not finite numbers.
+    """
+    logits_BV, device = _checked(logits_BV, allowed_V), logits_BV.device
+    return distribution(
+        logits_BV,
+        torch.tensor([s.temperature for s in samplings], device=device),
+        torch.tensor([s.top_k for s in samplings], device=device),
+        torch.tensor([s.top_p for s in samplings], device=device, dtype=_wide(logits_BV)),
+    )
+
+
 def choose(
     logits_BV: Tensor, samplings: Sequence[Sampling], streams: Sequence[torch.Generator], allowed_V: Tensor
 ) -> Tensor:
@@ -72,25 +86,21 @@ def choose(
 
     Raises GenerationError when the logits are not finite numbers.
     """
+    if all(s.temperature == 0 for s in samplings):
+        return _checked(logits_BV, allowed_V).argmax(-1)
+    weights_BV = weigh(logits_BV, samplings, allowed_V)
+    uniform_B = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in streams])
+    return draw(weights_BV, uniform_B.to(weights_BV.device, _wide(weights_BV)))
+
+
+def _checked(logits_BV: Tensor, allowed_V: Tensor) -> Tensor:
     logits_BV = logits_BV.float().masked_fill(~allowed_V, -torch.inf)
     if not torch.isfinite(logits_BV.amax(-1)).all():
         raise GenerationError(
             "The model's logits are not finite numbers, so no token can be drawn. The checkpoint comes from a run "
             "that diverged; load an earlier one (pretrain/checkpoints)."
         )
-    if all(s.temperature == 0 for s in samplings):
-        return logits_BV.argmax(-1)
-    device = logits_BV.device
-    weights_BV = distribution(
-        logits_BV,
-        torch.tensor([s.temperature for s in samplings], device=device),
-        torch.tensor([s.top_k for s in samplings], device=device),
-        torch.tensor([s.top_p for s in samplings], device=device, dtype=_wide(logits_BV)),
-    )
-    return draw(
-        weights_BV,
-        torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in streams]).to(device, _wide(logits_BV)),
-    )
+    return logits_BV
 
 
 def log_probabilities(logits_BV: Tensor, chosen_B: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
