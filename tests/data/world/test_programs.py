@@ -187,4 +187,4 @@ def test_bad_options_and_too_many_are_errors():
     with pytest.raises(RecipeError, match=r"programs\.1"):
         world.make_kind("programs", {"tasks": ["programs.7"]})
     with pytest.raises(RecipeError, match="Grade 1 has about"):
-        problems(200, grades=1)
+        problems(200, grades=[1])

@@ -149,7 +149,13 @@ CONDITIONS = [
     ("above", "if above {c}", "n > {c}"),
     ("below", "if below {c}", "n < {c}"),
 ]
-OPERATIONS = {kind: [op for op in chain(NUMBER, LIST, STRING, BETWEEN) if op.kind == kind] for kind in "nas"}
+MANY = 8  # different constants
+ALL, VALUES = "nas", ("n", "a", "s", "na", "ns", "as", "nas")  # which kinds of value occur
+OPERATIONS = {
+    (values, kind): [op for op in chain(NUMBER, LIST, STRING, BETWEEN) if op.kind == kind and op.gives in values]
+    for values in VALUES
+    for kind in values
+}
 _SIMPLE = [op for op in NUMBER if "\n" not in op.code]  # what may stand inside a condition or a comprehension
 
 
@@ -189,6 +195,8 @@ class Problem:
 class Programs:
     """Functions composed of 1 … `grades` operations, as HumanEval writes them; the task names the grade.
 
+    values: which kinds of value occur, of "n" (numbers), "a" (lists) and "s" (strings). constants: how many different
+    constants an operation may have; with one, nothing is to be copied from the docstring, and smaller models succeed.
     No operation can be left out: without it some test fails. Held out by structure: by which operations are composed,
     whatever their constants; a single operation (grade 1) by its constants too, lest it never be learned.
     """
@@ -196,28 +204,40 @@ class Programs:
     name = "programs"
     visual = False
 
-    def __init__(self, grades: int = 6, tasks: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, grades: int = 6, tasks: Sequence[str] | None = None, values: str = ALL, constants: int = MANY
+    ) -> None:
         require(is_whole(grades, 1, MOST), "programs.grades", grades, f"a whole number from 1 to {MOST}")
+        require(values in VALUES, "programs.values", values, f"one of {', '.join(VALUES)}")
+        require(is_whole(constants, 1, MANY), "programs.constants", constants, f"a whole number from 1 to {MANY}")
+        self.values, self.constants = values, constants
         self.tasks = subset("programs.tasks", tasks, [f"programs.{grade}" for grade in range(1, grades + 1)])
 
     def make(self, rng: random.Random, split: Split) -> Item:
         task = rng.choice(self.tasks)
-        made = make_problem(rng, split, int(task.rpartition(".")[2]))
+        made = make_problem(rng, split, int(task.rpartition(".")[2]), self.values, self.constants)
         return Item(made.key, task, document(task, [Segment(text=made.prompt + made.solution)]))
 
 
-def problems(per_grade: int, seed: int = 0, split: Split = "heldout", grades: int = 6) -> list[Problem]:
+def problems(
+    per_grade: int,
+    seed: int = 0,
+    split: Split = "heldout",
+    grades: Sequence[int] = range(1, 7),
+    values: str = ALL,
+    constants: int = MANY,
+) -> list[Problem]:
     """Different problems, `per_grade` of each grade, easiest first; the first ones are the same for every number.
 
     Raises RecipeError when a grade has too few.
     """
     found: list[Problem] = []
-    for grade in range(1, grades + 1):
+    for grade in grades:
         rng = random.Random(f"programs/{split}/{seed}/{grade}")
         made: dict[str, Problem] = {}
         tries = 0
         while len(made) < per_grade:
-            problem = make_problem(rng, split, grade)
+            problem = make_problem(rng, split, grade, values, constants)
             tries = tries + 1 if problem.solution in made else 0
             if tries > 1000:
                 raise RecipeError(f"Grade {grade} has about {len(made)} different {split} problems, not {per_grade}.")
@@ -226,21 +246,21 @@ def problems(per_grade: int, seed: int = 0, split: Split = "heldout", grades: in
     return found
 
 
-def make_problem(rng: random.Random, split: Split, grade: int) -> Problem:
+def make_problem(rng: random.Random, split: Split, grade: int, values: str = ALL, constants: int = MANY) -> Problem:
     """A problem of the split whose tests tell it from itself with any one step left out."""
     while True:
-        steps = draw(rng, split, lambda r: _propose(r, grade), lambda steps: _key(steps, grade))
+        steps = draw(rng, split, lambda r: _propose(r, grade, values, constants), lambda steps: _key(steps, grade))
         inputs = _inputs(rng, steps[0].kind)
-        values = _values(steps, inputs)
-        if values is None or len(set(values[:EXAMPLES])) < EXAMPLES or len(set(values[EXAMPLES:])) < 2:
+        given = _values(steps, inputs)
+        if given is None or len(set(given[:EXAMPLES])) < EXAMPLES or len(set(given[EXAMPLES:])) < 2:
             continue
-        if any((_values(rest, inputs) or [])[EXAMPLES:] == values[EXAMPLES:] for rest in _shorter(steps)):
+        if any((_values(rest, inputs) or [])[EXAMPLES:] == given[EXAMPLES:] for rest in _shorter(steps)):
             continue
         asked = "; ".join(step.phrase for step in steps)
-        shown = "".join(f"    >>> f({x!r})\n    {y}\n" for x, y in zip(inputs[:EXAMPLES], values, strict=False))
+        shown = "".join(f"    >>> f({x!r})\n    {y}\n" for x, y in zip(inputs[:EXAMPLES], given, strict=False))
         prompt = f'def f({steps[0].kind}):\n    """{asked[0].upper()}{asked[1:]}.\n{shown}    """\n'
         calls = tuple(f"({x!r},)" for x in inputs[EXAMPLES:])
-        return Problem(_key(steps, grade), grade, prompt, _body(steps), calls, tuple(values[EXAMPLES:]))
+        return Problem(_key(steps, grade), grade, prompt, _body(steps), calls, tuple(given[EXAMPLES:]))
 
 
 def body(completion: str) -> str:
@@ -250,35 +270,40 @@ def body(completion: str) -> str:
     return "".join(lines[:end])
 
 
-def _propose(rng: random.Random, grade: int) -> list[Step]:
+def _propose(rng: random.Random, grade: int, values: str, constants: int) -> list[Step]:
     steps: list[Step] = []
-    kind = rng.choice("nas")
+    kind = rng.choice(values)
     while (left := grade - sum(step.size for step in steps)) > 0:
         nested = left > 1 and kind != "s" and rng.random() < 0.25
-        step = _nested(rng, kind) if nested else _filled(rng, OPERATIONS[kind])
+        step = _nested(rng, kind, constants) if nested else _filled(rng, OPERATIONS[values, kind], constants)
         if not steps or step.structure.split(":")[0] != steps[-1].structure.split(":")[0]:
             steps.append(step)
             kind = step.gives
     return steps
 
 
-def _filled(rng: random.Random, operations: Sequence[Operation]) -> Step:
+def _filled(rng: random.Random, operations: Sequence[Operation], constants: int) -> Step:
     op = rng.choice(operations)
-    numbers = sorted(rng.sample(range(op.low, op.high + 1), 2)) if "{d}" in op.code else [rng.randint(op.low, op.high)]
-    constants = dict(zip("qrcd", [*rng.sample(LETTERS, 2), *map(str, numbers)], strict=False))
-    used = ",".join(value for name, value in sorted(constants.items()) if f"{{{name}}}" in op.code)
-    phrase, code = (text.format(**constants) for text in (rng.choice(op.phrases), op.code))
+    pair = max(constants, 2)
+    high = min(op.high, op.low + constants - 1)
+    numbers = [rng.randint(op.low, high)]
+    if "{d}" in op.code:
+        numbers = sorted(rng.sample(range(op.low, min(op.high, op.low + pair - 1) + 1), 2))
+    letters = rng.sample(LETTERS[:pair], 2) if constants > 1 else LETTERS[:2]
+    filled = dict(zip("qrcd", [*letters, *map(str, numbers)], strict=False))
+    used = ",".join(value for name, value in sorted(filled.items()) if f"{{{name}}}" in op.code)
+    phrase, code = (text.format(**filled) for text in (rng.choice(op.phrases), op.code))
     return Step(f"{op.name}:{used}", phrase, code, op.kind, op.gives)
 
 
-def _nested(rng: random.Random, kind: str) -> Step:
+def _nested(rng: random.Random, kind: str, constants: int) -> Step:
     """An operation on each number of a list, or on a number under a condition."""
-    inner = _filled(rng, _SIMPLE)
+    inner = _filled(rng, _SIMPLE, constants)
     if kind == "a":
         code = f"[{inner.code} for n in a]"
         return Step(f"each {inner.structure}", f"for each: {inner.phrase}", code, "a", "a", 2)
     name, asked, test = rng.choice(CONDITIONS)
-    c = rng.randint(2, 9)
+    c = rng.randint(2, 1 + constants)
     code = f"if {test.format(c=c)}:\n    n = {inner.code}"
     return Step(
         f"if {name} {inner.structure},{c}", f"{asked.format(c=c)}, {inner.phrase}", code, "n", "n", 2, inner.code
