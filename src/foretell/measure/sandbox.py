@@ -39,7 +39,7 @@ class Limits:
     """
 
     wall_s: float = 5.0
-    cpu_s: int = 3
+    cpu_s: float = 3
     memory_bytes: int = 512 << 20
     output_bytes: int = 64 << 10
     tmp_bytes: int = 16 << 20
@@ -233,7 +233,7 @@ def grade(program: Program, reply: dict[str, Any], limits: Limits) -> Outcome:
     if reply["over"]:
         return Outcome("error", (), f"more than {limits.output_bytes:,} bytes of output", seconds)
     if reply["late"]:
-        return Outcome("timeout", (), f"more than {limits.wall_s:g} s, or {limits.cpu_s} s of CPU time", seconds)
+        return Outcome("timeout", (), f"more than {limits.wall_s:g} s, or {limits.cpu_s:g} s of CPU time", seconds)
     try:
         said = json.loads(reply["said"])
         if "error" in said:
