@@ -48,7 +48,9 @@ def inverse(
         for p in s.points:
             grade = f"{p.accuracy.estimate:.1%} ({p.accuracy.low:.1%} to {p.accuracy.high:.1%})" if p.accuracy else ""
             rows.append((s.group, p.model.name, f"{p.model.flops:.3g}", f"{p.value:+.3f} ± {p.stderr:.3f}", grade))
-    draw.table(("questions", "model", "FLOPs", series[0].metric, "accuracy"), rows, right=(2, 3))
+    metrics = {s.metric for s in series}
+    metric = metrics.pop() if len(metrics) == 1 else "soft metric"
+    draw.table(("questions", "model", "FLOPs", metric, "accuracy"), rows, right=(2, 3))
     print()
     for s in series:
         print(f"{s.group}: {turns.verdict(s)}.")
