@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from foretell.forecast import backtest, fit, law
 from foretell.forecast.law import Floats, Laws, Means
-from foretell.forecast.noise import LN10, WANDER, Scatter
+from foretell.forecast.noise import LN10, WANDER, Scatter, scatter, seed_noise
 from foretell.forecast.table import LadderTable, Rung
 
 X = np.linspace(-4, 0, 9) * LN10
@@ -98,10 +99,15 @@ def test_intervals_of_back_tests_are_told_with_the_forecast() -> None:
     rungs = (
         Rung(float(c), float(30 * c**-0.1 * (1 + 2e-3 * rng.standard_normal())), s) for c in computes for s in (0, 1)
     )
-    found = fit(LadderTable(tuple(rungs))).diagnostics.back_tests
+    table = LadderTable(tuple(rungs))
+    found = fit(table).diagnostics.back_tests
     assert len(found) == 4 + 3 + 2 + 1
     for each in found:
         assert each.low < each.predicted < each.high
         assert each.error == pytest.approx(each.predicted / each.loss - 1)
         assert each.decades == pytest.approx(np.log10(each.flops / each.fitted_to))
     assert sum(each.low <= each.loss <= each.high for each in found) >= 8
+    # Nine in ten: of Student's t with the degrees of freedom of the seeds and of the rungs that were fitted.
+    spread, fitted = scatter(seed_noise(table.rungs))
+    last = backtest.roll(fitted, spread, None)[0][-1]
+    assert np.log(found[-1].high / found[-1].predicted) == pytest.approx(student.ppf(0.95, 8 + 7 - 3) * last.sd)

@@ -44,10 +44,11 @@ def test_findings_name_bends_misses_and_warnings(forecast: Forecast) -> None:
     tests = (
         BackTest(1e15, 1e16, 1.0, 2.0, 2.02, 1.9, 2.1, 0.01),
         BackTest(1e14, 1e16, 2.0, 2.0, 2.3, 2.2, 2.4, 0.15),
+        BackTest(1e15, 1e17, 2.0, 2.0, 1.9, 1.8, 2.1, -0.05),
     )
     d = replace(forecast.diagnostics, bend_p=0.001, bend_flops=2e14, back_tests=tests, warnings=("Something is odd.",))
     said = " ".join(findings(replace(forecast, diagnostics=d)))
-    assert "bends near 2·10¹⁴ FLOPs" in said and "1 of 2 back-tests" in said and "15.00\u202f%, 2.0 decades" in said
+    assert "bends near 2·10¹⁴ FLOPs" in said and "2 of 3 back-tests" in said and "15.00\u202f%, 2.0 decades" in said
     assert said.endswith("Something is odd.")
     straight = replace(d, bend_p=0.4, back_tests=())
     said = " ".join(findings(replace(forecast, diagnostics=straight)))
@@ -77,7 +78,8 @@ def test_figures_draw_rungs_fit_interval_forecast_and_outcome(forecast: Forecast
         assert shapes(figure, "open") == 2
     assert shapes(after, "dot") == shapes(before, "dot") + 2
     assert ">0.01<" in before and ">10⁻⁴<" in before
-    # The axes reach as far as an outcome that is far off.
+    # Differences lie about none; the axes reach as far as an outcome that is far off.
+    assert "forecast 0</text>" in differences
     for figure, least in ((after, 8), (differences, 300)):
         assert max(map(float, re.findall(r'class="t e">([\d.]+)<', figure))) >= least
 
@@ -93,6 +95,8 @@ def test_page_tells_record_outcome_and_error(forecast: Forecast, ladder: LadderT
     bucket = Claim("pass rate, bucket 1", 0.5, 0.4, 0.6, 0.9)
     register(path, ladder, forecast, target=TARGET, capabilities=[bucket], anyway=True)
     registered = forecast_page(forecast, ladder, record=read(path))
+    told = forecast.predict(TARGET)
+    assert f"± {50 * (told.high - told.low) / told.loss:.2f}\u202f%" in registered
     assert registered.count("none yet") == 2 and read(path).sha256 in registered
     loss = forecast.predict(TARGET).high * 1.01
     verify(path, loss)
