@@ -73,7 +73,7 @@ def _activations(recipe: Recipe, tokens: int, data: DataShape, size: int, device
     heads = model.heads * model.head_dim
     turned = heads + model.n_kv_heads * model.head_dim
     layer = 4 * model.width + 4 * heads + 4 * model.ffn_width + turned * model.qk_norm
-    scores = model.heads * _scores(recipe.data.sequence_length) if device == "cpu" else 0
+    scores = model.heads * _scores(_document(recipe, data)) if device == "cpu" else 0
     held = float(size * tokens * (model.depth * (layer + scores) + 2 * turned + 4 * model.width))
     if model.vision is not None:
         held += size * tokens * data.tiles * _tile(model.vision, model)
@@ -96,6 +96,11 @@ def _scores(length: int) -> float:
     return sum(end * (end - start) for start, end in zip(range(0, length, BLOCK), ends, strict=True)) / length
 
 
+def _document(recipe: Recipe, data: DataShape) -> int:
+    """Length of equal documents in which a query sees as many positions as it does in the data."""
+    return max(1, min(recipe.data.sequence_length, round(2 * data.context - 1)))
+
+
 def _tile(vision: VisionConfig, model: ModelConfig) -> float:
     """Numbers kept of a tile."""
     patches = (vision.tile // vision.patch) ** 2
@@ -106,11 +111,11 @@ def _tile(vision: VisionConfig, model: ModelConfig) -> float:
 
 
 def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, device: str) -> Speed:
-    """Train on `rows` rows of random tokens for a few steps, and time them."""
+    """Train on `rows` rows of random tokens, in documents as long as the data's, for a few steps, and time them."""
     import numpy as np
     import torch
 
-    from foretell.data.loader import PackedBatch
+    from foretell.data.loader import NO_LOSS, PackedBatch
     from foretell.model.multimodal import Multimodal
     from foretell.model.parametrize import parameter_groups
     from foretell.train.objective import NextToken
@@ -131,11 +136,14 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
         side, slots = config.vision.tile, config.vision.tokens_per_tile
         tiles = min(round(data.tiles * tokens.size), tokens.size // slots)
         tokens.reshape(-1)[: tiles * slots] = config.image_token
+    reach = _document(recipe, data)
+    targets = tokens.copy()
+    targets[:, round(data.learned * length) :] = NO_LOSS
     batch = PackedBatch(
         tokens,
-        tokens,
-        np.tile(np.arange(length), (rows, 1)),
-        np.zeros((rows, length), np.int32),
+        targets,
+        np.tile(np.arange(length) % reach, (rows, 1)),
+        np.tile(np.arange(length, dtype=np.int32) // reach, (rows, 1)),
         np.zeros((rows, length), np.uint8),
         np.zeros((tiles, side, side, 3), np.uint8),
     )
