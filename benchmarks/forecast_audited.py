@@ -82,7 +82,7 @@ TARGET: dict[str, Any] = {
     "width": 400,
     "batch_tokens": 1_400,
     "widths": (20, 22, 24, 26, 28, 30, 32, 34, 44, 60, 80, 100),
-    "seeds": (10,) * 8 + (4, 4, 3, 3),
+    "seeds": (10,) * 8 + (6, 5, 4, 4),
 }
 REHEARSED: dict[str, Any] = {"width": 72, "batch_tokens": 252, "widths": (8, 10, 12, 14, 16, 20), "seeds": (2, 1)}
 
