@@ -5,7 +5,7 @@
 Everything is made here: records of known entropy (`foretell.data.audited`), a ladder of small decoders on them, the
 fits and their records, and only then the target. Three forecasts of it are registered: from all rungs (at most 1/200 of
 its compute), from the same without knowing the floor, and from the rungs at most 1/10,000 of it. The result is written
-whatever it is; records, ledger, bundle and pages lie in benchmarks/results/forecasts. With --folder a run that was cut
+whatever it is; records, ledger, bundles and pages lie in benchmarks/results/forecasts. With --folder a run that was cut
 off goes on. --rehearse takes a target of seconds and keeps its results in the folder.
 """
 
@@ -210,7 +210,8 @@ def run(folder: Path, rehearse: bool, workers: int | None) -> None:
         record = read(path) if read(path).outcomes else verify(path, loss)
         write_text(path.with_suffix(".html"), forecast_page(record.forecast(), record.table(), record=record))
         figures |= figures_of(record, path.stem[len("audited-00") :].replace("-", "_"))
-    bundle(paths[0], records / f"{paths[0].stem}.bundle.json")
+    for path in paths:
+        bundle(path, records / f"{path.stem}.bundle.json")
     figures["minutes"] = figure((time.perf_counter() - began) / 60, "min, all of it")
     for name, value in figures.items():
         print(f"{name}: {value['value']} {value['unit']}")
