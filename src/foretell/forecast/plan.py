@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from foretell.errors import ForecastError
+from foretell.errors import ForecastError, MissingExtraError
 from foretell.forecast.footprint import Memory, Speed, capacity, memory, micro_rows, resident, take_steps
 from foretell.forecast.rungs import DataShape, RungPlan, flops, lay, paced, params, scaled
+from foretell.measure.machine import has_torch
 from foretell.model.describe import Part, describe
 from foretell.recipe import Recipe
 from foretell.recipes import check_recipe
@@ -54,6 +55,8 @@ class Machine:
     @classmethod
     def here(cls, recipe: Recipe, data: DataShape) -> Machine:
         """This machine, on the recipe's device and in its precision. Raises TrainingError where it has none such."""
+        if not has_torch():
+            raise MissingExtraError("Measuring how fast this machine trains", "torch")
         from foretell.train.setup import check_compiler, pick_device, pick_precision
 
         check_compiler(recipe.train)
