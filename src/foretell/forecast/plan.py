@@ -62,9 +62,10 @@ class Machine:
         check_compiler(recipe.train)
         device = pick_device(recipe.train.device)
         precision = pick_precision(recipe.train.precision, device)
+        process = cache(lambda: resident(str(device)))  # once, before large models leave their traces
         return cls(
             lambda shape, rows: take_steps(shape, rows, data, precision, str(device)),
-            lambda shape: memory(shape, data, resident(str(device)), precision, str(device)),
+            lambda shape: memory(shape, data, process(), precision, str(device)),
             capacity(str(device)),
         )
 
