@@ -131,6 +131,15 @@ def test_a_bend_above_a_floor_is_followed_with_an_error_as_large_as_said() -> No
     assert abs(mean - true) < 3 * sd < 0.06 * true
 
 
+def test_a_free_floor_is_every_given_one_in_turn() -> None:
+    rng = np.random.default_rng(8)
+    loss = 0.5 + 0.5 * np.exp(-0.15 * X - 0.1 * law.bend(X, np.array([-3.5]))[0])
+    means = points(loss * (1 + 5e-3 * rng.standard_normal(9)), 25e-6, 20.0)
+    floors = (np.arange(80) + 0.5) / 80 * 0.95 * float(means.loss.min())
+    given = [law.broken(means, float(c))[1] for c in floors]
+    assert law.broken(means)[1] == pytest.approx(np.logaddexp.reduce(given) + np.log(0.95 / 80), abs=0.1)
+
+
 @pytest.mark.parametrize("form", [law.floored, law.broken])
 def test_the_scale_of_the_noise_is_nothing_to_the_choice_of_a_form(form: Callable[[Means], tuple[Laws, float]]) -> None:
     """Where seeds do not tell it: only the residuals do."""
