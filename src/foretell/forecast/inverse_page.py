@@ -26,7 +26,7 @@ def turns_page(series: Sequence[SoftSeries]) -> str:
     seen = [s for s in series if not s.group.endswith(BLIND)]
     told = [el("li", el("b", s.group), f": {verdict(s)}.") for s in seen]
     turned = [s.group for s in seen if s.turn]
-    head = ["Questions", "Model", "FLOPs", "Asked", "Metric", "±", "−log p", "Accuracy", "95 % interval"]
+    head = ["Questions", "Model", "FLOPs", "Asked", "Metric", "±", "−log p", "Accuracy", "95 %"]
     rows = [_row(s, point) for s in series for point in s.points]
     models = len({point.model.name for s in series for point in s.points})
     return page(
@@ -53,7 +53,7 @@ def _row(series: SoftSeries, point: Point) -> list[object]:
         number(point.stderr, 2),
         number(point.loss),
         percent(grade.estimate) if grade else None,
-        f"{percent(grade.low)} … {percent(grade.high)}" if grade else None,
+        f"{100 * grade.low:.0f} … {percent(grade.high, 0)}" if grade else None,
     ]
 
 
