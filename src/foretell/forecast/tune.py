@@ -28,6 +28,8 @@ Evaluate = Callable[[Sequence[RungPlan]], Mapping[str, float]]
 _REACH = 2  # steps of the grid on each side of the middle, a factor of two each
 _MOST = 6  # steps that the middle may move
 _LEAST_STEPS = 50  # of the optimizer in a run, so that rounding to whole ones changes its tokens little
+_SEEDS = 3  # of each rung's first setting, which show the noise of a loss
+_EDGE = 1.0  # octaves: error of an optimum that lies at the end of what can be tried
 _SURE = 0.975  # probability that a curvature is above nothing, or a movement is one
 
 
@@ -86,9 +88,10 @@ def tune(
     """Search the settings of a recipe on rungs below it, one after another, and carry them to the recipe itself.
 
     On every rung the learning rate is searched first, then the batch (learning rate ∝ √batch), then tau, each on a grid
-    of factors of two around the best so far, which is extended while its end is best. A parabola in the setting's
-    logarithm gives the lowest point with its error; a line through these over the logarithm of compute gives the
-    target's. A bowl without a curvature that stands out is left out, a movement within its error is taken as none.
+    of factors of two around the best so far, which is extended while its end is best. Parabolas in the setting's
+    logarithm give the lowest point with its error; a line through these over the logarithm of compute gives the
+    target's. A bowl whose curvature does not stand out of the noise of three seeds is left out, a movement within its
+    error is taken as none.
     evaluate: trains runs; see `trained`. widths: of the rungs, two or more; default three from 1/10,000 to 1/300 of the
     recipe's compute. rounds: how often the three are searched.
     Raises ForecastError where there are no two rungs below the recipe.
@@ -173,6 +176,11 @@ class _Search:
         self.at: list[dict[Setting, int]] = [dict.fromkeys(SETTINGS, 0) for _ in rungs]
         self.losses: dict[str, float] = {}
         self.flops = 0.0
+        firsts = [self._runs(i, at, max(seeds, _SEEDS)) for i, at in enumerate(self.at)]
+        self._measure([run for runs in firsts for run in runs])
+        # Settings tried with one seed share its data and first weights, so their noise is no more than this.
+        spreads = [np.std([self.losses[run.name] for run in runs], ddof=1) for runs in firsts]
+        self.noise = [float(spread) / math.sqrt(seeds) for spread in spreads]
 
     def along(self, setting: Setting) -> list[Bowl]:
         """Search one setting on every rung, move each to its best, and return the bowls."""
@@ -203,7 +211,7 @@ class _Search:
         found = {step: self._runs(i, {**self.at[i], setting: step}) for step in steps}
         return {step: runs for step, runs in found.items() if runs}
 
-    def _runs(self, i: int, at: Mapping[Setting, int]) -> list[RungPlan]:
+    def _runs(self, i: int, at: Mapping[Setting, int], seeds: int | None = None) -> list[RungPlan]:
         rung = self.rungs[i]
         train, length = rung.train, rung.data.sequence_length
         rows = train.batch_tokens // length * 2.0 ** at["batch"]
@@ -229,7 +237,7 @@ class _Search:
         )
         shape = f"w{rung.model.width:04d}-lr{optimizer.lr:.4g}-b{batch}-tau{optimizer.tau:.4g}"
         runs = []
-        for seed in range(self.seeds):
+        for seed in range(seeds or self.seeds):
             recipe = rung.model_copy(update={"seed": rung.seed + seed, "train": changed, "name": f"{shape}-s{seed}"})
             cost = flops(recipe, self.data)
             runs.append(RungPlan(recipe.name, recipe, cost, params(rung), changed.tokens, seed))
@@ -261,33 +269,43 @@ class _Search:
             values, rule = [train.optimizer.tau for train in used], [rung.train.optimizer.tau] * len(used)
         octaves = np.log2(np.array(values) / np.array(rule))
         found = list(losses.values())
-        best, error = lowest(octaves, found)
+        best, error = lowest(octaves, found, self.noise[i])
         cost = flops(rung, self.data)
         return Bowl(setting, rung.model.width, cost, tuple(values), tuple(octaves), tuple(found), best, error)
 
 
-def lowest(x: Sequence[float] | np.ndarray, losses: Sequence[float]) -> tuple[float | None, float | None]:
-    """Where a parabola through the five points around the lowest has its own lowest point, and its standard error.
+def lowest(
+    x: Sequence[float] | np.ndarray, losses: Sequence[float], noise: float, seeds: int = _SEEDS
+) -> tuple[float | None, float | None]:
+    """Where losses over x are lowest, and the standard error of that; both None where it cannot be told.
 
-    Both None where the curvature does not stand out of the points' scatter, or fewer than four points are finite.
+    A parabola is laid through the five points around the lowest, and one through the lowest and its neighbours; half
+    their distance is the error of the form. The first one's curvature must stand out of the noise: the standard
+    deviation of a loss, known from so many seeds. If the lowest is the last that could be tried, it is the answer, an
+    octave uncertain.
     """
     octaves, y = np.asarray(x, float), np.asarray(losses, float)
-    octaves, y = octaves[np.isfinite(y)], y[np.isfinite(y)]
+    order = np.argsort(octaves)
+    octaves, y = octaves[order][np.isfinite(y[order])], y[order][np.isfinite(y[order])]
     if len(y) < 4:
         return None, None
-    near = np.argsort(np.abs(octaves - octaves[y.argmin()]))[: 2 * _REACH + 1]
-    octaves, y = octaves[near], y[near]
-    middle = octaves.mean()
-    basis = np.vander(octaves - middle, 3)
-    (a, b, c), *_ = np.linalg.lstsq(basis, y, rcond=None)
-    left = y - basis @ (a, b, c)
-    covariance = np.linalg.inv(basis.T @ basis) * (left @ left) / (len(y) - 3)
-    if a <= student.ppf(_SURE, len(y) - 3) * math.sqrt(covariance[0, 0]):
+    sure = float(student.ppf(_SURE, seeds - 1)) * noise
+    low = int(y.argmin())
+    if low in (0, len(y) - 1):
+        return (float(octaves[low]), _EDGE) if y.max() - y.min() > math.sqrt(2) * sure else (None, None)
+    near = np.argsort(np.abs(octaves - octaves[low]), kind="stable")[: 2 * _REACH + 1]
+    basis = np.vander(octaves[near] - octaves[low], 3)
+    spread = np.linalg.inv(basis.T @ basis)
+    a, b, _ = (float(value) for value in spread @ (basis.T @ y[near]))
+    if a <= sure * math.sqrt(spread[0, 0]):
         return None, None
+    three = np.polyfit(octaves[low - 1 : low + 2] - octaves[low], y[low - 1 : low + 2], 2)
+    reach = octaves[near].min() - octaves[low], octaves[near].max() - octaves[low]
+    wide, narrow = (float(np.clip(-q / (2 * p), *reach)) for p, q in ((a, b), three[:2]))
     gradient = np.array([b / (2 * a * a), -1 / (2 * a), 0.0])
-    best = float(np.clip(middle - b / (2 * a), octaves.min(), octaves.max()))
-    # A parabola is not the bowl's true form: its lowest point is hardly better than a tenth of a step.
-    return best, math.hypot(math.sqrt(gradient @ covariance @ gradient), 0.1)
+    statistical = noise * math.sqrt(gradient @ spread @ gradient)
+    # However smooth the points, a tenth of a step is what a grid of this width can tell.
+    return float(octaves[low]) + (wide + narrow) / 2, math.hypot(statistical, (wide - narrow) / 2, 0.1)
 
 
 def _trend(setting: Setting, bowls: Sequence[Bowl], decades: Sequence[float], recipe: Recipe) -> Trend:
@@ -318,6 +336,8 @@ def _trend(setting: Setting, bowls: Sequence[Bowl], decades: Sequence[float], re
         said = f"times {2**slope:.2f} a decade of compute beside the rule"
     else:
         said, slope, octaves = "moves no more than its error: the rule is kept, with the rungs' level", 0.0, level
+    if ends := sum(bowl.error == _EDGE for bowl in bowls):
+        said += f"; on {ends} of {len(bowls)} rungs the last that could be tried is best"
     return Trend(setting, octaves, slope, slope_error, before, before * 2**octaves, said)
 
 
