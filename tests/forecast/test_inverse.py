@@ -15,7 +15,7 @@ from scipy.special import log_softmax, logsumexp
 
 import foretell
 from foretell.chat import Conversation
-from foretell.errors import ForecastError, GenerationError
+from foretell.errors import ForecastError, ForetellError, GenerationError
 from foretell.forecast import fit
 from foretell.forecast.inverse import (
     LadderModel,
@@ -220,13 +220,20 @@ def test_models_are_named_by_place_or_with_their_flops(ladder):
     assert [m.name for m in find_models([str(run)])] == ["r0", "r1", "run", *(f"r{i}" for i in range(2, 7))]
     assert find_models([str(rung), f"{rung}/checkpoint"]) == find_models([str(rung)])
     assert find_models(["org/model=3e20", f"{rung}=1e9"]) == [
-        LadderModel("r1", str(rung), 1e9),
+        LadderModel("r1", str(rung / "checkpoint"), 1e9),
         LadderModel("model", "org/model", 3e20),
     ]
     assert len({m.name for m in find_models(["a/model=1", "b/model=2"])}) == 2
+    shutil.copytree(rung, ladder.path / "lr=0.1")
+    assert find_models([str(ladder.path / "lr=0.1")])[0].flops == 1e11
     (rung / "log.jsonl").unlink()
-    for ref, said in ((rung, "no log.jsonl"), ("x=many", "'many' as its FLOPs"), ("x=-1", "above 0")):
-        with pytest.raises(ForecastError, match=said):
+    for ref, said in (
+        (rung, "no log.jsonl"),
+        ("a/x=many", "'many' as its FLOPs"),
+        ("a/x=-1", "above 0"),
+        ("x=1e9", "no folder x"),
+    ):
+        with pytest.raises(ForetellError, match=said):
             find_models([str(ref)])
 
 

@@ -55,13 +55,15 @@ def find_models(refs: Sequence[str]) -> list[LadderModel]:
     REF=FLOPS with anything that `foretell.load` reads. Without =FLOPS they are those of the log beside the checkpoint.
     Raises ForecastError for what holds no model, or none that says its compute.
     """
+    from foretell.loading import is_foreign
+
     found: list[LadderModel] = []
     for ref in refs:
-        place, equals, flops = ref.rpartition("=")
-        if equals:
-            found.append(LadderModel(Path(place).name or place, place, _number(ref, flops)))
+        root, (place, equals, flops) = Path(ref), ref.rpartition("=")
+        if equals and not root.exists():  # a folder may be called lr=0.1
+            model = place if is_foreign(place) else str(_checkpoint(Path(place)))
+            found.append(LadderModel(Path(place).name, model, _number(ref, flops)))
             continue
-        root = Path(ref)
         rungs = [path.parent for path in (*root.glob("rungs/*/checkpoint"), *root.glob("ladder/rungs/*/checkpoint"))]
         found += [_trained(run) for run in rungs]
         if not rungs or (root / "pretrain" / "checkpoint").is_dir():
@@ -86,11 +88,16 @@ def _named(ref: str) -> str:
     return "-".join(part for part in Path(ref).parts if part not in ("/", "rungs", "checkpoint", "pretrain"))
 
 
-def _trained(folder: Path) -> LadderModel:
+def _checkpoint(folder: Path) -> Path:
     from foretell.loading import find_checkpoint
+
+    return find_checkpoint(folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder)
+
+
+def _trained(folder: Path) -> LadderModel:
     from foretell.train.log import read_log
 
-    checkpoint = find_checkpoint(folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder)
+    checkpoint = _checkpoint(folder)
     ends = [line for line in read_log(checkpoint.parent / "log.jsonl") if line["event"] == "end"]
     if not ends or "flops" not in ends[-1]:
         raise ForecastError(f"{checkpoint.parent} has no log.jsonl that says the FLOPs. Write {folder}=FLOPS.")
