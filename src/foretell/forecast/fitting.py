@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,17 +208,13 @@ def fit(
         run, spread,
     )  # fmt: skip
     if bend is not None and bend.p < BEND_P and abs(bend.turn) > BEND_TURN * spread.slope:
-        return _refused(forecast, past_the_bend(noise, bend))
+        return replace(forecast, refusal=past_the_bend(noise, bend))
     if target is not None and precision is not None:
         told = forecast.predict(target)
         half_width = (told.high - told.low) / 2 / told.loss
         if half_width > precision:
-            return _refused(forecast, advise(noise, spread, point, floor, target, half_width, precision))
+            return replace(forecast, refusal=advise(noise, spread, point, floor, target, half_width, precision))
     return forecast
-
-
-def _refused(forecast: Forecast, advice: Advice) -> Forecast:
-    return Forecast(**{**{f.name: getattr(forecast, f.name) for f in fields(Forecast)}, "refusal": advice})
 
 
 def _check(
@@ -304,7 +300,7 @@ def _thin(laws: Laws) -> Laws:
     order = np.argsort(laws.loss(2 * LN10)[:, 0], kind="stable")
     share = np.cumsum(laws.weight[order])
     at = order[np.searchsorted(share, (np.arange(KEPT) + 0.5) / KEPT * share[-1]).clip(0, len(order) - 1)]
-    return Laws(np.full(KEPT, 1 / KEPT), *(getattr(laws, field.name)[at] for field in fields(Laws)[1:]))
+    return laws.pick(at, np.full(KEPT, 1 / KEPT))
 
 
 def _mixture(laws: Laws, scatter: Scatter, noise: float, x: float) -> tuple[Floats, Floats, Floats]:

@@ -7,7 +7,8 @@ parameters `a` (and c) are linear, so the likelihood is profiled over a grid of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,11 @@ class Laws:
         return np.asarray(self.excess(x) + self.c[:, None])
 
     def scaled(self, factor: float) -> Laws:
-        return Laws(self.weight * factor, self.a, self.b, self.c, self.turn, self.where, self.spread)
+        return replace(self, weight=self.weight * factor)
+
+    def pick(self, index: npt.NDArray[Any], weight: Floats) -> Laws:
+        """Some of the laws, with new weights."""
+        return Laws(weight, *(getattr(self, field.name)[index] for field in fields(Laws)[1:]))
 
 
 def join(parts: Sequence[Laws]) -> Laws:
@@ -130,26 +135,28 @@ def _profile(means: Means, weight: Floats, floor: float | None) -> tuple[float, 
     low, high = np.log(EXPONENTS)
     for _ in range(9):
         grid = np.linspace(low, high, 65)
-        a, c, rss = _linear(means, weight, np.exp(grid), floor)
+        a, c, rss = _linear(means.x, means.loss, weight, np.exp(grid), floor)
         i = int(np.argmin(rss))
         low, high = grid[max(i - 1, 0)], grid[min(i + 1, 64)]
     return float(a[i]), float(np.exp(grid[i])), float(c[i])
 
 
-def _linear(means: Means, weight: Floats, b: Floats, floor: float | None) -> tuple[Floats, Floats, Floats]:
-    """(a, c) of each exponent, weighted least squares with a >= 0 and c >= 0, and the residual sum of squares."""
-    g = np.exp(-b[:, None] * means.x)
-    y = means.loss
+def _linear(x: Floats, loss: Floats, weight: Floats, b: Floats, floor: float | None) -> tuple[Floats, Floats, Floats]:
+    """(a, c) of each exponent, weighted least squares with c >= 0, and the residual sum of squares.
+
+    loss: shape (…, rungs); the results have (…, exponents).
+    """
+    g = np.exp(-b[:, None] * x)
+    given = floor or 0.0
+    a = (loss - given) @ (g * weight).T / (g**2 @ weight)
+    c = np.full_like(a, given)
     if floor is None:
-        mean_g, mean_y = g @ weight / weight.sum(), y @ weight / weight.sum()
-        a = ((g - mean_g[:, None]) @ (weight * (y - mean_y))) / (((g - mean_g[:, None]) ** 2) @ weight)
-        c = mean_y - a * mean_g
-    else:
-        a, c = np.full(len(b), -1.0), np.full(len(b), floor)
-    fixed = (c < 0) | (floor is not None)
-    c = np.where(fixed, floor or 0.0, c)
-    a = np.where(fixed, (g @ (weight * (y - (floor or 0.0)))) / (g**2 @ weight), a)
-    return a, c, ((a[:, None] * g + c[:, None] - y) ** 2) @ weight
+        mean = g @ weight / weight.sum()
+        centred = g - mean[:, None]
+        free = loss @ (centred * weight).T / (centred**2 @ weight)
+        above = (loss @ weight / weight.sum())[..., None] - free * mean
+        a, c = np.where(above < 0, a, free), np.maximum(above, 0)
+    return a, c, ((a[..., None] * g + c[..., None] - loss[..., None, :]) ** 2) @ weight
 
 
 def powers(means: Means, floor: float = 0.0) -> tuple[Laws, float]:
@@ -253,27 +260,13 @@ def resampled(means: Means, rng: np.random.Generator, count: int, floor: float |
     scale = np.sqrt((means.known + point.rss) / rng.chisquare(free, count))
     drawn = point.loss(means.x) * (1 + scale[:, None] * np.sqrt(means.var) * rng.standard_normal((count, n)))
     low, high = np.log(EXPONENTS)
-    a, b, c = np.zeros((3, count))
+    rows = np.arange(count)
     for _ in range(3):
         grid = np.linspace(low, high, 80)
-        tried = np.exp(grid)
-        g = np.exp(-tried[:, None] * means.x)
-        fixed_c = floor or 0.0
-        fixed_a = ((drawn - fixed_c) @ (g * w).T) / (g**2 @ w)
-        if floor is None:
-            mean_g, mean_y = g @ w / w.sum(), drawn @ w / w.sum()
-            centred = g - mean_g[:, None]
-            free_a = (drawn @ (centred * w).T) / (centred**2 @ w)
-            free_c = mean_y[:, None] - free_a * mean_g
-            cs = np.maximum(free_c, 0.0)
-            as_ = np.where(free_c < 0, fixed_a, free_a)
-        else:
-            as_, cs = fixed_a, np.full_like(fixed_a, fixed_c)
-        rss = ((as_[..., None] * g + cs[..., None] - drawn[:, None, :]) ** 2) @ w
+        tried, floors, rss = _linear(means.x, drawn, w, np.exp(grid), floor)
         i = np.argmin(rss, axis=1)
-        rows = np.arange(count)
-        a, b, c = as_[rows, i], tried[i], cs[rows, i]
         low, high = grid[max(i.min() - 1, 0)], grid[min(i.max() + 1, 79)]
+    a, b, c = tried[rows, i], np.exp(grid)[i], floors[rows, i]
     kept = a > 0
     zero = np.zeros(int(kept.sum()))
     return Laws(zero + 1 / max(len(zero), 1), a[kept], b[kept], c[kept], zero, zero, zero)
@@ -304,5 +297,4 @@ def _finish(laws: Laws, log: Floats) -> tuple[Laws, float]:
     evidence = float(np.logaddexp.reduce(log))
     weight = np.exp(log - evidence)
     kept = weight > 1e-4 * weight.max()
-    chosen = Laws(*(getattr(laws, field.name)[kept] for field in fields(Laws)))
-    return Laws(weight[kept] / weight[kept].sum(), *(getattr(chosen, f.name) for f in fields(Laws)[1:])), evidence
+    return laws.pick(kept, weight[kept] / weight[kept].sum()), evidence
