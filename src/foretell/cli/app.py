@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from foretell.cli import data, forecast, inverse, ladder, model, run, weights
+from foretell.cli import capability, data, forecast, inverse, ladder, model, run, weights
 
 app = typer.Typer(
     name="foretell",
@@ -22,6 +22,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
+forecast.app.command()(capability.capability)
 app.add_typer(forecast.app, name="forecast")
 
 
