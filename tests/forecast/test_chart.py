@@ -12,7 +12,7 @@ import pytest
 from foretell.forecast import Forecast, LadderTable, Prediction, Rung, fit
 from foretell.forecast.anchor import Checked
 from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, sentence
-from foretell.forecast.fitting import Advice, BackTest
+from foretell.forecast.fitting import Advice, BackTest, Diagnostics
 from foretell.forecast.live_chart import watch_figure
 from foretell.forecast.register import Claim, read, register, verify
 from foretell.forecast.watch import watch
@@ -40,6 +40,10 @@ def test_sentence_shows_the_digits_that_the_interval_leaves(
     )
 
 
+def noisy(d: Diagnostics, low: float, high: float) -> Diagnostics:
+    return replace(d, rungs=tuple(replace(rung, noise=high if i else low) for i, rung in enumerate(d.rungs)))
+
+
 def test_findings_name_bends_misses_and_warnings(forecast: Forecast) -> None:
     tests = (
         BackTest(1e15, 1e16, 1.0, 2.0, 2.02, 1.9, 2.1, 0.01),
@@ -50,6 +54,10 @@ def test_findings_name_bends_misses_and_warnings(forecast: Forecast) -> None:
     said = " ".join(findings(replace(forecast, diagnostics=d)))
     assert "bends near 2·10¹⁴ FLOPs" in said and "2 of 3 back-tests" in said and "15.00\u202f%, 2.0 decades" in said
     assert said.endswith("Something is odd.")
+    assert "off by 0.1 to 0.3\u202f% (standard" in " ".join(
+        findings(replace(forecast, diagnostics=noisy(d, 0.001, 0.003)))
+    )
+    assert "off by 0.2\u202f% (standard" in " ".join(findings(replace(forecast, diagnostics=noisy(d, 0.002, 0.002))))
     straight = replace(d, bend_p=0.4, back_tests=())
     said = " ".join(findings(replace(forecast, diagnostics=straight)))
     assert "No bend is seen" in said and "back-test" not in said

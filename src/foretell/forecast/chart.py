@@ -57,10 +57,11 @@ def findings(forecast: Forecast) -> Iterator[str]:
         f"{len(d.rungs)} rungs ({runs} runs) span {math.log10(last / first):.1f} decades, up to {power(last)} FLOPs; "
         f"the forecast reaches {d.decades:.1f} decades further ({10**d.decades:,.0f} times)."
     )
-    noise = [100 * rung.noise for rung in d.rungs]
+    noise = sorted(100 * rung.noise for rung in d.rungs)
+    off = " to ".join(dict.fromkeys(f"{end:.2g}" for end in (noise[0], noise[-1])))
     yield (
-        f"A single run is off by {min(noise):.2g} to {max(noise):.2g}\u202f% (standard deviation); such errors on "
-        f"every rung return {d.amplification:.1f} times as large in the forecast."
+        f"A single run is off by {off}\u202f% (standard deviation); such errors on every rung return "
+        f"{d.amplification:.1f} times as large in the forecast."
     )
     if d.bend_p < _SMALL:
         where = f" near {power(d.bend_flops)} FLOPs" if d.bend_flops else ""
