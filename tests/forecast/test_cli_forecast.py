@@ -46,7 +46,7 @@ def test_fit_prints_forecast_findings_and_writes_the_page(
     page = tmp_path / "page.html"
     code, out, _ = invoke(capsys, "fit", table, "--target", "1e18", "--out", page)
     loss = fit(read_table(table), target=1e18).predict(1e18).loss
-    assert code == 0 and out.startswith("A run of 10¹⁸ FLOPs will reach 2.1")
+    assert code == 0 and out.startswith("A run of 10¹⁸ FLOPs will reach a loss of 2.1")
     assert abs(loss - 2.13) < 0.02 and "36 runs" in out and str(page) in out
     assert page.read_text().startswith("<!doctype html>")
     code, out, _ = invoke(capsys, "fit", table)

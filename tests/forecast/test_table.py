@@ -130,6 +130,7 @@ def test_bad_values_are_named_by_row_and_column(tmp_path: Path, row: str, messag
         ("{}\n[1]\n", "line 2 holds a list"),
         ("[1, 2", "is not JSON"),
         ("flops,loss,seed\n1e12,2,x\n", "column seed: 'x'"),
+        ("flops,loss,seed\n1e12,2,1.5\n", "column seed: '1.5'"),
         ("flops,loss,run\n1e12,2,a\n1e12,2,a\n", "row 2 and row 3 are the same run"),
         ("flops,loss,seed\n1e12,2,0\n1e13,2,0\n1e12,2,0\n", "row 2 and row 4 are the same run"),
     ],

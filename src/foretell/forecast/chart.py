@@ -43,8 +43,9 @@ _FORMS = {"no floor": "without a floor", "floor": "with a floor", "broken": "ben
 def sentence(predicted: Prediction, unit: str) -> str:
     """The forecast in words."""
     value, low, high = _rounded(predicted)
+    told = f"a loss of {value}" if unit == "loss" else f"{value} {unit}"
     return (
-        f"A run of {power(predicted.flops)} FLOPs will reach {value} {unit}; with {percent(predicted.level, 0)} "
+        f"A run of {power(predicted.flops)} FLOPs will reach {told}; with {percent(predicted.level, 0)} "
         f"probability it will lie between {low} and {high}."
     )
 

@@ -231,18 +231,20 @@ class _Reader:
                 raise self.fault(where, self.found[name], "missing", "a finite number above 0")
         return 6 * params * tokens if self.derived and params and tokens else flops or 0.0
 
-    def seed(self, where: str, row: Row) -> int | None:
-        value = row.get(self.found.get("seed", ""))
+    def seed(self, where: str, row: Row) -> int:
+        value = row.get(self.found.get("seed", ""), 0)
         try:
-            return None if value is None else int(float(value))
-        except (TypeError, ValueError, OverflowError):
-            raise self.fault(where, self.found["seed"], repr(value), "a whole number") from None
+            if float(value).is_integer():
+                return int(float(value))
+        except (TypeError, ValueError):
+            pass
+        raise self.fault(where, self.found["seed"], repr(value), "a whole number")
 
     def rung(self, where: str, row: Row, loss: float) -> Rung:
         params, tokens = (self.number(where, row, name) for name in ("params", "tokens"))
         flops = self.flops(where, params, tokens, self.number(where, row, "flops"))
         run = str(row.get(self.found.get("run", ""), ""))
-        return Rung(flops, loss, self.seed(where, row) or 0, run, params, tokens)
+        return Rung(flops, loss, self.seed(where, row), run, params, tokens)
 
     def state(self, row: Row) -> str:
         """Why a run did not end, by Weights & Biases' own column; empty where it did."""
