@@ -21,7 +21,7 @@ def write(tmp_path: Path, text: str) -> Path:
     return tmp_path / "r.yaml"
 
 
-@pytest.mark.parametrize("name", ["quickstart", "textbooks-cpu", "gpu-1", "gpu-8"])
+@pytest.mark.parametrize("name", ["quickstart", "textbooks-cpu", "text-cpu", "gpu-1", "gpu-8"])
 def test_every_preset_loads_and_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name in presets()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import RunError
+from foretell.forecast.rungs import flops, lay
 from foretell.measure.machine import best_device
 from foretell.model.describe import flops_per_token, parameter_count
 from foretell.pipeline.depth import shape_for_depth
@@ -96,6 +97,12 @@ def shrink(recipe: Recipe, device: str) -> tuple[Recipe, list[str]]:
         changes.append(
             f"{parameter_count(_sized(recipe)) / 1e6:.0f} M parameters are too many for a CPU; rehearsed with depth "
             f"{depth}, width {model.width}, and the time scaled by the floating-point operations"
+        )
+    if recipe.forecast is not None:
+        raw["forecast"] = None
+        share = sum(rung.flops for rung in lay(recipe)) / flops(recipe)
+        changes.append(
+            f"the ladder is left out, runs of seconds being no rungs; it has {share:.0%} of the run's operations"
         )
     length = recipe.data.sequence_length
     rows = recipe.train.micro_batch or 8
