@@ -25,6 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run"
     (folder / "examine").mkdir(parents=True)
     (folder / "pretrain").mkdir()
+    (folder / "outcome").mkdir()
     by_kind = {
         "textbooks": {"loss": 2.0, "bits_per_byte": 1.0, "tokens": 300},
         "books": {"loss": 1.0, "bits_per_byte": 2.0, "tokens": 600},
@@ -36,6 +37,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "examine" / "examine.json").write_text(json.dumps(examined))
     manifest = {"key": "", "output": "", "files": [], "metrics": {"tokens": 1000}}
     (folder / "pretrain" / "manifest.json").write_text(json.dumps(manifest))
+    outcome = manifest | {"metrics": {"error": -0.02, "covered": True}}
+    (folder / "outcome" / "manifest.json").write_text(json.dumps(outcome))
     return folder
 
 
@@ -44,6 +47,7 @@ def test_only_intervals_above_zero_count(run: Path) -> None:
     assert figures["visual_tasks_above_blind"] == {"value": 1, "unit": "of 3 tasks", "aim": 3}
     assert figures["wall_s"]["value"] == 12 and figures["peak_rss_gb"]["value"] == 2
     assert figures["accuracy_t0"]["spread"] == [0.4, 0.6]
+    assert figures["forecast_error_pct"]["value"] == 2 and figures["forecast_covered"]["value"] == 1
     earlier = quickstart.measure(runs.FinishedRun(run, 6, 10.0))
     assert "wall_s" not in earlier and "peak_rss_gb" not in earlier
 
