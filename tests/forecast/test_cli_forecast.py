@@ -12,7 +12,7 @@ from simulated import shape
 
 from foretell import cli
 from foretell.forecast import LadderTable, fit, read_table
-from foretell.forecast.register import read
+from foretell.forecast.register import note, read
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -49,8 +49,9 @@ def test_fit_prints_forecast_findings_and_writes_the_page(
     assert code == 0 and out.startswith("A run of 10¹⁸ FLOPs will reach a loss of 2.1")
     assert abs(loss - 2.13) < 0.02 and "36 runs" in out and str(page) in out
     assert page.read_text().startswith("<!doctype html>")
-    code, out, _ = invoke(capsys, "fit", table)
-    assert code == 0 and "1e+17" in out and "1e+19" in out
+    code, out, _ = invoke(capsys, "fit", table, "--level", "0.5")
+    told = fit(read_table(table)).predict(1e19, 0.5)
+    assert code == 0 and "1e+17" in out and f"{told.low:.4g}  {told.high:.4g}" in out
 
 
 def test_a_forecast_from_registration_to_bundle(
@@ -59,6 +60,9 @@ def test_a_forecast_from_registration_to_bundle(
     record, page, bundle = tmp_path / "r" / "run.json", tmp_path / "page.html", tmp_path / "bundle.json"
     code, out, _ = invoke(capsys, "register", table, "--target", "1e18", "--out", record, "--recipe", "quickstart")
     assert code == 0 and read(record).sha256 in out and len(read(record).raw["recipe"]) == 64
+    other = record.with_name("wide.json")
+    assert invoke(capsys, "register", table, "--target", "1e18", "--out", other, "--level", "0.99")[0] == 0
+    assert read(other).claims[0].level == 0.99 and read(other).claims[0].high > read(record).claims[0].high
     code, out, _ = invoke(capsys, "verify", record)
     assert code == 0 and "Whole" in out and "No outcome yet" in out
     claim = read(record).claims[0]
@@ -75,6 +79,16 @@ def test_a_forecast_from_registration_to_bundle(
     record.write_bytes(record.read_bytes().replace(b'"level":0.9', b'"level":0.8'))
     code, _, err = invoke(capsys, "verify", record)
     assert code == 2 and "claims differs" in err
+
+
+def test_an_anchor_that_does_not_hold_is_an_error(
+    capsys: pytest.CaptureFixture[str], table: Path, tmp_path: Path
+) -> None:
+    record = tmp_path / "r" / "run.json"
+    assert invoke(capsys, "register", table, "--target", "1e18", "--out", record)[0] == 0
+    note(read(record), {"kind": "tag", "name": "v1", "tag": "of something else"})
+    code, out, _ = invoke(capsys, "verify", record)
+    assert code == 2 and "git tag v1 does not name this record" in out
 
 
 def write_steps(path: Path, rows: list[tuple[str, float, int, int, float]]) -> Path:

@@ -57,7 +57,8 @@ def test_bits_per_byte_go_before_a_loss_that_a_tokenizer_moves(tmp_path: Path) -
 
 
 def test_the_mark_that_spreadsheets_put_first_is_no_part_of_the_name(tmp_path: Path) -> None:
-    assert losses(read_table(write(tmp_path / "t.csv", "\ufeffflops,loss\n1e12,3\n"))) == [3]
+    for text in ("flops,loss\n1e12,3\n", '{"flops": 1e12, "loss": 3}'):
+        assert losses(read_table(write(tmp_path / "t", "\ufeff" + text))) == [3]
 
 
 def test_null_is_missing(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _panel(header: list[str], rows: Iterator[tuple[str, Row]]) -> Iterator[tuple
     for where, row in rows:
         for name, value in row.items():
             run, dash, metric = name.rpartition(" - ")
-            if dash and not metric.endswith(("__MIN", "__MAX")) and canonical(metric) != "step":
+            if dash and canonical(metric) != "step":
                 kept = {header[0]: row[header[0]]} if header[0] in row else {}
                 # On an axis of FLOPs or tokens there is no step; the axis itself orders the curve.
                 yield where, {"step": row.get(header[0], ""), "run": run, metric: value, **kept}
