@@ -116,6 +116,17 @@ def test_a_far_optimum_is_walked_to_and_divergence_is_a_wall(target: Recipe) -> 
     assert by_name(walled)["lr"].value == pytest.approx(0.7 * 4e-3, rel=0.25)
 
 
+def test_one_bowl_that_tells_gives_a_level_and_no_movement(target: Recipe) -> None:
+    class Half(Surface):
+        def _loss(self, run: RungPlan) -> float:
+            self.depth = {"lr": 0.01 if run.recipe.model.width == WIDTHS[0] else 0.0, "batch": 0.0, "tau": 0.0}
+            return super()._loss(run)
+
+    trend = by_name(tune(target, Half(target, at={"lr": 2.0}), widths=WIDTHS))["lr"]
+    assert trend.slope == 0 and trend.value == pytest.approx(8e-3, rel=0.15)
+    assert trend.said == "flat on 2 of 3 rungs: its level is taken"
+
+
 def test_seeds_are_averaged(target: Recipe) -> None:
     surface = Surface(target, noise=0)
     assert {run.seed for run in (tune(target, surface, widths=WIDTHS[:2], seeds=3), surface.runs)[1]} == {0, 1, 2}

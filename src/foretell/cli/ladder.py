@@ -139,7 +139,12 @@ def tune(
     write_text(out, recipe_yaml(found.recipe.model_copy(update={"tokenizer": loaded.tokenizer})))
     page = run / "tune" / "index.html"
     write_text(page, tuning.tune_page(found, config.unit))
-    print(f"\n{found.runs} runs, {found.flops:.3g} FLOPs. Recipe: {out}\nPage:   {page.resolve()}")
+    train = found.recipe.train
+    print(
+        f"\nSet: learning rate {train.optimizer.lr:.4g} at a batch of {train.batch_tokens} tokens, "
+        f"tau {train.optimizer.tau:.3g}."
+    )
+    print(f"{found.runs} runs, {found.flops:.3g} FLOPs. Recipe: {out}\nPage:   {page.resolve()}")
 
 
 def _packed(recipe: Recipe, folder: Path) -> tuple[Recipe, DataShape | None]:

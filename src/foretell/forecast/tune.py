@@ -115,7 +115,7 @@ def tune(
 
 def tune_page(tuning: Tuning, unit: str) -> str:
     """The bowls of every setting, and what was made of them."""
-    from foretell.pages import Series, figure, line_chart, number, page, section, table
+    from foretell.pages import Series, compact, figure, line_chart, number, page, section, table
 
     sections = []
     for trend in tuning.trends:
@@ -128,14 +128,14 @@ def tune_page(tuning: Tuning, unit: str) -> str:
         name = SETTINGS[trend.setting].capitalize()
         chart = line_chart(series, title=name, x_label="octaves from the rule", y_label=unit)
         rows = [
-            [bowl.width, number(bowl.flops, 3), "flat" if bowl.best is None else f"{bowl.best:+.2f} ± {bowl.error:.2f}"]
+            [bowl.width, compact(bowl.flops), "flat" if bowl.best is None else f"{bowl.best:+.2f} ± {bowl.error:.2f}"]
             for bowl in bowls
         ]
-        found = table(["Width", "FLOPs", "Lowest, in octaves from the rule"], rows, align="rrr")
+        found = table(["Width", "FLOP", "Lowest, in octaves from the rule"], rows, align="rrr")
         sections.append(
             section(name, figure(chart, f"{number(trend.before, 3)} → {number(trend.value, 3)}: {trend.said}."), found)
         )
-    cost = f"{tuning.runs} small runs of {number(tuning.flops, 3)} FLOPs in all"
+    cost = f"{tuning.runs} small runs of {compact(tuning.flops)}FLOP in all"
     lead = f"Settings of {tuning.recipe.name}, decided on {cost}."
     return page("Tuning", sections, lead=lead)
 
@@ -321,8 +321,10 @@ def _trend(setting: Setting, bowls: Sequence[Bowl], decades: Sequence[float], re
         if bowl.best is not None and bowl.error
     ]
     if len(told) < 2:
-        flat = f"flat on {len(bowls) - len(told)} of {len(bowls)} rungs: kept"
-        return Trend(setting, 0.0, 0.0, math.inf, before, before, flat)
+        # A single bowl that stands out shows where to be; nothing shows that it moves.
+        level, said = (told[0][1], "its level is taken") if told else (0.0, "kept")
+        said = f"flat on {len(bowls) - len(told)} of {len(bowls)} rungs: {said}"
+        return Trend(setting, level, 0.0, math.inf, before, before * 2**level, said)
     x, y, error = (np.array(column) for column in zip(*told, strict=True))
     weight = 1 / error**2
     level = float(weight @ y / weight.sum())
