@@ -83,16 +83,18 @@ def figures_of(record: Record) -> dict[str, dict[str, Any]]:
     outcomes = {outcome.claim.name: outcome for outcome in record.outcomes}
     buckets = [outcome for name, outcome in outcomes.items() if name not in (LOSS, MEAN)]
     mean, loss, rungs = outcomes[MEAN], outcomes[LOSS], record.table().rungs
-    assert mean.measured is not None and mean.error is not None and loss.error is not None
+    missed = 100.0  # a diverged target, or one that passed nothing
     figures = {
         "compute_ratio": figure(record.target / rungs[-1].flops, "x", 50),
         "buckets": figure(len(buckets), "difficulty buckets", 6),
         "buckets_covered": figure(sum(outcome.hit for outcome in buckets), "outcomes inside their 90 % interval", 5),
-        "mean_pass_rel_error_pct": figure(100 * abs(mean.error), "% of the mean pass rate", 5),
-        "mean_pass": figure(mean.measured, "mean pass rate of the target"),
+        "mean_pass_rel_error_pct": figure(
+            missed if mean.error is None else 100 * abs(mean.error), "% of the mean pass rate", 5
+        ),
+        "mean_pass": figure(mean.measured or 0.0, "mean pass rate of the target"),
         "mean_pass_forecast": figure(mean.claim.value, "forecast", interval=(mean.claim.low, mean.claim.high)),
         "mean_pass_covered": figure(int(mean.hit), "1 if the interval holds the outcome"),
-        "loss_error_pct": figure(100 * abs(loss.error), "% of final loss"),
+        "loss_error_pct": figure(missed if loss.error is None else 100 * abs(loss.error), "% of final loss"),
         "loss_covered": figure(int(loss.hit), "1 if the interval holds the outcome"),
         "target_flops": figure(record.target, "FLOPs"),
         "runs": figure(len(rungs), "runs in the ladder"),

@@ -201,7 +201,8 @@ class PowerLaw:
     def predict(self, flops: float, level: float = 0.9, new_problems: bool = False) -> Interval:
         """The value another model would be measured to have, its own noise and that of its draws included.
 
-        Student's interval; the model is taken to be sampled as the rungs were.
+        Student's interval; the model is taken to be sampled as the rungs were. It begins at 0 where draws are so few,
+        and failures so rare, that none might be met.
         new_problems: whether it is asked other problems of the same kind, instead of the bucket's own.
         """
         from scipy.stats import t
@@ -216,7 +217,10 @@ class PowerLaw:
             at = np.array([1.0, x])
             variance += float(at @ np.array(self.problems) @ at)
         half = float(t.ppf((1 + level) / 2, self.dof)) * sqrt(variance)
-        return Interval(exp(middle), exp(middle - half), exp(middle + half))
+        low = exp(middle - half)
+        if low * passes * self.count < -log((1 - level) / 2):
+            low = 0.0  # so few failures are to be expected there that none may be met, which measures 0
+        return Interval(exp(middle), low, exp(middle + half))
 
 
 def fit_bucket(

@@ -120,7 +120,7 @@ def _sit_one(task: _Task) -> None:
 
         if not length:
             write(_head(task))
-        for t in ask(load(task.checkpoint, device="cpu").generator, left, task.exam, _weights(task.checkpoint)):
+        for t in ask(load(task.checkpoint).generator, left, task.exam, _weights(task.checkpoint)):
             write(asdict(t))
 
 
