@@ -31,17 +31,17 @@ from foretell.recipes import load_recipe
 
 EXAM: dict[str, Any] = {"grades": (3, 4, 5, 6), "per_grade": 40, "seed": 0, "wanted": 40}
 REHEARSED = (
-    "model.width=56",
+    "model.width=64",
     "model.q_heads=2",
-    "train.tokens=1000000",
+    "train.tokens=1250000",
     "train.batch_tokens=768",
-    "data.tokens=1000000",
+    "data.tokens=1250000",
     "data.heldout_tokens=20000",
-    "data.sources.0.documents=13000",
-    "forecast.widths=[16,20,24,28,32]",
+    "data.sources.0.documents=16000",
+    "forecast.widths=[24,28,32,36,40]",
     "forecast.seeds=[1,2]",
 )
-REHEARSED_EXAM: dict[str, Any] = {"grades": (2, 3), "per_grade": 10, "seed": 1, "most": 100}
+REHEARSED_EXAM: dict[str, Any] = {"grades": (3, 4), "per_grade": 12, "seed": 1, "most": 300}
 
 
 def main() -> None:
