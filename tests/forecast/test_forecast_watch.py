@@ -171,5 +171,5 @@ def test_curves_without_a_stretch_in_common_are_refused(ladder: LadderTable, for
 def test_a_single_step_down_is_told_as_data() -> None:
     shares, d = np.arange(1, 21) / 50, np.zeros(20)
     d[12:] = -0.3
-    reason, text = explain(shares, d, np.full(20, 0.05), 13)
+    reason, text = explain(shares, d, np.full(20, 0.05), 13, False)
     assert reason == "data" and "26%" in text and "fell" in text

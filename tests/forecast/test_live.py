@@ -31,7 +31,7 @@ class Counted(Band):
 @pytest.fixture
 def band() -> Band:
     Counted.asked.clear()
-    return Counted(SHARES, (2.0,) * 50, (1.9,) * 50, (2.1,) * 50, (0.0,) * 48, (1.0,) * 48, "nats per token")
+    return Counted(SHARES, (2.0,) * 50, (1.9,) * 50, (2.1,) * 50, unit="nats per token")
 
 
 def line(loss: float | str | None) -> dict[str, Any]:

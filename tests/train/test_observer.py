@@ -92,7 +92,7 @@ def test_an_alarm_at_the_last_step_ends_nothing(toy: Any, tmp_path: Path) -> Non
 def test_the_watch_of_a_forecast_observes_a_run(toy: Any, tmp_path: Path) -> None:
     """Far above its band from the start: one alarm, with what it needs to be understood, that a resume keeps."""
     shares = tuple((i + 1) / 50 for i in range(50))
-    band = Band(shares, (0.1,) * 50, (0.09,) * 50, (0.11,) * 50, (0.0,) * 48, (1.0,) * 48, "nats per token")
+    band = Band(shares, (0.1,) * 50, (0.09,) * 50, (0.11,) * 50, unit="nats per token")
     metrics = toy.train(tmp_path, toy.recipe(log_every=1), observe=Live(band))
     (alarm,) = events(tmp_path, "alarm")
     assert alarm["share"] <= 0.2 and alarm["loss"] > alarm["high"] == 0.11

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BINS = 50
 LEVEL = 0.99  # chance that a sound run raises no alarm, if its ladder is sound
-_CHANCES = 20  # values that vary on their own, roughly, among all shares and both tests: the level is divided by them
+_CHANCES = 30  # values that vary on their own, roughly, among all shares and tests: the level is divided by them
 _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has not
 _COLUMNS = 3  # that all shares count as, where neighbouring ones say nearly the same
 _LATE = 0.1  # of the run; a log that begins after it tells too little
@@ -59,16 +59,19 @@ class Alarm(NamedTuple):
 class Band:
     """The expected curve. shares: ends of bins that are each `width` wide; losses are means over a bin.
 
-    moves: from the third bin on, the expected difference of log loss between the last third of the bins so far and the
-    first. drift: how far from that a sound run may be.
+    From the third bin on, moves: the expected difference of log loss between the last third of the bins so far and the
+    first; drift: how far from that a sound run may be. mean, offset: likewise of the mean log loss over the bins so
+    far, in which a small but lasting difference stands out from the noise of single ones.
     """
 
     shares: tuple[float, ...]
     centre: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    moves: tuple[float, ...]
-    drift: tuple[float, ...]
+    moves: tuple[float, ...] = ()
+    drift: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
     unit: str = "loss"
     width: float = 1 / BINS
 
@@ -77,9 +80,9 @@ class Band:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Band:
-        keys = ("shares", "centre", "low", "high", "moves", "drift")
-        shares, centre, low, high, moves, drift = (tuple(raw[key]) for key in keys)
-        return cls(shares, centre, low, high, moves, drift, raw["unit"], raw["width"])
+        names = ("shares", "centre", "low", "high", "moves", "drift", "mean", "offset")
+        curves: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in names}
+        return cls(**curves, unit=raw["unit"], width=raw["width"])
 
     def check(self, points: Sequence[Point]) -> list[Alarm]:
         """Alarms so far, one for every stretch out of bounds; reasons may change as more of the run is seen.
@@ -110,14 +113,20 @@ class Band:
         d = np.log(live / centre)
         room = np.where(d > 0, np.log(high / centre), np.log(centre / low))[:seen]
         d = d[:seen]
-        level, moved, past = d / room, np.zeros(seen), max(seen - 2, 0)
-        moved[2:] = ((_drift(seen) @ np.log(live[:seen]))[2:] - self.moves[:past]) / np.array(self.drift[:past])
-        out = np.where(np.abs(level) > np.abs(moved), level, moved)
+        tests = np.zeros((3, seen))
+        tests[0], past = d / room, max(seen - 2, 0)
+        sums = ((_drift, self.moves, self.drift), (_mean, self.mean, self.offset))
+        for test, (matrix, expected, bound) in zip(tests[1:], sums, strict=True):
+            if expected:  # records of an earlier form have none
+                test[2:] = ((matrix(seen) @ np.log(live[:seen]))[2:] - expected[:past]) / np.array(bound[:past])
+        out = tests[np.abs(tests).argmax(0), np.arange(seen)]
         alarms, last = [], -_APART - 1
         for i in range(seen):
             if abs(out[i]) > 2 or (i > 0 and min(abs(out[i - 1]), abs(out[i])) > 1 and out[i - 1] * out[i] > 0):
                 if last < i - _APART:
-                    alarms.append(self._alarm(self.shares[i], float(live[i]), *explain(shares, d, room, i)))
+                    alarms.append(
+                        self._alarm(self.shares[i], float(live[i]), *explain(shares, d, room, i, bool(out[i] > 0)))
+                    )
                 last = i
         return alarms
 
@@ -175,10 +184,11 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
     early = 2 * half < up + down
     centre = np.where(early, centre, math.log(final.loss) + ratio)
     high, low = centre + np.where(early, half, up), centre - np.where(early, half, down)
-    moves, error = _carried(z, (logs @ _drift(len(ends)).T)[:, 2:], noise)
-    wanted = (ends, np.exp(centre), np.exp(low), np.exp(high), moves, times * error)
-    shares, centres, lows, highs, expected, drifts = (tuple(x.tolist()) for x in wanted)
-    return Band(shares, centres, lows, highs, expected, drifts, table.settings.get(CURVES, table.unit))
+    moves, drift = _carried(z, (logs @ _drift(len(ends)).T)[:, 2:], noise)
+    mean, offset = _carried(z, (logs @ _mean(len(ends)).T)[:, 2:], noise)
+    wanted = (ends, np.exp(centre), np.exp(low), np.exp(high), moves, times * drift, mean, times * offset)
+    values: list[Any] = [*(tuple(x.tolist()) for x in wanted), table.settings.get(CURVES, table.unit)]
+    return Band(*values)
 
 
 class Live:
@@ -274,6 +284,12 @@ def binned(points: Sequence[Point], ends: Floats, width: float) -> Floats:
     return np.where((starts >= x[0] - 1e-9) & (ends <= x[-1] + 1e-9), mean, np.nan)
 
 
+def _mean(count: int) -> Floats:
+    """Matrix that takes a curve to its mean so far."""
+    matrix: Floats = np.tri(count) / np.arange(1, count + 1)[:, None]
+    return matrix
+
+
 def _drift(count: int) -> Floats:
     """Matrix that takes a curve to its drift: mean of the last third of the bins so far less that of the first."""
     matrix = np.zeros((count, count))
@@ -343,10 +359,11 @@ def _carried(z: Floats, y: Floats, noise_of: Floats | None = None) -> tuple[Floa
     return value, error
 
 
-def explain(shares: Floats, d: Floats, room: Floats, at: int) -> tuple[str, str]:
+def explain(shares: Floats, d: Floats, room: Floats, at: int, behind: bool) -> tuple[str, str]:
     """What is likely wrong, from how the deviation looks: a leap, or a slow departure, when, and to which side.
 
     d: log ratio of the live to the expected curve, by bin so far. room: its bounds. at: the bin that raised the alarm.
+    behind: whether the loss was found too high.
     """
     steps = np.abs(np.diff(d, prepend=d[0]))
     leap = max(at - 2, 0) + int(np.argmax(steps[max(at - 2, 0) : at + 1]))
@@ -359,7 +376,7 @@ def explain(shares: Floats, d: Floats, room: Floats, at: int) -> tuple[str, str]
             return "spike", f"the loss leapt {where} and came back: a spike"
         return "data", f"the loss leapt {where} and stayed up: bad data from there on, or a spike without recovery"
     early = shares[at] < _EARLY
-    if d[at] < 0:
+    if not behind:
         rate = "is too low" if early else "falls too early"
         return "learning rate", f"the loss runs ahead of its curve: the learning rate {rate}, or the data are easier"
     if early and d[-1] < 0.4 * d[: at + 1].max():
