@@ -172,3 +172,14 @@ def test_drawing_shows_the_import_contract() -> None:
     assert all(len(level) == 1 for level in levels)
     assert [max(level) for level in levels] == sorted(max(level) for level in levels)
     assert planned == set(re.findall(r"\(foretell\.(\w+)\)", " ".join(layers)))
+
+
+def test_readme_shows_what_the_forecast_prints(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    from foretell.cli.app import app
+
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"foretell (forecast fit [^\n]*)\n```\n\n```text\n(.*?)```", text, re.S)
+    assert shown is not None
+    app(shown.group(1).split(), standalone_mode=False)
+    assert capsys.readouterr().out == shown.group(2)
