@@ -103,7 +103,8 @@ def forecast_card(found: Foretold | None) -> list[tuple[str, str, str]]:
 
 def forecast_notices(found: Foretold | None) -> list[Html]:
     """Alarms, for the head of a page."""
-    return [notice(f"ALARM at {percent(a.share, 0)} of the run: {a.text}.") for a in found.alarms] if found else []
+    alarm = el("strong", "ALARM", class_="bad")
+    return [notice(alarm, f" at {percent(a.share, 0)} of the run: {a.text}.") for a in found.alarms] if found else []
 
 
 def _came(outcome: Outcome | None, unit: str) -> str:
