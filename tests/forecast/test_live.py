@@ -13,7 +13,7 @@ import pytest
 
 from foretell.errors import ForecastError
 from foretell.forecast import Forecast, LadderTable
-from foretell.forecast.watch import Alarm, Band, Live, Point, _carried, _noise, curve_of, watch
+from foretell.forecast.watch import Alarm, Band, Live, Point, _carried, _noise, curve_of, read_live, watch
 
 SHARES = tuple((i + 1) / 50 for i in range(50))
 
@@ -95,6 +95,7 @@ def test_a_curve_stands_in_the_middle_of_what_a_line_sums_up(tmp_path: Path) -> 
     (first, middle, last) = curve_of(log)
     assert (first, last) == ((0.125, 3.0), (0.875, 2.0)) and middle[0] == 0.625 and math.isnan(middle[1])
     assert curve_of(log, "bits per byte") == [(0.125, 2.0), (0.625, 1.0)]
+    assert read_live(log, 40, "bits per byte") == [(0.125, 2.0), (0.625, 1.0)]  # not the evaluation's 9.0
     assert curve_of(tmp_path / "none.jsonl") == []
 
 

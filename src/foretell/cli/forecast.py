@@ -120,7 +120,8 @@ def watch(
         raise ForecastError(
             f"{record} holds no forecast of the curve: its ladder's table has no curves, only final rows."
         )
-    band, points = Band.from_json(found.raw["curve"]), read_live(log, steps)
+    band = Band.from_json(found.raw["curve"])
+    points = read_live(log, steps, band.unit)
     alarms = band.check(points)
     share = max(points, default=(0.0, 0.0))[0]
     print(f"{share:.0%} of the run, {len(alarms) or 'no'} alarm{'s' * (len(alarms) != 1)}.")

@@ -245,12 +245,15 @@ def _logged(line: Mapping[str, Any], unit: str) -> float | None:
     return None if value is None else float(value)
 
 
-def read_live(path: str | Path, steps: float) -> list[Point]:
+def read_live(path: str | Path, steps: float, unit: str = CURVE_UNIT) -> list[Point]:
     """The curve so far of a run of `steps` steps, from its log in any form that a ladder's table may have.
 
+    unit: which loss is read from the log.jsonl of a run of Foretell, which holds several.
     Raises ForecastError where the log has no step or loss, or goes beyond the last step.
     """
     rows = read_rows(Path(path))
+    if any(row.get("event") == "train" for _, row in rows):
+        return curve_of(Path(path), unit)
     found = columns(rows)
     if not {"step", "loss"} <= found.keys():
         raise ForecastError(f"{path} needs the columns step and loss; found {', '.join(found) or 'neither'}.")
