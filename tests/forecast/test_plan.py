@@ -22,7 +22,7 @@ TEXT = DataShape(context=128.5)
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return load_recipe("quickstart")
+    return load_recipe("quickstart", ["forecast=null"])
 
 
 def machine(limit: float = 1e12, data: DataShape = TEXT) -> Machine:
@@ -198,3 +198,14 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 def test_a_plan_is_of_its_own_shapes(recipe: Recipe) -> None:
     found: Plan = plan(recipe, budget=1e14, machine=machine())
     assert found.chosen in found.shapes and not found.ladder and "forecast needs" in found.no_ladder
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(3e15, False), (5e13, True)])
+def test_named_widths_give_way_to_the_shape_s_own_where_they_make_a_ladder(budget: float, kept: bool) -> None:
+    named = load_recipe("quickstart", ["forecast.widths=[8,12,16,20,24]"])
+    found = plan(named, budget=budget, machine=machine())
+    widths = {rung.recipe.model.width for rung in found.ladder}
+    assert (widths == {8, 12, 16, 20, 24}) is kept and len(widths) >= 5
+    assert ready(found.chosen, named).forecast == found.chosen.recipe.forecast
+    refused = plan(load_recipe("quickstart", ["forecast.widths=[12,16]"]), budget=5e13, machine=machine())
+    assert not refused.ladder and refused.chosen.recipe.forecast is None

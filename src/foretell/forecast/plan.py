@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from foretell.errors import ForecastError, MissingExtraError
@@ -12,7 +12,7 @@ from foretell.forecast.footprint import Memory, Speed, capacity, memory, micro_r
 from foretell.forecast.rungs import DataShape, RungPlan, flops, lay, paced, params, scaled
 from foretell.measure.machine import has_torch
 from foretell.model.describe import Part, describe
-from foretell.recipe import Recipe
+from foretell.recipe import ForecastConfig, Recipe
 from foretell.recipes import check_recipe
 from foretell.run import Report, silent
 
@@ -183,11 +183,27 @@ def plan(
             f"time; this machine has {machine.limit / 1e9:.1f} GB. Lower the budget, raise --tokens-per-parameter "
             f"(now {ratio:.3g}), or lower --depth (now {best.recipe.model.depth})."
         )
-    try:
-        ladder, no_ladder = tuple(lay(best.recipe, data=data)), ""
-    except ForecastError as error:
-        ladder, no_ladder = (), str(error)
+    best, ladder, no_ladder = _ladder(best, data, moved=chosen != recipe.model.width)
+    shapes = [best if shape.recipe.model.width == chosen else shape for shape in shapes]
     return Plan(tuple(shapes), best, ladder, no_ladder, rates, data)
+
+
+def _ladder(shape: Shape, data: DataShape, moved: bool) -> tuple[Shape, tuple[RungPlan, ...], str]:
+    """The shape with its ladder, or why it has none. Widths that were named for another shape give way, where its own
+    make a ladder."""
+    named = shape.recipe.forecast or ForecastConfig()
+    said = []
+    for config in [named.model_copy(update={"widths": ()}), named] if moved and named.widths else [named]:
+        recipe = shape.recipe.model_copy(update={"forecast": config})
+        try:
+            ladder = tuple(lay(recipe, data))
+        except ForecastError as error:
+            said.append(str(error))
+            continue
+        return (replace(shape, recipe=recipe) if shape.recipe.forecast else shape), ladder, ""
+    # A run with a forecast that cannot be made would stop at it.
+    without = shape.recipe.model_copy(update={"forecast": None})
+    return replace(shape, recipe=without), (), said[0]
 
 
 def ready(chosen: Shape, recipe: Recipe) -> Recipe:
