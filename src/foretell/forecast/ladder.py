@@ -151,7 +151,8 @@ def read_ladder(out: Path, names: Sequence[str], config: ForecastConfig) -> Ladd
                 f"{folder} has another {unlike[0]} than the first rung. Delete it and run the ladder again."
             )
         rungs.append(rung)
-        curves[name] = curve_of(folder / "log.jsonl")
+        # Five decimals are finer than any noise, and half the size of a record.
+        curves[name] = [(round(share, 5), round(loss, 5)) for share, loss in curve_of(folder / "log.jsonl")]
     return make_table(_mean_compute(rungs), config.unit, settings | {CURVES: CURVE_UNIT}, curves, excluded)
 
 
