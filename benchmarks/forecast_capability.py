@@ -7,8 +7,8 @@ the mean pass rate in one record, and only then trains the target, asks it the s
 result is written whatever it is; the bundle and the page lie in benchmarks/results/forecasts. With --folder a run that
 was cut off goes on. --rehearse takes a target of minutes, easier problems, and keeps its results in the folder.
 
-Vocabulary, kinds of value and learning rate were chosen on other seeds and problems, and on models of width 48 and less:
-at 9e10 and 3e11 FLOPs these passed 2 and 33 % of draws on grade 3, none and 2 % on grade 6. Written before the target
+Vocabulary, kinds of value and learning rate were chosen on other seeds and problems, on models of width 48 and less: at
+9e10 and 3e11 FLOPs these passed 2 and 33 % of draws on grade 3, none and 2 % on grade 6. Written before the target
 was first run: its mean pass rate is expected between 0.85 and 0.99, with at least five of six buckets inside.
 """
 
