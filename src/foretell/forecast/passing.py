@@ -94,7 +94,7 @@ def sit(
 
     def tell() -> None:
         done = sum(max(0, task.file.read_bytes().count(b"\n") - 1) for task in tasks if task.file.exists())
-        report("capability", done, total, f"{done:,} of {total:,} problems")
+        report(f"capability, {out.name}", done, total, f"{done:,} of {total:,} problems")
 
     for _ in fan_out(_sit_one, tasks, workers=workers, tick=tell):
         tell()
