@@ -69,7 +69,9 @@ def run(folder: Path, rehearse: bool, workers: int | None) -> None:
         run_recipe(recipe, folder / "run", "ladder", report, workers=workers)
         if not (folder / "run" / "pretrain").exists():
             exam = exam_of(recipe, **(REHEARSED_EXAM if rehearse else EXAM))
-            foretell_capability(folder / "run", recipe, exam, workers=workers, report=report)
+            foretell_capability(
+                folder / "run", recipe, exam, buckets=2 if rehearse else 6, workers=workers, report=report
+            )
         run_recipe(recipe, folder / "run", "pretrain", report)
         record, _ = compare_capability(folder / "run", recipe, workers=workers, report=report)
     records = results / "forecasts"

@@ -19,6 +19,7 @@ def capability(
     grades: Annotated[str | None, typer.Option(help="Grades, such as 2,3,4; default: those of the recipe.")] = None,
     wanted: Annotated[int, typer.Option(min=1, help="Passes of a problem at which sampling stops.")] = 10,
     most: Annotated[int, typer.Option(min=10, help="Draws of a problem at which it stops without them.")] = 1000,
+    buckets: Annotated[int, typer.Option(min=1, help="Of problems, by difficulty.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Models at a time; default one a core.")] = None,
 ) -> None:
@@ -38,7 +39,7 @@ def capability(
         else:
             chosen = {"grades": tuple(int(g) for g in grades.split(","))} if grades else {}
             exam = stage.exam_of(recipe, per_grade=per_grade, wanted=wanted, most=most, seed=seed, **chosen)
-            record, _ = stage.foretell_capability(run, recipe, exam, workers=workers, report=report)
+            record, _ = stage.foretell_capability(run, recipe, exam, buckets=buckets, workers=workers, report=report)
     page = run / "forecasts" / f"{Path(record.name).stem}-capability.html"
     stage.write_page(run, record, page)
     _tell(record)

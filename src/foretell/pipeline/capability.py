@@ -40,7 +40,13 @@ def exam_of(recipe: Recipe, **changes: Any) -> Exam:
 
 
 def foretell_capability(
-    run_dir: Path, recipe: Recipe, exam: Exam, *, workers: int | None = None, report: Report = silent
+    run_dir: Path,
+    recipe: Recipe,
+    exam: Exam,
+    *,
+    buckets: int = 6,
+    workers: int | None = None,
+    report: Report = silent,
 ) -> tuple[Record, Capability]:
     """Ask the ladder of a run, and register its loss and pass rates in one record; it is the one the run will use.
 
@@ -65,7 +71,7 @@ def foretell_capability(
     sorting = replace(exam, draws=exam.draws + 1, most=min(exam.most, SORTING_DRAWS))
     first = sit({name: places[name] for name in sorters}, sorting, folder / "sort", workers=workers, report=report)
     told = sit({name: places[name] for name in fitted}, exam, folder / "fit", workers=workers, report=report)
-    found = fit_capability(list(first.values()), [(flops[name], tallies) for name, tallies in told.items()])
+    found = fit_capability(list(first.values()), [(flops[name], tallies) for name, tallies in told.items()], buckets)
     points = [[flops[name], found.losses_of(tallies)] for name, tallies in told.items()]
     write_json(folder / FILE, {"exam": asdict(exam), "rungs": points, **asdict(found)})
     forecast = fit(table, floor=settings.floor, target=target, precision=settings.precision)
