@@ -28,6 +28,7 @@ from foretell.files import write_text
 from foretell.forecast import LadderTable, fit
 from foretell.forecast.chart import advice, findings, forecast_page, sentence
 from foretell.forecast.ladder import data_shape, run_ladder
+from foretell.forecast.ledger import read_ledger
 from foretell.forecast.register import Record, bundle, check_before, read, register, verify
 from foretell.forecast.rungs import LEAST, flops, lay, measured, target_digest
 from foretell.forecast.watch import watch
@@ -119,7 +120,8 @@ def registered(folder: Path, records: Path, recipe: Recipe, target: float, ladde
     asked: dict[str, tuple[LadderTable, float | None]] = {"": (ladder, SOURCE.floor), "-floor-unknown": (ladder, None)}
     if len({rung.flops for rung in far.rungs}) >= LEAST:
         asked["-far"] = (far, SOURCE.floor)
-    number = next(n for n in range(1, 100) if not (records / f"audited-{n:02d}.json").exists())
+    names = {entry["record"] for entry in read_ledger(records)} if records.exists() else set()
+    number = next(n for n in range(1, 100) if f"audited-{n:02d}.json" not in names)
     paths = []
     for end, (table, floor) in asked.items():
         found = fit(table, floor=floor, target=target)

@@ -60,7 +60,7 @@ def row(path: Path, record: Record, claim: Claim) -> str:
     else:
         came, verdict = f"{outcome.measured:.4g}", "hit" if outcome.hit else "**miss**"
         error = f"{outcome.error:+.2%}" if outcome.error is not None else ""
-    name = path.with_suffix("").as_posix()
+    name = path.as_posix().removesuffix(".json").removesuffix(".bundle")
     cells = (
         f"{name}: {claim.name}{unit}",
         record.utc[:16].replace("T", " "),
