@@ -298,3 +298,15 @@ def test_excluded_rungs_survive_the_round_trip() -> None:
     text = json.dumps(table.to_json(), allow_nan=False)
     again = LadderTable.from_json(json.loads(text))
     assert math.isnan(again.excluded[0][0].loss) and again.digest == table.digest
+
+
+def test_pairs_of_seeds_tell_how_far_a_sound_run_may_lie_off() -> None:
+    """Two seeds a rung, 16 % apart, as tiny models can be: to leave the worse ones out would make the ladder look better."""
+    pairs = [
+        Rung(10 ** (10 + i / 4), 2 * 0.97**i * (1 + sign * 0.08), seed, f"{i}-{seed}")
+        for i in range(8)
+        for seed, sign in enumerate((1, -1))
+    ]
+    assert not make_table(pairs).excluded
+    wild = Rung(10**11.75, 4.0, 2, "wild")
+    assert [rung.run for rung, _ in make_table([*pairs, wild]).excluded] == ["wild"]

@@ -111,7 +111,7 @@ def make_table(
             out.append((rung, f"its loss is {rung.loss}"))
     groups = same_compute(finite)
     logs = [np.log([rung.loss for rung in group]) for group in groups]
-    spread = [abs(value - np.median(log)) for log in logs if len(log) > 2 for value in log]
+    spread = [abs(value - np.median(log)) for log in logs if len(log) > 1 for value in log]
     limit = max(math.log1p(DIVERGED), 5 * 1.4826 * float(np.median(spread)) if spread else 0.0)
     lowest = _start(logs, limit)
     for group, log in zip(groups, logs, strict=True):
