@@ -301,7 +301,7 @@ def test_excluded_rungs_survive_the_round_trip() -> None:
 
 
 def test_pairs_of_seeds_tell_how_far_a_sound_run_may_lie_off() -> None:
-    """Two seeds a rung, 16 % apart, as tiny models can be: to leave the worse ones out would make the ladder look better."""
+    """Two seeds a rung, 16 % apart, as tiny models can be: without the worse ones a ladder looks better."""
     pairs = [
         Rung(10 ** (10 + i / 4), 2 * 0.97**i * (1 + sign * 0.08), seed, f"{i}-{seed}")
         for i in range(8)
