@@ -2,7 +2,7 @@
 
     python benchmarks/quickstart_forecast.py [--folder DIR] [--seeds N]
 
-Runs the recipe quickstart up to its outcome with seeds 0, 1, … (about seven minutes each on two cores): data, tokenizer,
+Runs the recipe quickstart up to its outcome with seeds 0, 1, … (seven minutes each on two cores): data, tokenizer,
 ladder and target are all drawn anew. With --folder a set that was cut off goes on.
 """
 
