@@ -130,7 +130,8 @@ def capability_page(found: Capability, rungs: Sequence[tuple[float, Sequence[flo
             section("Buckets, easiest first", *charts),
         ],
         kicker=f"Foretell forecast · registered {record.utc[:16].replace('T', ' ')} UTC · {record.sha256[:12]}",
-        lead=f"Pass rates of held-out programs at {target:.3g} FLOPs, from models of at most {max(rungs)[0]:.3g}.",
+        lead=f"Pass rates of held-out programs at {power_text(target)} FLOPs, "
+        f"from models of at most {power_text(max(rungs)[0])}.",
         footer="Written by foretell from the tallies of the ladder. Nothing on this page is loaded from elsewhere.",
     )
 

@@ -47,11 +47,10 @@ def watch_parts(band: Band, points: Sequence[tuple[float, float]]) -> list[Html]
     rows = [
         [percent(a.share, 0), number(a.loss, 4), f"{number(a.low, 4)} … {number(a.high, 4)}", a.text] for a in alarms
     ]
-    seen = percent(max(points, default=(0.0, 0.0))[0], 0)
+    seen = max(points, default=(0.0, 0.0))[0]  # the middle of the last line's steps, not their end
+    so_far = f" in the {percent(seen, 0)} of the run so far" if seen < 1 - band.width else ""
     return [
-        table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll")
-        if alarms
-        else el("p", f"No alarm in the {seen} of the run so far." if seen != percent(1.0, 0) else "No alarm."),
+        table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll") if alarms else el("p", f"No alarm{so_far}."),
         figure(watch_figure(band, points), "Training loss over the band that the ladder's own curves foretell."),
         figure(watch_figure(band, points, relative=True), "The same, as differences from the expected curve."),
     ]
