@@ -16,12 +16,14 @@ from foretell.forecast.rungs import DataShape, RungPlan, measured
 from foretell.forecast.table import LadderTable, Rung, make_table
 from foretell.forecast.watch import CURVE_UNIT, CURVES, curve_of
 from foretell.measure.fanout import Where, fan_out
+from foretell.measure.machine import best_device
 from foretell.recipe import ForecastConfig, digest
 from foretell.run import Report, silent
 
 RESULT = "result.json"
 RUNGS = "rungs"
 LOOKED_AT = 256  # rows of a pack
+ON_GPU = 4  # rungs that share one: each holds a context of its own, and small ones leave most of it idle
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def run_ladder(
 
     A rung's folder out/rungs/NAME holds what `train.loop.pretrain` writes, and result.json when it is done. All read
     the same pack and are measured on the same held-out one. A rung that diverges is kept with its reason.
-    on: "local" (one process a core) or "ray", where all machines see the same folders.
+    workers: rungs at a time; default one a core, or four on a GPU. on: "local" or "ray", where all machines see the
+    same folders.
     Raises KeyboardInterrupt after the running rungs have saved; the same call goes on.
     """
     read = {
@@ -81,6 +84,8 @@ def run_ladder(
     }
     data = {name: sha256_file(path) for name, path in read.items()}
     tasks = [_Task(rung, pack, heldout, tokenizer, out / RUNGS / rung.name, data) for rung in rungs]
+    if workers is None and best_device() == "cuda" and rungs[0].recipe.train.device in ("auto", "cuda"):
+        workers = ON_GPU
     waiting = sorted((task for task in tasks if not _done(task)), key=lambda task: -task.rung.flops)
     finished = sum(task.rung.flops for task in tasks if _done(task))
     total = sum(rung.flops for rung in rungs)
