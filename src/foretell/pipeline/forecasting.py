@@ -18,7 +18,9 @@ from foretell.recipe import ForecastConfig, Recipe
 from foretell.run import Report, Stage, read_manifest
 
 if TYPE_CHECKING:
+    from foretell.forecast.fitting import Forecast
     from foretell.forecast.register import Record
+    from foretell.forecast.table import LadderTable
     from foretell.forecast.watch import Live
 
 RECORDS = "forecasts"
@@ -69,8 +71,6 @@ def forecast_stage(recipe: Recipe) -> Stage:
         from foretell.forecast.fitting import fit
         from foretell.forecast.ladder import read_ladder
         from foretell.forecast.ledger import canonical, sha256
-        from foretell.forecast.register import register
-        from foretell.forecast.watch import watch
 
         ladder = _metrics(inputs["ladder"])
         table, target = read_ladder(inputs["ladder"], ladder["rungs"], settings), float(ladder["target_flops"])
@@ -81,21 +81,7 @@ def forecast_stage(recipe: Recipe) -> Stage:
             for record in _records(out.parent, recipe)
             if sha256(canonical(record.raw["forecast"])) == digest and record.claims[0].level == settings.level
         ]
-        if same:
-            record = same[-1]
-        else:
-            folder = out.parent / RECORDS
-            count = len(list(folder.glob("*.json"))) if folder.is_dir() else 0
-            record = register(
-                folder / f"{recipe.name}-{count + 1:03d}.json",
-                table,
-                found,
-                target=target,
-                level=settings.level,
-                recipe=target_digest(recipe),
-                curve=watch(table, found, target).to_json(),
-                anyway=True,  # the run goes on; the record says that the data do not support it
-            )
+        record = same[-1] if same else new_record(out.parent, recipe, table, found, target)
         write_text(out / "index.html", forecast_page(found, table, record=record))
         claim = record.claims[0]
         return {
@@ -141,6 +127,31 @@ def outcome_stage(recipe: Recipe) -> Stage:
     return Stage("outcome", config, build, ("forecast", "pretrain"))
 
 
+def new_record(
+    run_dir: Path, recipe: Recipe, table: LadderTable, found: Forecast, target: float, **claims: Any
+) -> Record:
+    """Register a run's forecast under the next name in its folder. target: FLOPs. claims: further ones, and their rule.
+
+    Also one that the data do not support: the run goes on, and the record says so.
+    """
+    from foretell.forecast.register import register
+    from foretell.forecast.watch import watch
+
+    folder = run_dir / RECORDS
+    number = len(_names(folder)) + 1
+    return register(
+        folder / f"{recipe.name}-{number:03d}.json",
+        table,
+        found,
+        target=target,
+        level=_config(recipe).level,
+        recipe=target_digest(recipe),
+        curve=watch(table, found, target).to_json(),
+        anyway=True,
+        **claims,
+    )
+
+
 def observer(recipe: Recipe, out: Path) -> Live | None:
     """What holds the training in `out` against its forecast; None where the record has no curve.
 
@@ -169,14 +180,18 @@ def usable(run_dir: Path, recipe: Recipe, begun: str) -> Record:
 
 def _records(run_dir: Path, recipe: Recipe) -> list[Record]:
     """Those of this recipe's run, in the order of their registration."""
-    from foretell.forecast.ledger import read_ledger
     from foretell.forecast.register import read
 
-    folder = run_dir / RECORDS
-    if not folder.is_dir():
-        return []
-    names = [entry["record"] for entry in read_ledger(folder) if entry["kind"] == "registered"]
-    return [record for name in names if (record := read(folder / name)).raw["recipe"] == target_digest(recipe)]
+    folder, wanted = run_dir / RECORDS, target_digest(recipe)
+    return [record for name in _names(folder) if (record := read(folder / name)).raw["recipe"] == wanted]
+
+
+def _names(folder: Path) -> list[str]:
+    """Of the records in a folder's ledger."""
+    from foretell.forecast.ledger import read_ledger
+
+    entries = read_ledger(folder) if folder.is_dir() else []
+    return [entry["record"] for entry in entries if entry["kind"] == "registered"]
 
 
 def first_step(log: Path) -> str:
