@@ -72,6 +72,7 @@ def test_the_published_forms_are_read(tmp_path):
         ({"classes": [" Y", " Y"]}, "different"),
         ({"classes": "[' Y', "}, "classes"),
         ({"classes": "__import__('os')"}, "classes"),
+        ({"classes": "{[]: 1}"}, "classes"),
         ({"classes": [" Y", 2]}, "classes"),
         ({"answer_index": 2}, "answer_index: 2; expected a whole number from 0 to 1"),
         ({"answer_index": -1}, "answer_index"),

@@ -1,5 +1,6 @@
 """A run whose pass rates are forecast with its loss: one record before it, one outcome a claim after it."""
 
+import json
 import re
 
 import numpy as np
@@ -14,7 +15,7 @@ from foretell.forecast.passing import Exam
 from foretell.forecast.register import LOSS, read
 from foretell.pipeline import capability as stage
 from foretell.pipeline import run_recipe
-from foretell.recipes import load_recipe
+from foretell.recipes import load_recipe, recipe_yaml
 from foretell.run import silent
 from foretell.train import loop
 
@@ -109,3 +110,17 @@ def test_seeds_are_split_between_sorting_and_fitting():
 def test_a_recipe_without_programs_has_no_exam():
     with pytest.raises(ForecastError, match="no world source of programs"):
         stage.exam_of(load_recipe("quickstart"))
+
+
+def test_a_run_without_a_forecast_of_pass_rates_is_told_so(tmp_path):
+    (tmp_path / "pretrain").mkdir()
+    manifest = {"key": "", "output": "", "files": [], "metrics": {}}
+    (tmp_path / "pretrain" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ForecastError, match="No pass rates were forecast"):
+        stage.compare_capability(tmp_path, load_recipe("programs-cpu"))
+
+
+def test_grades_that_are_no_numbers_are_told(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(recipe_yaml(load_recipe("programs-cpu")))
+    result = CliRunner().invoke(app, ["forecast", "capability", str(tmp_path), "--grades", "2,x"])
+    assert isinstance(result.exception, ForecastError) and "'2,x'" in str(result.exception)

@@ -37,13 +37,22 @@ def capability(
         if (run / "pretrain" / "log.jsonl").exists():
             record, _ = stage.compare_capability(run, recipe, workers=workers, report=report)
         else:
-            chosen = {"grades": tuple(int(g) for g in grades.split(","))} if grades else {}
+            chosen = {"grades": _grades(grades)} if grades else {}
             exam = stage.exam_of(recipe, per_grade=per_grade, wanted=wanted, most=most, seed=seed, **chosen)
             record, _ = stage.foretell_capability(run, recipe, exam, buckets=buckets, workers=workers, report=report)
     page = run / "forecasts" / f"{Path(record.name).stem}-capability.html"
     stage.write_page(run, record, page)
     _tell(record)
     print(f"Page: {page}")
+
+
+def _grades(text: str) -> tuple[int, ...]:
+    from foretell.errors import ForecastError
+
+    try:
+        return tuple(int(grade) for grade in text.split(","))
+    except ValueError:
+        raise ForecastError(f"--grades is {text!r}; expected whole numbers such as 2,3,4.") from None
 
 
 def _tell(record: Record) -> None:

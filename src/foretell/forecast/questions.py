@@ -127,7 +127,7 @@ def _texts(classes: object) -> list[str]:
     if isinstance(classes, str):
         try:
             classes = ast.literal_eval(classes)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             return []
     texts = list(classes) if isinstance(classes, list | tuple) else []
     return texts if all(isinstance(text, str) and text for text in texts) else []

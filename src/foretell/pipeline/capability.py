@@ -16,7 +16,6 @@ from foretell.files import sha256_file, write_json, write_text
 from foretell.forecast.buckets import Capability, capability_page, fit_capability
 from foretell.forecast.passing import Exam, sit
 from foretell.forecast.rungs import measured as measured_loss
-from foretell.forecast.rungs import target_digest
 from foretell.pipeline import forecasting
 from foretell.recipe import ForecastConfig, Recipe, WorldSource
 from foretell.run import Report, read_manifest, silent
@@ -55,8 +54,7 @@ def foretell_capability(
     """
     from foretell.forecast.fitting import fit
     from foretell.forecast.ladder import read_ladder
-    from foretell.forecast.register import STOP_RULE, register
-    from foretell.forecast.watch import watch
+    from foretell.forecast.register import STOP_RULE
 
     folder, ladder = run_dir / FOLDER, read_manifest(run_dir / "ladder")
     if ladder is None:
@@ -75,20 +73,9 @@ def foretell_capability(
     points = [[flops[name], found.losses_of(tallies)] for name, tallies in told.items()]
     write_json(folder / FILE, {"exam": asdict(exam), "rungs": points, **asdict(found)})
     forecast = fit(table, floor=settings.floor, target=target, precision=settings.precision)
-    records = run_dir / forecasting.RECORDS
-    record = register(
-        records / f"{recipe.name}-{len(list(records.glob('*.json'))) + 1:03d}.json",
-        table,
-        forecast,
-        target=target,
-        level=settings.level,
-        recipe=target_digest(recipe),
-        curve=watch(table, forecast, target).to_json(),
-        capabilities=found.claims(target, settings.level),
-        stop_rule=f"{STOP_RULE} Pass rates: the problems, buckets and draws of {FILE}, SHA-256 {_digest(folder)}.",
-        anyway=True,
-    )
-    return record, found
+    rule = f"{STOP_RULE} Pass rates: the problems, buckets and draws of {FILE}, SHA-256 {_digest(folder)}."
+    claims = found.claims(target, settings.level)
+    return forecasting.new_record(run_dir, recipe, table, forecast, target, capabilities=claims, stop_rule=rule), found
 
 
 def compare_capability(
@@ -100,6 +87,11 @@ def compare_capability(
     folder, pretrain = run_dir / FOLDER, read_manifest(run_dir / "pretrain")
     if pretrain is None:
         raise ForecastError(f"The run in {run_dir} is not finished. Train it with: foretell run {run_dir}.")
+    if not (folder / FILE).is_file():
+        raise ForecastError(
+            f"No pass rates were forecast for {run_dir}, and a forecast counts only if it was made before. In a "
+            "new folder: foretell forecast ladder, then foretell forecast capability, then foretell run."
+        )
     record = forecasting.usable(run_dir, recipe, forecasting.first_step(run_dir / "pretrain" / "log.jsonl"))
     if _digest(folder) not in record.raw["stop_rule"]:
         raise ForecastError(
