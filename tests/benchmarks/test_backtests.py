@@ -101,10 +101,7 @@ def test_page_keeps_what_is_written_around_its_table() -> None:
 
 
 def test_committed_outcomes_are_on_the_page_and_cover_every_ladder() -> None:
-    path = backtests.RESULTS / "backtests.json"
-    if not path.exists():
-        pytest.skip("no result is committed yet")
-    found = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    found = json.loads((backtests.RESULTS / "backtests.json").read_text(encoding="utf-8"))["figures"]
     text = backtests.PAGE.read_text(encoding="utf-8")
     assert backtests.page(text, found) == text, "run: python benchmarks/backtests.py --page"
     assert found["ladders"]["value"] == len(LADDERS)
