@@ -35,8 +35,7 @@ State = Literal["done", "stale", "partial", "missing"]
 
 
 class Report(Protocol):
-    """Told how far a piece of work is; the command line draws it, a library call may ignore it. A total of 0 announces
-    what must not be missed: `note`, under the name `task`."""
+    """Told how far a piece of work is. A total of 0 announces what must not be missed: `note`, named `task`."""
 
     def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None: ...
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import ForecastError, TrainingError
-from foretell.files import sha256_file, write_json
+from foretell.files import sha256_file, write_json, write_text
 from foretell.forecast.rungs import DataShape, RungPlan, measured
 from foretell.forecast.table import LadderTable, Rung, make_table
 from foretell.forecast.watch import CURVE_UNIT, CURVES, curve_of
@@ -118,7 +118,7 @@ def train_rung(task: _Task) -> dict[str, Any]:
     if begun.is_file() and begun.read_text() != task.key:
         _clear(task.out)
     task.out.mkdir(parents=True, exist_ok=True)
-    begun.write_text(task.key)
+    write_text(begun, task.key)
     try:
         metrics = pretrain(task.rung.recipe, task.pack, task.heldout, task.tokenizer, task.out)
     except TrainingError as error:
