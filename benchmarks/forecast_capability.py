@@ -27,10 +27,10 @@ from foretell.errors import ForetellError
 from foretell.files import write_text
 from foretell.forecast.buckets import MEAN
 from foretell.forecast.chart import forecast_page
+from foretell.forecast.ledger import RECORDS
 from foretell.forecast.register import LOSS, Record, bundle
 from foretell.pipeline import run_recipe
 from foretell.pipeline.capability import compare_capability, exam_of, foretell_capability, write_page
-from foretell.pipeline.forecasting import RECORDS
 from foretell.recipes import load_recipe
 
 EXAM: dict[str, Any] = {"grades": (3, 4, 5, 6), "per_grade": 40, "seed": 0, "wanted": 40}

@@ -19,9 +19,9 @@ from pathlib import Path
 from common import RESULTS, figure, write_result
 from foretell.cli import draw
 from foretell.errors import ForetellError
+from foretell.forecast.ledger import RECORDS
 from foretell.forecast.register import bundle, read
 from foretell.pipeline import run_recipe
-from foretell.pipeline.forecasting import RECORDS
 from foretell.recipes import load_recipe
 
 PRESET = "text-cpu"

@@ -21,6 +21,7 @@ from foretell.files import describe_os_error, write_text
 from foretell.run import guarded
 
 LEDGER, HEAD = "ledger.jsonl", "ledger.head"
+RECORDS = "forecasts"  # folder of a run that holds its records
 FIRST = "0" * 64  # what the first line holds in place of a hash
 _LARGEST = 256_000_000
 
@@ -149,3 +150,10 @@ def sha256(data: bytes) -> str:
 
 def utc() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def registered(folder: Path) -> list[str]:
+    """Names of a folder's records, in the order of their registration; none where there is no folder."""
+    return (
+        [entry["record"] for entry in read_ledger(folder) if entry["kind"] == "registered"] if folder.is_dir() else []
+    )

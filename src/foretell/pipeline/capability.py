@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foretell.errors import ForecastError
 from foretell.files import sha256_file, write_json, write_text
 from foretell.forecast.buckets import Capability, capability_page, fit_capability
+from foretell.forecast.ledger import RECORDS
 from foretell.forecast.passing import Exam, sit
 from foretell.forecast.rungs import measured as measured_loss
 from foretell.pipeline import forecasting
@@ -104,7 +105,7 @@ def compare_capability(
     measured = found.outcomes(tallies["target"])
     loss = measured_loss(pretrain["metrics"], recipe.forecast or ForecastConfig())
     if not any(outcome.claim.name != LOSS for outcome in record.outcomes):
-        record = verify(run_dir / forecasting.RECORDS / record.name, loss, measured)
+        record = verify(run_dir / RECORDS / record.name, loss, measured)
     return record, measured
 
 

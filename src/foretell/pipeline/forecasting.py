@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretell.errors import ForecastError
 from foretell.files import write_text
+from foretell.forecast.ledger import RECORDS, registered
 from foretell.forecast.rungs import flops, lay, measured, target_digest, with_vocabulary
 from foretell.measure.fanout import Where
 from foretell.recipe import ForecastConfig, Recipe
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from foretell.forecast.table import LadderTable
     from foretell.forecast.watch import Live
 
-RECORDS = "forecasts"
 _LADDER = ("widths", "depths", "seeds", "largest", "batch_exponent", "horizon_exponent")
 _FIT = ("unit", "kinds", "floor", "precision", "level")
 
@@ -138,7 +138,7 @@ def new_record(
     from foretell.forecast.watch import watch
 
     folder = run_dir / RECORDS
-    number = len(_names(folder)) + 1
+    number = len(registered(folder)) + 1
     return register(
         folder / f"{recipe.name}-{number:03d}.json",
         table,
@@ -183,15 +183,7 @@ def _records(run_dir: Path, recipe: Recipe) -> list[Record]:
     from foretell.forecast.register import read
 
     folder, wanted = run_dir / RECORDS, target_digest(recipe)
-    return [record for name in _names(folder) if (record := read(folder / name)).raw["recipe"] == wanted]
-
-
-def _names(folder: Path) -> list[str]:
-    """Of the records in a folder's ledger."""
-    from foretell.forecast.ledger import read_ledger
-
-    entries = read_ledger(folder) if folder.is_dir() else []
-    return [entry["record"] for entry in entries if entry["kind"] == "registered"]
+    return [record for name in registered(folder) if (record := read(folder / name)).raw["recipe"] == wanted]
 
 
 def first_step(log: Path) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from foretell.errors import ForecastError
 from foretell.forecast.chart import advice, forecast_figures, sentence
-from foretell.forecast.ledger import read_ledger
+from foretell.forecast.ledger import RECORDS, registered
 from foretell.forecast.live_chart import watch_parts
 from foretell.forecast.register import LOSS, Outcome, read
 from foretell.forecast.watch import Alarm, Band, Point, curve_of
@@ -16,8 +16,6 @@ from foretell.report.record import RunRecord, words
 
 if TYPE_CHECKING:
     from foretell.forecast.register import Record
-
-RECORDS = "forecasts"
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def read_forecast(run: RunRecord) -> Foretold | None:
     if not folder.is_dir():
         return None
     try:
-        names = [entry["record"] for entry in read_ledger(folder) if entry["kind"] == "registered"]
+        names = registered(folder)
         name = words(run.metrics("forecast"), "record") or names[-1]
         record = read(folder / name)
         curve = record.raw["curve"]
