@@ -26,9 +26,11 @@ from common import RESULTS, figure, write_result
 from foretell.data.audited import Audited, write_pack, write_tokenizer
 from foretell.files import sha256_file, write_json, write_text
 from foretell.forecast import fit
+from foretell.forecast.curves import curves_of
 from foretell.forecast.ladder import data_shape, run_ladder
 from foretell.forecast.rungs import flops, lay
-from foretell.forecast.watch import Alarm, Band, curve_of, watch
+from foretell.forecast.schedules import Point, Schedules
+from foretell.forecast.watch import Alarm, Band, watch
 from foretell.measure.fanout import fan_out
 from foretell.pages import Html, Series, line_chart, page, section, table
 from foretell.pages import figure as figure_of
@@ -176,15 +178,16 @@ class Run:
     until: float = 1.0
 
 
-Found = tuple[Run, list[tuple[float, float]], list[Alarm]]
+Curves = tuple[list[Point], Schedules]
+Found = tuple[Run, list[Point], list[Alarm]]
 
 
 class _Enough(Exception):
     pass
 
 
-def train(run: Run) -> list[tuple[float, float]]:
-    """The curve of a run, made unless it lies there."""
+def train(run: Run) -> Curves:
+    """The curves of a run, made unless they lie there."""
     from foretell.errors import TrainingError
     from foretell.train.loop import pretrain
 
@@ -199,8 +202,9 @@ def train(run: Run) -> list[tuple[float, float]]:
 
         with suppress(_Enough, TrainingError):  # a run that diverges has a curve, too
             pretrain(run.recipe, run.pack, None, run.data / "tokenizer", run.out, observe=observe)
-        write_json(done, curve_of(run.out / "log.jsonl"))
-    return [(share, loss) for share, loss in json.loads(done.read_text())]
+        write_json(done, curves_of(run.out / "log.jsonl"))
+    points, schedules = json.loads(done.read_text())
+    return points, schedules
 
 
 def spoiled(data: Path, fault: Fault, out: Path, seed: int) -> Path:
@@ -290,7 +294,7 @@ def main() -> None:
         chosen = (DEVELOPED, range(500, 503), range(503, 504)) if options.develop else (JUDGED, range(3), range(5, 6))
         asked = runs(folder, recipe.model_copy(update={"seed": chosen[1][0]}), *chosen)
         curves = {asked[i].name: curve for i, curve in fan_out(train, asked, workers=options.workers)}
-    found = [(run, curves[run.name], band.check(curves[run.name])) for run in asked]
+    found = [(run, curves[run.name][0], band.check(*curves[run.name])) for run in asked]
     for run, _, alarms in found:
         print(f"{run.fault or 'sound'} (seed {run.recipe.seed}): {said(alarms)}")
     kinds = list(dict.fromkeys(run.fault for run in asked if run.fault))

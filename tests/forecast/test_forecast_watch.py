@@ -15,7 +15,8 @@ from scipy.stats import t as student
 
 from foretell.errors import ForecastError
 from foretell.forecast import Forecast, LadderTable, Rung, fit
-from foretell.forecast.watch import Band, _carried, binned, explain, watch
+from foretell.forecast.curves import binned
+from foretell.forecast.watch import Band, _carried, explain, watch
 
 TARGET = simulated.flops(simulated.TARGET)
 Curve = list[tuple[float, float]]

@@ -13,7 +13,9 @@ import pytest
 
 from foretell.errors import ForecastError
 from foretell.forecast import Forecast, LadderTable
-from foretell.forecast.watch import Alarm, Band, Live, Point, _carried, _noise, curve_of, read_live, watch
+from foretell.forecast.curves import curves_of, read_live
+from foretell.forecast.schedules import Point, Schedules
+from foretell.forecast.watch import Alarm, Band, Live, _carried, _noise, watch
 
 SHARES = tuple((i + 1) / 50 for i in range(50))
 
@@ -23,9 +25,9 @@ class Counted(Band):
 
     asked: list[int] = []  # noqa: RUF012
 
-    def check(self, points: Sequence[Point]) -> list[Alarm]:
+    def check(self, points: Sequence[Point], seen: Schedules | None = None) -> list[Alarm]:
         self.asked.append(len(points))
-        return super().check(points)
+        return super().check(points, seen)
 
 
 @pytest.fixture
@@ -92,11 +94,11 @@ def test_a_curve_stands_in_the_middle_of_what_a_line_sums_up(tmp_path: Path) -> 
             {"event": "train", "step": 40, "loss": 2.0, "bits_per_byte": None},
         ],
     )
-    (first, middle, last) = curve_of(log)
+    (first, middle, last), _ = curves_of(log)
     assert (first, last) == ((0.125, 3.0), (0.875, 2.0)) and middle[0] == 0.625 and math.isnan(middle[1])
-    assert curve_of(log, "bits per byte") == [(0.125, 2.0), (0.625, 1.0)]
-    assert read_live(log, 40, "bits per byte") == [(0.125, 2.0), (0.625, 1.0)]  # not the evaluation's 9.0
-    assert curve_of(tmp_path / "none.jsonl") == []
+    assert curves_of(log, "bits per byte")[0] == [(0.125, 2.0), (0.625, 1.0)]
+    assert read_live(log, 40, "bits per byte")[0] == [(0.125, 2.0), (0.625, 1.0)]  # not the evaluation's 9.0
+    assert curves_of(tmp_path / "none.jsonl") == ([], {})
 
 
 def test_a_coarse_log_is_judged_from_where_it_begins(band: Band) -> None:
@@ -109,7 +111,7 @@ def test_a_coarse_log_is_judged_from_where_it_begins(band: Band) -> None:
 def test_a_damaged_log_is_named(tmp_path: Path, bad: dict[str, Any]) -> None:
     log = write(tmp_path / "log.jsonl", [{"event": "start", "steps": 4}, {"event": "train", **bad}])
     with pytest.raises(ForecastError, match=r"log\.jsonl is no log of a training run"):
-        curve_of(log)
+        curves_of(log)
 
 
 def test_a_band_says_the_unit_of_its_curves(ladder: LadderTable, forecast: Forecast) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from foretell.errors import TrainingError
-from foretell.forecast.watch import Band, Live, curve_of
+from foretell.forecast.curves import curves_of
+from foretell.forecast.watch import Band, Live
 from foretell.train.log import read_log
 
 
@@ -97,4 +98,4 @@ def test_the_watch_of_a_forecast_observes_a_run(toy: Any, tmp_path: Path) -> Non
     (alarm,) = events(tmp_path, "alarm")
     assert alarm["share"] <= 0.2 and alarm["loss"] > alarm["high"] == 0.11
     assert alarm["reason"] == "learning rate" and "behind its curve" in alarm["text"]
-    assert metrics["steps"] == 24 and band.check(curve_of(tmp_path / "log.jsonl"))[0].share == alarm["share"]
+    assert metrics["steps"] == 24 and band.check(*curves_of(tmp_path / "log.jsonl"))[0].share == alarm["share"]

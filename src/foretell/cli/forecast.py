@@ -105,15 +105,19 @@ def register(
 def watch(
     record: RecordPath,
     log: Annotated[
-        Path, typer.Argument(metavar="LOG", help="Log of the run: CSV, JSON lines, Parquet; step and loss.")
+        Path,
+        typer.Argument(
+            metavar="LOG", help="Log of the run: CSV, JSON lines, Parquet; step, loss and, if it is there, lr."
+        ),
     ],
     steps: Annotated[float, typer.Option(min=1, help="Steps of the whole run.")],
     out: Out = None,
 ) -> None:
     """Hold a run that is still going on against the curve forecast for it. Exit code 1 if it has left the band."""
     from foretell.errors import ForecastError
+    from foretell.forecast.curves import read_live
     from foretell.forecast.register import read
-    from foretell.forecast.watch import Band, read_live
+    from foretell.forecast.watch import Band
 
     found = read(record)
     if found.raw["curve"] is None:
@@ -121,8 +125,8 @@ def watch(
             f"{record} holds no forecast of the curve: its ladder's table has no curves, only final rows."
         )
     band = Band.from_json(found.raw["curve"])
-    points = read_live(log, steps, band.unit)
-    alarms = band.check(points)
+    points, schedules = read_live(log, steps, band.unit)
+    alarms = band.check(points, schedules)
     share = max(points, default=(0.0, 0.0))[0]
     print(f"{share:.0%} of the run, {len(alarms) or 'no'} alarm{'s' * (len(alarms) != 1)}.")
     for a in alarms:
@@ -131,7 +135,7 @@ def watch(
         from foretell.files import write_text
         from foretell.forecast.live_chart import watch_page
 
-        write_text(out, watch_page(band, points, found))
+        write_text(out, watch_page(band, points, found, schedules))
         print(f"Page: {out}")
     if alarms:
         raise typer.Exit(1)

@@ -12,9 +12,10 @@ from typing import Any
 
 from foretell.errors import ForecastError, TrainingError
 from foretell.files import sha256_file, write_json, write_text
+from foretell.forecast.curves import CURVE_UNIT, CURVES, curves_of
 from foretell.forecast.rungs import DataShape, RungPlan, measured
+from foretell.forecast.schedules import kept
 from foretell.forecast.table import LadderTable, Rung, make_table
-from foretell.forecast.watch import CURVE_UNIT, CURVES, curve_of
 from foretell.measure.fanout import Where, fan_out
 from foretell.measure.machine import best_device
 from foretell.recipe import ForecastConfig, digest
@@ -135,7 +136,7 @@ def read_ladder(out: Path, names: Sequence[str], config: ForecastConfig) -> Ladd
     Raises ForecastError for a rung that is not there or was trained on other data than the rest, or a kind of document
     that the held-out data do not have.
     """
-    rungs, curves, excluded = [], {}, []
+    rungs, curves, set_to, excluded = [], {}, {}, []
     settings: dict[str, str] = {}
     for name in names:
         folder = out / RUNGS / name
@@ -157,8 +158,10 @@ def read_ladder(out: Path, names: Sequence[str], config: ForecastConfig) -> Ladd
             )
         rungs.append(rung)
         # Five decimals are finer than any noise, and half the size of a record.
-        curves[name] = [(round(share, 5), round(loss, 5)) for share, loss in curve_of(folder / "log.jsonl")]
-    return make_table(_mean_compute(rungs), config.unit, settings | {CURVES: CURVE_UNIT}, curves, excluded)
+        curve, schedules = curves_of(folder / "log.jsonl")
+        curves[name] = [(round(share, 5), round(loss, 5)) for share, loss in curve]
+        set_to[name] = kept(schedules)
+    return make_table(_mean_compute(rungs), config.unit, settings | {CURVES: CURVE_UNIT}, curves, excluded, set_to)
 
 
 def _mean_compute(rungs: list[Rung]) -> list[Rung]:

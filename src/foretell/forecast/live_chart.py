@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from foretell.forecast.schedules import BATCH, RATE, Point, Schedules
 from foretell.pages import Html, Series, el, figure, line_chart, number, page, percent, section, table
 
 if TYPE_CHECKING:
@@ -12,14 +13,16 @@ if TYPE_CHECKING:
     from foretell.forecast.watch import Band
 
 
-def watch_figure(band: Band, points: Sequence[tuple[float, float]], *, relative: bool = False) -> Html:
+def watch_figure(
+    band: Band, points: Sequence[Point], schedules: Schedules | None = None, *, relative: bool = False
+) -> Html:
     """A live curve against the band that was forecast for it, with its alarms. points: (share of the horizon, loss).
 
     relative: in percent of the expected curve, by means over its bins. What is far outside is drawn at the edge.
     """
     low, mid, high = band.low, band.centre, band.high
     x, y = [x for x, _ in points], [y for _, y in points]
-    alarms = {a.share: a.loss for a in band.check(points)}
+    alarms = {a.share: a.loss for a in band.check(points, schedules)}
     if relative:
         against = dict(zip(band.shares, mid, strict=True))
         low, high = (tuple(100 * (v / m - 1) for v, m in zip(bound, mid, strict=True)) for bound in (low, high))
@@ -41,9 +44,20 @@ def watch_figure(band: Band, points: Sequence[tuple[float, float]], *, relative:
     )
 
 
-def watch_parts(band: Band, points: Sequence[tuple[float, float]]) -> list[Html]:
-    """A live curve so far: its alarms in words, the curve over its band, and its difference from the expected one."""
-    alarms = band.check(points)
+def schedule_figure(band: Band, name: str, points: Sequence[Point]) -> Html:
+    """What a run was set to against what the rungs' own schedules ask of it."""
+    wanted = band.schedules[name]
+    low, high = ([v + sign * r for v, r in zip(wanted.values, wanted.room, strict=True)] for sign in (-1, 1))
+    x, y = ([point[axis] for point in points] for axis in (0, 1))
+    lines = [Series("expected", band.shares, wanted.values, "line", 5, low, high), Series("this run", x, y, "line", 0)]
+    unit = {RATE: "", BATCH: "tokens a step"}.get(name, "")
+    return line_chart(lines, title=name.capitalize(), x_label="share of the run", y_label=unit or name, keys_above=True)
+
+
+def watch_parts(band: Band, points: Sequence[Point], schedules: Schedules | None = None) -> list[Html]:
+    """A live curve so far: its alarms in words, the curve over its band, its difference from the expected one, and what
+    the run was set to."""
+    alarms, set_to = band.check(points, schedules), schedules or {}
     rows = [
         [percent(a.share, 0), number(a.loss, 4), f"{number(a.low, 4)} … {number(a.high, 4)}", a.text] for a in alarms
     ]
@@ -51,15 +65,24 @@ def watch_parts(band: Band, points: Sequence[tuple[float, float]]) -> list[Html]
     so_far = f" in the {percent(seen, 0)} of the run so far" if seen < 1 - band.width else ""
     return [
         table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll") if alarms else el("p", f"No alarm{so_far}."),
-        figure(watch_figure(band, points), "Training loss over the band that the ladder's own curves foretell."),
-        figure(watch_figure(band, points, relative=True), "The same, as differences from the expected curve."),
+        figure(
+            watch_figure(band, points, schedules), "Training loss over the band that the ladder's own curves foretell."
+        ),
+        figure(watch_figure(band, points, schedules, relative=True), "As differences from the expected curve."),
+        *(
+            figure(
+                schedule_figure(band, name, set_to[name]), f"The {name} against what the rungs' own asks of this run."
+            )
+            for name in band.schedules
+            if set_to.get(name)
+        ),
     ]
 
 
-def watch_page(band: Band, points: Sequence[tuple[float, float]], record: Record) -> str:
+def watch_page(band: Band, points: Sequence[Point], record: Record, schedules: Schedules | None = None) -> str:
     """A page of the live curve, its band and its alarms."""
     return page(
         "A run and its forecast",
-        [section("Loss so far", *watch_parts(band, points))],
+        [section("Loss so far", *watch_parts(band, points, schedules))],
         kicker=f"Foretell watch · forecast registered {record.utc[:16].replace('T', ' ')} UTC · {record.sha256[:12]}",
     )

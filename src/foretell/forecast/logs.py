@@ -26,6 +26,7 @@ NAMES = {
     "run": "run run_name name run_id id display_name",
     "step": "step _step global_step iteration iter train_step training_step",
     "state": "state",
+    "lr": "lr learning_rate train_lr train_learning_rate lr_adamw lr_adam optimizer_lr",
 }
 SETTINGS = (
     "tokenizer tokeniser vocab_size vocabulary schedule lr_schedule eval_set evaluation evaluation_set unit loss_unit "

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from foretell.errors import ForecastError
+from foretell.forecast import schedules as set_to
 from foretell.forecast.logs import SETTINGS, Row, canonical, columns, read_rows
+from foretell.forecast.schedules import Point, Schedules
 
 SAME_COMPUTE = 0.005  # relative: runs this near are seeds of one rung
 DIVERGED = 0.03  # relative: a loss less than this above that of less compute is noise, whatever the seeds say
@@ -37,13 +39,15 @@ class LadderTable:
     """Rungs in order of compute; unit and settings are the same on all of them.
 
     excluded: diverged rungs, each with the reason. curves: run → (share of its own horizon in 0..1, loss).
+    schedules: run → what it was set to over its horizon.
     """
 
     rungs: tuple[Rung, ...]
     unit: str = "loss"
     settings: Mapping[str, str] = field(default_factory=dict)
     excluded: tuple[tuple[Rung, str], ...] = ()
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    schedules: Mapping[str, Schedules] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, from which `from_json` makes the same table; a loss that is no number is its name."""
@@ -56,7 +60,17 @@ class LadderTable:
                 for rung, reason in self.excluded
             ],
             "curves": {run: [list(point) for point in curve] for run, curve in self.curves.items()},
-        }
+        } | (
+            # A table without them keeps the digest that it had before there were any.
+            {
+                "schedules": {
+                    run: {name: [list(point) for point in curve] for name, curve in each.items()}
+                    for run, each in self.schedules.items()
+                }
+            }
+            if self.schedules
+            else {}
+        )
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> LadderTable:
@@ -66,6 +80,10 @@ class LadderTable:
             dict(raw["settings"]),
             tuple((Rung(**rung | {"loss": float(rung["loss"])}), reason) for rung, reason in raw["excluded"]),
             {run: tuple((x, y) for x, y in curve) for run, curve in raw["curves"].items()},
+            {
+                run: {name: tuple((x, y) for x, y in curve) for name, curve in each.items()}
+                for run, each in raw.get("schedules", {}).items()
+            },
         )
 
     @property
@@ -94,8 +112,9 @@ def make_table(
     rungs: Iterable[Rung],
     unit: str = "loss",
     settings: Mapping[str, str] | None = None,
-    curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    curves: Mapping[str, Sequence[Point]] | None = None,
     excluded: Sequence[tuple[Rung, str]] = (),
+    schedules: Mapping[str, Schedules] | None = None,
 ) -> LadderTable:
     """A table of rungs in any order: sorted, the diverged ones moved to `excluded`.
 
@@ -124,7 +143,8 @@ def make_table(
     gone = {id(rung) for rung, _ in out}
     kept = [rung for rung in finite if id(rung) not in gone]
     out.sort(key=lambda pair: _order(pair[0]))
-    return LadderTable(tuple(sorted(kept, key=_order)), unit, dict(settings or {}), tuple(out), dict(curves or {}))
+    ordered = tuple(sorted(kept, key=_order))
+    return LadderTable(ordered, unit, dict(settings or {}), tuple(out), dict(curves or {}), dict(schedules or {}))
 
 
 def _start(logs: list[Any], limit: float) -> float:
@@ -158,7 +178,7 @@ def read_table(path: str | Path, settings: Sequence[str] = ()) -> LadderTable:
         agreed["flops"] = "6·params·tokens"
     reader = _Reader(path, found, derived)
     rungs, gone, curves = reader.stepped(rows) if _has_steps(rows, found) else reader.plain(rows)
-    return make_table(rungs, _unit(agreed, found["loss"]), agreed, curves, gone)
+    return make_table(rungs, _unit(agreed, found["loss"]), agreed, curves, gone, reader.schedules)
 
 
 def _unit(agreed: dict[str, str], column: str) -> str:
@@ -204,6 +224,7 @@ class _Reader:
 
     def __init__(self, path: Path, found: Mapping[str, str], derived: bool) -> None:
         self.path, self.found, self.derived = path, found, derived
+        self.schedules: dict[str, Schedules] = {}
 
     def number(self, where: str, row: Row, name: str) -> float | None:
         """A value > 0; NaN and infinity only for the loss, where they mean that the run diverged."""
@@ -303,6 +324,8 @@ class _Reader:
             horizon = lines[-1][0]
             label = name if name not in curves else f"{name}-{rung.seed}"
             curves[label] = tuple((at / horizon, loss) for at, loss, _ in losses if horizon > 0 and math.isfinite(loss))
+            if rates := set_to.of_rows(((at, row) for at, _, row in lines), self.found, horizon):
+                self.schedules[label] = set_to.kept(rates)
         return _numbered(rungs, "seed" in self.found), gone, curves
 
 

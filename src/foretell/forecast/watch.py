@@ -6,23 +6,24 @@ target's compute and multiplied with its forecast loss: the expected curve, with
 and the interval of the forecast. Early on, where models of all sizes have learned the same, the losses themselves are
 carried instead, if that makes the narrower band. A run can be far from the middle of that band and sound, or move
 through it as no rung does: so its drift, the last third of the curve so far against the first, has bounds of its own.
+What the run is set to, learning rate and batch, is held against the rungs' own in the same way (`schedules`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from foretell.errors import ForecastError
-from foretell.forecast.logs import columns, read_rows
+from foretell.forecast import schedules
+from foretell.forecast.curves import CURVES, binned, logged
 from foretell.forecast.noise import FALL, FALL_PRIOR
-from foretell.train.log import read_log
+from foretell.forecast.schedules import Expected, Point, Schedules
 
 if TYPE_CHECKING:
     from foretell.forecast.fitting import Forecast
@@ -36,12 +37,9 @@ _COLUMNS = 3  # that all shares count as, where neighbouring ones say nearly the
 _LATE = 0.1  # of the run; a log that begins after it tells too little
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
-
-CURVES = "curve unit"  # setting of a table whose curves are not in the unit of its losses
-CURVE_UNIT = "nats per token"
+_LISTS = ("shares", "centre", "low", "high", "moves", "drift", "mean", "offset")  # of a band, one value a bin
 
 Floats = npt.NDArray[np.float64]
-Point = tuple[float, float]
 
 
 class Alarm(NamedTuple):
@@ -61,7 +59,8 @@ class Band:
 
     From the third bin on, moves: the expected difference of log loss between the last third of the bins so far and the
     first; drift: how far from that a sound run may be. mean, offset: likewise of the mean log loss over the bins so
-    far, in which a small but lasting difference stands out from the noise of single ones.
+    far, in which a small but lasting difference stands out from the noise of single ones. schedules: what the run
+    should be set to at the end of each bin, by quantity.
     """
 
     shares: tuple[float, ...]
@@ -74,25 +73,30 @@ class Band:
     offset: tuple[float, ...] = ()
     unit: str = "loss"
     width: float = 1 / BINS
+    schedules: Mapping[str, Expected] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Band:
-        names = ("shares", "centre", "low", "high", "moves", "drift", "mean", "offset")
-        curves: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in names}
-        return cls(**curves, unit=raw["unit"], width=raw["width"])
+        curves: dict[str, Any] = {name: tuple(raw.get(name, ())) for name in _LISTS}
+        wanted = {
+            name: Expected(tuple(each["values"]), tuple(each["room"]))
+            for name, each in raw.get("schedules", {}).items()
+        }
+        return cls(**curves, unit=raw["unit"], width=raw["width"], schedules=wanted)
 
-    def check(self, points: Sequence[Point]) -> list[Alarm]:
+    def check(self, points: Sequence[Point], seen: Schedules | None = None) -> list[Alarm]:
         """Alarms so far, one for every stretch out of bounds; reasons may change as more of the run is seen.
 
         points: (share of the horizon in 0..1, loss in the table's unit), as logged, at the rungs' interval of the
         horizon or a shorter one. A bin counts once it is over; two in a row must be out, or one by twice its bound.
+        seen: what the run was set to, likewise by share.
         """
         points = sorted(points)
         end = next((i for i, (_, loss) in enumerate(points) if not math.isfinite(loss)), len(points))
-        alarms = self._stretches(points[:end])
+        alarms = self._stretches(points[:end], seen or {})
         if end < len(points):
             text = "the loss is not finite: the run has diverged, most likely by too high a learning rate"
             alarms.append(self._alarm(*points[end], "divergence", text))
@@ -102,7 +106,7 @@ class Band:
         """Mean loss by bin; nan where a bin is not over."""
         return binned(points, np.array(self.shares), self.width)
 
-    def _stretches(self, points: Sequence[Point]) -> list[Alarm]:
+    def _stretches(self, points: Sequence[Point], set_to: Schedules) -> list[Alarm]:
         shares, centre, low, high = (np.array(x) for x in (self.shares, self.centre, self.low, self.high))
         live = self.means(points)
         known = np.flatnonzero(np.isfinite(live))
@@ -119,16 +123,26 @@ class Band:
         for test, (matrix, expected, bound) in zip(tests[1:], sums, strict=True):
             if expected:  # records of an earlier form have none
                 test[2:] = ((matrix(seen) @ np.log(live[:seen]))[2:] - expected[:past]) / np.array(bound[:past])
-        out = tests[np.abs(tests).argmax(0), np.arange(seen)]
+        away = schedules.departures(self.schedules, set_to, shares)
+        tests = np.concatenate([tests, *(row[None, :seen] for row in away.values())])
+        which = np.abs(tests).argmax(0)
+        out = tests[which, np.arange(seen)]
         alarms, last = [], -_APART - 1
         for i in range(seen):
             if abs(out[i]) > 2 or (i > 0 and min(abs(out[i - 1]), abs(out[i])) > 1 and out[i - 1] * out[i] > 0):
                 if last < i - _APART:
-                    alarms.append(
-                        self._alarm(self.shares[i], float(live[i]), *explain(shares, d, room, i, bool(out[i] > 0)))
-                    )
+                    if which[i] > 2:
+                        why = self._unlike(list(away)[which[i] - 3], set_to, i)
+                    else:
+                        why = explain(shares, d, room, i, bool(out[i] > 0))
+                    alarms.append(self._alarm(self.shares[i], float(live[i]), *why))
                 last = i
         return alarms
+
+    def _unlike(self, name: str, set_to: Schedules, at: int) -> tuple[str, str]:
+        share = self.shares[at]
+        value = schedules.value_at(set_to[name], share)
+        return name, schedules.explain(name, value, self.schedules[name].values[at], share)
 
     def _alarm(self, share: float, loss: float, reason: str, text: str) -> Alarm:
         low, high = (float(np.interp(share, self.shares, bound)) for bound in (self.low, self.high))
@@ -151,6 +165,7 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
         for rung in table.rungs
     ]
     rungs = [(rung, table.curves[name]) for rung, name in named if name in table.curves]
+    names = [name for _, name in named if name in table.curves]
     final = forecast.predict(target, level)
     z = np.array([math.log10(rung.flops / target) for rung, _ in rungs])
     if len(rungs) < 4 or len(set(z)) < 3:
@@ -187,8 +202,9 @@ def watch(table: LadderTable, forecast: Forecast, target: float, level: float = 
     moves, drift = _carried(z, (logs @ _drift(len(ends)).T)[:, 2:], noise)
     mean, offset = _carried(z, (logs @ _mean(len(ends)).T)[:, 2:], noise)
     wanted = (ends, np.exp(centre), np.exp(low), np.exp(high), moves, times * drift, mean, times * offset)
-    values: list[Any] = [*(tuple(x.tolist()) for x in wanted), table.settings.get(CURVES, table.unit)]
-    return Band(*values)
+    set_to = schedules.expect(z, [table.schedules.get(name, {}) for name in names], ends)
+    lists: dict[str, Any] = {name: tuple(x.tolist()) for name, x in zip(_LISTS, wanted, strict=True)}
+    return Band(**lists, unit=table.settings.get(CURVES, table.unit), schedules=set_to)
 
 
 class Live:
@@ -200,12 +216,14 @@ class Live:
     def __init__(self, band: Band, stop: bool = False) -> None:
         self.band, self.stop = band, stop
         self.points: list[Point] = []
+        self._lines: list[Mapping[str, Any]] = []
         self._from, self._bins, self._told = 0.0, 0, 0
 
     def __call__(self, share: float, line: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The fields of alarms that a log line gives rise to, each stretch once. share: where the line ends."""
         middle, self._from = (self._from + share) / 2, share
-        loss = _logged(line, self.band.unit)
+        self._lines.append({name: line[name] for name in ("step", "tokens", "lr") if name in line})
+        loss = logged(line, self.band.unit)
         if loss is None:
             return []
         self.points.append((middle, loss))
@@ -213,78 +231,10 @@ class Live:
         if bins == self._bins and math.isfinite(loss):
             return []
         self._bins = bins
-        alarms = self.band.check(self.points)
+        steps = line["step"] / share if "step" in line else 0.0
+        alarms = self.band.check(self.points, schedules.of_lines(self._lines, steps) if steps else {})
         new, self._told = alarms[self._told :], len(alarms)
         return [alarm._asdict() | {"stop": self.stop} for alarm in new]
-
-
-def curve_of(log: Path, unit: str = CURVE_UNIT) -> list[Point]:
-    """The curve of a run out of the log.jsonl of its training: (share of the horizon, training loss).
-
-    A line holds the mean since the one before it, so its place is the middle between them. unit: nats per token is less
-    noisy than bits per byte, which vary with how much text the tokens of a batch stand for. No log is an empty curve.
-    Raises ForecastError for one that is damaged.
-    """
-    lines = read_log(log)
-    points, before = [], 0.0
-    try:
-        steps = next((line["steps"] for line in lines if line["event"] in ("start", "resume")), 1)
-        for line in lines:
-            if line["event"] == "train" and line["step"] / steps > before:
-                middle, before = (before + line["step"] / steps) / 2, line["step"] / steps
-                if (loss := _logged(line, unit)) is not None:
-                    points.append((middle, loss))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ForecastError(f"{log} is no log of a training run: {error!r} in it.") from error
-    return points
-
-
-def _logged(line: Mapping[str, Any], unit: str) -> float | None:
-    """The loss of a line of log.jsonl; one that is not finite stands there as its name."""
-    value = line["bits_per_byte" if unit == "bits per byte" else "loss"]
-    return None if value is None else float(value)
-
-
-def read_live(path: str | Path, steps: float, unit: str = CURVE_UNIT) -> list[Point]:
-    """The curve so far of a run of `steps` steps, from its log in any form that a ladder's table may have.
-
-    unit: which loss is read from the log.jsonl of a run of Foretell, which holds several.
-    Raises ForecastError where the log has no step or loss, or goes beyond the last step.
-    """
-    rows = read_rows(Path(path))
-    if any(row.get("event") == "train" for _, row in rows):
-        return curve_of(Path(path), unit)
-    found = columns(rows)
-    if not {"step", "loss"} <= found.keys():
-        raise ForecastError(f"{path} needs the columns step and loss; found {', '.join(found) or 'neither'}.")
-    points = []
-    for where, row in rows:
-        try:
-            if found["step"] in row and found["loss"] in row:
-                points.append((float(row[found["step"]]) / steps, float(row[found["loss"]])))
-        except (TypeError, ValueError) as error:
-            raise ForecastError(f"{path}, {where}: step and loss must be numbers ({error}). Mend that row.") from error
-    if points and max(points)[0] > 1 + 1e-9:
-        raise ForecastError(f"{path} goes to step {max(points)[0] * steps:g}, beyond the {steps:g} of the run.")
-    return points
-
-
-def binned(points: Sequence[Point], ends: Floats, width: float) -> Floats:
-    """Mean over each bin (end − width, end] of the curve through the points; nan where they do not reach across it.
-
-    Between points the loss is a line in the logarithm of the share, nearly what it is in training, so that a curve
-    gives the same means however often it was logged.
-    """
-    kept = sorted((x, y) for x, y in points if math.isfinite(x) and math.isfinite(y))
-    if len(kept) < 2:
-        return np.full(len(ends), np.nan)
-    x, y = np.array(kept).T
-    starts = ends - width
-    at = np.union1d(x, (starts[:, None] + width * np.arange(5) / 4).ravel())
-    values = np.interp(np.log(at + width / 8), np.log(x + width / 8), y)
-    area = np.concatenate([[0.0], np.cumsum(np.diff(at) * (values[1:] + values[:-1]) / 2)])
-    mean = (np.interp(ends, at, area) - np.interp(starts, at, area)) / width
-    return np.where((starts >= x[0] - 1e-9) & (ends <= x[-1] + 1e-9), mean, np.nan)
 
 
 def _mean(count: int) -> Floats:

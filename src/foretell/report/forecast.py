@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from foretell.errors import ForecastError
 from foretell.forecast.chart import advice, forecast_figures, sentence
+from foretell.forecast.curves import curves_of
 from foretell.forecast.ledger import RECORDS, registered
 from foretell.forecast.live_chart import watch_parts
 from foretell.forecast.register import LOSS, Outcome, read
-from foretell.forecast.watch import Alarm, Band, Point, curve_of
+from foretell.forecast.schedules import Point, Schedules
+from foretell.forecast.watch import Alarm, Band
 from foretell.pages import Html, el, figure, notice, number, percent, section
 from foretell.report.record import RunRecord, words
 
@@ -26,10 +28,11 @@ class Foretold:
     problem: str = ""
     band: Band | None = None
     points: tuple[Point, ...] = ()
+    schedules: Schedules = field(default_factory=dict)
 
     @property
     def alarms(self) -> list[Alarm]:
-        return self.band.check(self.points) if self.band else []
+        return self.band.check(self.points, self.schedules) if self.band else []
 
     @property
     def outcome(self) -> Outcome | None:
@@ -48,8 +51,8 @@ def read_forecast(run: RunRecord) -> Foretold | None:
         record = read(folder / name)
         curve = record.raw["curve"]
         band = Band.from_json(curve) if curve else None
-        points = curve_of(run.folder / "pretrain" / "log.jsonl", band.unit) if band else []
-        return Foretold(record, "", band, tuple(points))
+        points, schedules = curves_of(run.folder / "pretrain" / "log.jsonl", band.unit) if band else ([], {})
+        return Foretold(record, "", band, tuple(points), schedules)
     except (ForecastError, LookupError, TypeError, ValueError) as error:
         return Foretold(
             None, str(error) if isinstance(error, ForecastError) else f"No forecast can be read: {error!r}."
@@ -83,7 +86,7 @@ def forecast_section(found: Foretold | None) -> Html | None:
     elif not found.points:
         live = [notice("Missing: pre-training has not logged a step.")]
     else:
-        live = list(watch_parts(found.band, found.points))
+        live = list(watch_parts(found.band, found.points, found.schedules))
     return section("Forecast", *parts, el("h3", "The run against its forecast"), *live)
 
 

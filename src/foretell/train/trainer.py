@@ -284,19 +284,17 @@ class Trainer:
         by_kind: dict[str, dict[str, Any]] = summary.pop("by_kind", {})
         rate = (count.tokens - tokens) / spent
         share = (count.flops - flops) / spent / self.hooks.matmul_rate if self.hooks.matmul_rate else None
+        line = {"step": count.step, "tokens": count.tokens, **summary, "lr": self.optimizer.param_groups[0]["lr"]}
         self.log.write(
             "train",
-            step=count.step,
-            tokens=count.tokens,
-            **summary,
-            lr=self.optimizer.param_groups[0]["lr"],
+            **line,
             grad_norm=count.grad_norm,
             tokens_per_s=round(rate, 1),
             matmul_share=share,
             seconds=round(self.seconds, 3),
             loss_by_kind={kind: entry["loss"] for kind, entry in by_kind.items()},
         )
-        for alarm in self._observe(count.step, summary):
+        for alarm in self._observe(count.step, line):
             self.log.write("alarm", step=count.step, tokens=count.tokens, **alarm)
             self.hooks.report(self._alarm, 0, 0, alarm["text"])
         if summary["loss"] is not None:
