@@ -70,3 +70,7 @@ class MissingExtraError(ForetellError):
         )
         self.feature = feature
         self.extra = extra
+
+
+class EvalError(ForetellError):
+    """An eval, its registry, its samples or its log cannot be read or run, or a model does not answer."""
