@@ -19,6 +19,9 @@ from foretell.template import Encoded
 
 T = TypeVar("T")
 
+Prompt = Conversation | Encoded | str
+"""A conversation (the template adds the reply's opening), ready token ids, or plain text to be continued."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -53,9 +56,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt: a conversation (the template adds the reply's opening), or ready token ids."""
+    """One prompt, and how it is to be answered."""
 
-    prompt: Conversation | Encoded
+    prompt: Prompt
     sampling: Sampling = Sampling()
     n: int = 1
     schema: Mapping[str, Any] | None = None
@@ -103,7 +106,7 @@ class Generator(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]: ...
 
-    async def score(self, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
         """Log-probability in nats of each continuation after the prompt; only if `can_score`."""
         ...
 
@@ -122,14 +125,12 @@ def generate_sync(generator: Generator, requests: Sequence[Request]) -> list[lis
     return _wait(collect(generator, requests))
 
 
-def score_sync(generator: Generator, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+def score_sync(generator: Generator, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
     """`Generator.score` for callers that do not await."""
     return _wait(generator.score(prompt, continuations))
 
 
-def score_many_sync(
-    generator: Generator, asked: Sequence[tuple[Conversation | Encoded, Sequence[str]]]
-) -> list[list[float]]:
+def score_many_sync(generator: Generator, asked: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
     """`Generator.score` of many prompts, for callers that do not await: in batches where the generator has them."""
 
     async def one_by_one() -> list[list[float]]:

@@ -296,6 +296,12 @@ def test_a_continuation_is_scored_as_a_reply_or_as_text_that_goes_on(mistral):
     assert score_sync(mistral, prompt, ["Paris 42"])[0] < -1
 
 
+def test_plain_text_is_a_prompt_to_be_continued(engine):
+    text, encoded = ([Request(prompt, GREEDY)] for prompt in ("the cat", engine.encode_text("the cat")))
+    assert generate_sync(engine, text) == generate_sync(engine, encoded)
+    assert score_sync(engine, "the cat", [" sat"]) == score_sync(engine, engine.encode_text("the cat"), [" sat"])
+
+
 def test_a_model_without_a_template_completes_and_says_why_it_does_not_chat(make_model, tokenizer):
     engine = Engine(make_model(False), tokenizer, None)
     assert generate_sync(engine, [Request(engine.encode_text("the cat"), GREEDY)])[0][0].token_ids

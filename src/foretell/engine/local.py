@@ -19,7 +19,7 @@ from foretell.engine.reply import Reply
 from foretell.engine.runner import Runner
 from foretell.engine.sampler import choose, log_probabilities, stream
 from foretell.errors import GenerationError
-from foretell.generate import Request, Result, Sampling
+from foretell.generate import Prompt, Request, Result, Sampling
 from foretell.template import ChatTemplate, Encoded
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Engine:
         """
         return self._worker.submit(self._count, prompt, draws, sampling).result()
 
-    async def score(self, prompt: Conversation | Encoded, continuations: Sequence[str]) -> list[float]:
+    async def score(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
         """Exact log-probability in nats of each continuation's tokens after the prompt, no end token counted.
 
         A continuation is tokenized by itself: as a reply after a conversation, else as text that goes on.
@@ -111,7 +111,7 @@ class Engine:
         """
         return (await self.score_many([(prompt, continuations)]))[0]
 
-    async def score_many(self, asked: Sequence[tuple[Conversation | Encoded, Sequence[str]]]) -> list[list[float]]:
+    async def score_many(self, asked: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
         """`score` of each prompt with its continuations, many prompts in one batch."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker, self._score, list(asked))
@@ -141,10 +141,12 @@ class Engine:
             ]
         return replies
 
-    def _encode(self, prompt: Conversation | Encoded) -> Encoded:
+    def _encode(self, prompt: Prompt) -> Encoded:
         """Token ids of a prompt, with room for at least one more."""
         if isinstance(prompt, Conversation):
             prompt = self.encode_chat(prompt)
+        elif isinstance(prompt, str):
+            prompt = self.encode_text(prompt)
         config = self.model.config
         ids = prompt.ids
         if not len(ids):
@@ -208,7 +210,7 @@ class Engine:
         return counted
 
     @torch.inference_mode()
-    def _score(self, asked: list[tuple[Conversation | Encoded, Sequence[str]]]) -> list[list[float]]:
+    def _score(self, asked: list[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
         prompts, tails = [], []
         for prompt, continuations in asked:
             prompts.append(self._encode(prompt))
