@@ -1,0 +1,189 @@
+"""What an eval is: a class that judges one sample at a time, and makes a report of what was recorded.
+
+    class Backwards(Eval):
+        async def eval_sample(self, sample: Sample, trial: Trial) -> None:
+            text = await trial.complete(f"Spell backwards: {sample['word']}", max_tokens=20)
+            trial.match(text.strip() == sample["word"][::-1], expected=sample["word"][::-1], picked=text)
+
+An entry of a registry names it as "module:Backwards" and gives its settings as `args`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from foretell.errors import EvalError
+from foretell.evals.prompts import Prompt
+from foretell.evals.registry import EvalSpec, Registry
+from foretell.evals.samples import Sample, read_samples
+
+BAD_SAMPLE = "invalid_sample"  # type of the event of a sample that cannot be judged
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered. prompt: as it was asked, which may be another form than the eval's."""
+
+    texts: tuple[str, ...]
+    prompt: Prompt
+    model: str = ""
+    usage: Mapping[str, int] | None = None
+
+
+class CompletionFn(Protocol):
+    """Answers a prompt with a text, and records in the trial what was asked of which model."""
+
+    name: str
+
+    async def __call__(self, prompt: Prompt, trial: Trial, **params: Any) -> str: ...
+
+
+Call = Callable[[], Awaitable[Completion]]
+
+
+class Calls(Protocol):
+    """How a trial reaches models: through the run's cache, journal, budget and limits."""
+
+    async def __call__(self, trial: Trial, key: Mapping[str, Any], call: Call) -> Completion: ...
+
+
+async def directly(trial: Trial, key: Mapping[str, Any], call: Call) -> Completion:
+    """Nothing in between."""
+    return await call()
+
+
+@dataclass
+class Trial:
+    """One sample in work: the models, a generator of its own, and the events that are recorded of it.
+
+    id: "BASE.SPLIT.INDEX". rng: seeded by the id and the run's seed, as upstream does. fns: the models; the last of
+    several is the grader.
+    """
+
+    id: str
+    fns: Sequence[CompletionFn]
+    rng: random.Random
+    epoch: int = 0
+    calls: Calls = directly
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    asked: int = 0
+
+    async def complete(self, prompt: Prompt, fn: CompletionFn | None = None, **params: Any) -> str:
+        """The model's answer. fn: another than the first. params: in OpenAI's names, such as temperature."""
+        return await (fn or self.fns[0])(prompt, self, **params)
+
+    async def call(self, key: Mapping[str, Any], call: Call) -> Completion:
+        """One question to one model. key: all that decides the answer, but for the number of the question."""
+        number, self.asked = self.asked, self.asked + 1
+        return await self.calls(self, {**key, "call": number}, call)
+
+    def record(self, type: str, data: Mapping[str, Any]) -> None:
+        """An event of this sample: a type, and plain JSON data."""
+        self.events.append((type, dict(data)))
+
+    def match(self, correct: bool, *, expected: Any = None, picked: Any = None, **extra: Any) -> None:
+        """Whether the answer is right."""
+        if isinstance(expected, list) and len(expected) == 1:
+            expected = expected[0]
+        self.record("match", {"correct": bool(correct), "expected": expected, "picked": picked, **extra})
+
+    def metrics(self, **values: Any) -> None:
+        """Scores of this sample, by name: numbers, strings or None."""
+        self.record("metrics", values)
+
+
+class Tally:
+    """What of all samples' events the report needs, held small. kept: fields of match events that are held, too."""
+
+    def __init__(self, kept: Sequence[str] = ()) -> None:
+        self.correct: list[bool] = []
+        self.metrics: dict[str, list[Any]] = {}
+        self.kept: dict[str, list[Any]] = {name: [] for name in kept}
+        self.usage: Counter[str] = Counter()
+        self.invalid = 0
+
+    def add(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """The events of one sample."""
+        for type, data in events:
+            if type == "match":
+                self.correct.append(data["correct"])
+                for name, values in self.kept.items():
+                    values.append(data.get(name))
+            elif type == "metrics":
+                for name, value in data.items():
+                    self.metrics.setdefault(name, []).append(value)
+            elif type == "sampling" and data.get("usage"):
+                self.usage.update({k: v for k, v in data["usage"].items() if isinstance(v, int)})
+            elif type == BAD_SAMPLE:
+                self.invalid += 1
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over the samples that have it; nan where none has."""
+        values = [value for value in self.metrics.get(name, ()) if value is not None]
+        return math.fsum(values) / len(values) if values else math.nan
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.correct) / len(self.correct) if self.correct else math.nan
+
+
+class Eval:
+    """Base of all evals. A subclass gives `eval_sample`, and `report` where accuracy is not what it measures.
+
+    args: settings of its registry entry; those that a class names in its signature arrive there.
+    """
+
+    kept: tuple[str, ...] = ()
+    graders = 0  # models beside those that are measured
+
+    def __init__(self, spec: EvalSpec, registry: Registry, *, samples_jsonl: str | None = None, **args: Any) -> None:
+        self.spec, self.registry, self.samples_jsonl, self.args = spec, registry, samples_jsonl, args
+
+    def samples(self) -> Sequence[Sample]:
+        """All samples, in the order of their file."""
+        if self.samples_jsonl is None:
+            raise EvalError(f"The eval {self.spec.name} names no samples. Add samples_jsonl to its args.")
+        if self.samples_jsonl.startswith("hf://"):
+            return read_samples(self.samples_jsonl)
+        return read_samples(self.spec.path(self.samples_jsonl))
+
+    async def eval_sample(self, sample: Sample, trial: Trial) -> None:
+        """Ask, judge and record. Raises EvalError for a sample that cannot be judged; it is counted as invalid."""
+        raise NotImplementedError
+
+    def report(self, tally: Tally) -> dict[str, Any]:
+        """The final report: name -> number."""
+        return {"accuracy": tally.accuracy, "boostrap_std": half_sample_std(tally.correct)}
+
+
+def half_sample_std(correct: Sequence[bool]) -> float:
+    """Standard deviation of the accuracy of a random half, which upstream estimates by a thousand draws.
+
+    Closed form: sampling without replacement, finite population. The name in reports, boostrap_std, is upstream's.
+    """
+    n, half = len(correct), len(correct) // 2
+    if not half:
+        return math.nan
+    p = sum(correct) / n
+    return math.sqrt(p * (1 - p) * n / (n - 1) / half * (1 - half / n)) if n > 1 else 0.0
+
+
+def required(sample: Sample, *keys: str) -> None:
+    """Raises EvalError where a sample lacks a key."""
+    for key in keys:
+        if key not in sample:
+            raise EvalError(f"The sample has no {key!r}; it has {', '.join(sample) or 'nothing'}.")
+
+
+def ideals(sample: Sample) -> list[str]:
+    """The right answers of a sample as a list of strings."""
+    ideal = sample["ideal"]
+    answers = ideal if isinstance(ideal, list) else [ideal]
+    if not all(isinstance(answer, str) for answer in answers):
+        raise EvalError(f"ideal is {ideal!r}; expected a string or a list of strings.")
+    return answers
