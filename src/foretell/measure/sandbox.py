@@ -14,67 +14,22 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from foretell.errors import SandboxError
 from foretell.measure import machine
+from foretell.measure.sandbox_programs import Checked, Limits, Outcome, Piped, Program, Untrusted, grade
+
+__all__ = ["Backend", "Checked", "Limits", "Outcome", "Piped", "Program", "Sandbox", "command", "grade", "obstacle"]
 
 Backend = Literal["bubblewrap", "docker", "podman", "none"]
-Verdict = Literal["passed", "failed", "error", "timeout"]
 IMAGE = "python:3.12-slim"  # of the container backends; it is not fetched unasked
 _START_S = 30.0  # a start takes 60 ms; a container's, on a busy machine, seconds
 _PER_START = 512  # programs, so that what a kernel keeps of them stays small
 _CONTAINERS = ("docker", "podman")
 _FLAGS = ("-P", "-s", "-S", "-B", "-c")  # nothing but the standard library is importable
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of one program. A program may start no process and no thread.
-
-    wall_s, cpu_s: seconds. memory_bytes: of address space. output_bytes: of what its calls return, written out.
-    tmp_bytes: of the private /tmp, and of any one file in it.
-    """
-
-    wall_s: float = 5.0
-    cpu_s: float = 3
-    memory_bytes: int = 512 << 20
-    output_bytes: int = 64 << 10
-    tmp_bytes: int = 16 << 20
-
-
-@dataclass(frozen=True)
-class Program:
-    """Python source, and calls of one of its functions with what each must return.
-
-    entry: the function's name. calls: each the arguments as a Python tuple, "([3, 1], 'a')".
-    expected: `repr` of each right value: equality is by text, so that 1, 1.0 and True differ.
-    """
-
-    source: str
-    entry: str
-    calls: tuple[str, ...]
-    expected: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.calls or len(self.calls) != len(self.expected):
-            raise ValueError(f"{len(self.calls)} calls with {len(self.expected)} expected values; expected as many")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a program.
-
-    failed: it returned something else. error: it raised, ended, or returned too much. timeout: of wall or CPU time.
-    values: `repr` of what each call returned, where all did. detail: why it did not pass. Both are its own words.
-    """
-
-    verdict: Verdict
-    values: tuple[str, ...] = ()
-    detail: str = ""
-    seconds: float = 0.0
 
 
 class Sandbox:
@@ -104,17 +59,17 @@ class Sandbox:
             "your files."
         )
 
-    def run(self, program: Program) -> Outcome:
+    def run(self, program: Untrusted) -> Outcome:
         """The outcome of one program; `run_many` is far faster for many."""
         return self.run_many([program])[0]
 
-    def run_many(self, programs: Sequence[Program]) -> list[Outcome]:
+    def run_many(self, programs: Sequence[Untrusted]) -> list[Outcome]:
         """Outcomes in the order of the programs. Equal programs are run once; hundreds share a sandbox's start.
 
         Raises SandboxError when a sandbox cannot be started. However it ends, no process is left behind.
         """
         queue = deque(dict.fromkeys(programs))
-        done: dict[Program, Outcome] = {}
+        done: dict[Untrusted, Outcome] = {}
         lanes: set[_Lane] = set()
         with selectors.DefaultSelector() as ready:
             try:
@@ -142,7 +97,7 @@ class Sandbox:
 class _Lane:
     """One started sandbox, which is given one program after another."""
 
-    program: Program
+    program: Untrusted
 
     def __init__(self, backend: Backend, limits: Limits) -> None:
         self.limits, self.usable, self.given = limits, True, 0
@@ -177,12 +132,13 @@ class _Lane:
         assert self._process.stderr is not None
         return self._process.stderr.read(2000).decode(errors="replace").strip() or "it did not answer."
 
-    def give(self, program: Program) -> None:
+    def give(self, program: Untrusted) -> None:
         """Start a program."""
         self.program = program
         self.given += 1
-        self.deadline = time.monotonic() + self.limits.wall_s + _START_S
-        self._send({"source": program.source, "entry": program.entry, "calls": program.calls})
+        self.deadline = time.monotonic() + self.limits.wall_s * program.runs + _START_S
+        for frame in program.frames():
+            self._send(frame)
 
     def take(self) -> Outcome:
         """The outcome of the program, to be asked once the sandbox speaks or is late."""
@@ -225,29 +181,6 @@ class _Lane:
         self._process.stderr.close()
         if self._folder:
             self._folder.cleanup()
-
-
-def grade(program: Program, reply: dict[str, Any], limits: Limits) -> Outcome:
-    """The verdict, from what a program wrote and how it ended; the right answers never left this process."""
-    seconds = reply["seconds"]
-    if reply["over"]:
-        return Outcome("error", (), f"more than {limits.output_bytes:,} bytes of output", seconds)
-    if reply["late"]:
-        return Outcome("timeout", (), f"more than {limits.wall_s:g} s, or {limits.cpu_s:g} s of CPU time", seconds)
-    try:
-        said = json.loads(reply["said"])
-        if "error" in said:
-            return Outcome("error", (), str(said["error"])[:300], seconds)
-        values = said["values"]
-        if not isinstance(values, list) or len(values) != len(program.calls) or {*map(type, values)} != {str}:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return Outcome("error", (), f"ended without a result (status {reply['status']})", seconds)
-    if tuple(values) == program.expected:
-        return Outcome("passed", tuple(values), "", seconds)
-    at = next(i for i, value in enumerate(program.expected) if values[i] != value)
-    detail = f"{program.entry}{program.calls[at]} returned {values[at][:100]}, not {program.expected[at][:100]}"
-    return Outcome("failed", tuple(values), detail, seconds)
 
 
 def obstacle(backend: Backend, limits: Limits | None = None) -> str | None:

@@ -6,8 +6,12 @@ never enter the sandbox, so there is nothing in it to read, and no verdict to fo
 """
 
 import ast
-import collections  # noqa: F401  imported once here, programs import these for nothing
+import atexit
+import builtins
+import collections.abc
+import copy  # noqa: F401  imported once here, programs import these for nothing
 import ctypes
+import fcntl
 import functools  # noqa: F401
 import heapq  # noqa: F401
 import itertools  # noqa: F401
@@ -24,6 +28,7 @@ import string  # noqa: F401
 import struct
 import sys
 import time
+import types
 import typing
 from contextlib import suppress
 
@@ -93,29 +98,224 @@ def confine(limits: dict[str, typing.Any]) -> None:
         _prctl(_SECCOMP, 2, ctypes.addressof(program))
 
 
-def _child(program: dict[str, typing.Any], limits: dict[str, typing.Any], pipe: int, parent: int) -> None:
-    """Become the program: run it, call it, write what was returned."""
+def _become(limits: dict[str, typing.Any], parent: int, held: typing.Sequence[int]) -> None:
+    """Turn a fresh child into one that is confined and holds these file descriptors as 0, 1, 2, … and no other."""
     os.setsid()
-    null = os.open("/dev/null", os.O_RDWR)
-    for number, target in enumerate((null, null, null, pipe)):
+    apart = [fcntl.fcntl(number, fcntl.F_DUPFD, 64) for number in held]
+    for number, target in enumerate(apart):
         os.dup2(target, number)
-    os.closerange(4, 4096)
+    os.closerange(len(apart), 4096)
     confine(limits)
     if os.getppid() != parent:  # it died before its death could be heard of
         os._exit(1)
-    said: dict[str, typing.Any]
+    random.seed(0)
+
+
+def _spawn(limits: dict[str, typing.Any], held: typing.Sequence[int], body: typing.Callable[[], int]) -> int:
+    """A confined child that runs the body, whose value is its exit status."""
+    parent, status = os.getpid(), 1
+    if child := os.fork():
+        return child
     try:
-        random.seed(0)
-        names: dict[str, typing.Any] = {"__name__": "program"}
-        exec(compile(program["source"], "<program>", "exec"), names)  # noqa: S102
-        values = [repr(names[program["entry"]](*ast.literal_eval(call))) for call in program["calls"]]
-        said = {"values": values}
+        _become(limits, parent, held)
+        status = body()
+    finally:
+        os._exit(status)
+
+
+def _load(source: str, name: str = "program") -> dict[str, typing.Any]:
+    module = types.ModuleType(name)
+    sys.modules[name] = module  # where dataclasses and the like look for it
+    exec(compile(source, f"<{name}>", "exec"), module.__dict__)  # noqa: S102
+    return module.__dict__
+
+
+def _find(names: dict[str, typing.Any], entry: str) -> typing.Any:
+    first, *rest = entry.split(".")
+    found = names[first]
+    for name in rest:
+        found = getattr(found() if isinstance(found, type) else found, name)
+    return found
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _call(program: dict[str, typing.Any]) -> int:
+    """A program that is called: write what was returned."""
+    said: dict[str, typing.Any] = {}
+    try:
+        names = _load(program["source"])
+        said["values"] = [repr(_find(names, program["entry"])(*ast.literal_eval(call))) for call in program["calls"]]
     except BaseException as error:
-        said = {"error": f"{type(error).__name__}: {error}"[:300]}
-    data = json.dumps(said).encode()
-    while data:
-        data = data[os.write(3, data) :]
+        said = {"error": _words(error)}
+    _write(3, json.dumps(said).encode())
+    return 0
+
+
+def _print(source: str) -> int:
+    """A program that reads and prints: end as Python would."""
+    sys.argv[:] = ["program.py"]
+    status = 0
+    try:
+        try:
+            _load(source, "__main__")
+        finally:
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else error.code is not None
+    except BaseException as error:
+        _write(3, _words(error).encode(errors="replace"))
+        status = 1
+    return status & 255
+
+
+def pack(value: typing.Any) -> typing.Any:
+    """Plain data as JSON that tells its types apart. TypeError for what is not plain data."""
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):  # Python refuses to write very long ones in decimal
+        return value if value.bit_length() < 10_000 else {"int": hex(value)}
+    if isinstance(value, list):
+        return [pack(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[pack(key), pack(item)] for key, item in value.items()]}
+    for kind in (tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {kind.__name__: [pack(item) for item in value]}
+    if isinstance(value, bytes | bytearray):
+        return {type(value).__name__: list(value)}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, collections.abc.Iterable):
+        return {"iter": [pack(item) for item in value]}
+    raise TypeError(f"a value of type {type(value).__name__} cannot leave its process")
+
+
+_KINDS: dict[str, typing.Callable[[typing.Any], typing.Any]] = {
+    **{kind.__name__: kind for kind in (tuple, set, frozenset, dict, bytes, bytearray, iter)},
+    "complex": lambda parts: complex(*parts),
+}
+
+
+def unpack(packed: typing.Any) -> typing.Any:
+    """The inverse: builds nothing but plain data, whatever is given."""
+    if isinstance(packed, list):
+        return [unpack(item) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, parts),) = packed.items()
+    return int(parts, 16) if kind == "int" else _KINDS[kind](unpack(parts))
+
+
+def _serve(program: dict[str, typing.Any]) -> int:
+    """A program that a test calls: requests come on 4, what it returns or raises leaves on 3."""
+    try:
+        names = _load(program["source"])
+        _find(names, program["entry"])
+        said: dict[str, typing.Any] = {"value": None}
+    except BaseException as error:
+        said = _raised(error)
+    while True:
+        _send(said, 3)
+        if (asked := _frame(4)) is None:
+            return 0
+        try:
+            arguments, named = unpack(asked["arguments"]), unpack(asked["named"])
+            value = _find(names, program["entry"])(*arguments, **named)
+            said = {"value": pack(value)}
+            with suppress(Exception):
+                if (changed := pack(arguments)) != asked["arguments"]:
+                    said["arguments"] = changed
+        except BaseException as error:
+            said = _raised(error)
+
+
+def _raised(error: BaseException) -> dict[str, typing.Any]:
+    return {"raised": [kind.__name__ for kind in type(error).__mro__], "message": str(error)[:1000]}
+
+
+class _Candidate:
+    """What the test calls: the program's function, in the other process."""
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.__name__, self.limit = name, limit
+        self.raised: tuple[BaseException | None, str] = (None, "")
+
+    def __call__(self, *arguments: typing.Any, **named: typing.Any) -> typing.Any:
+        try:
+            asked = {"arguments": pack(list(arguments)), "named": pack(named)}
+        except TypeError as error:
+            self.raised = error, _words(error)
+            raise
+        with suppress(BrokenPipeError):
+            _send(asked, 4)
+        value, changed = self.answer()
+        for mine, new in zip(arguments, changed, strict=False):
+            if type(mine) is type(new) and isinstance(mine, list | dict | set) and mine != new:
+                mine.clear()
+                mine.extend(new) if isinstance(mine, list) else mine.update(new)
+        return value
+
+    def answer(self) -> tuple[typing.Any, typing.Any]:
+        try:
+            reply = _frame(5, self.limit)
+            if "value" in reply:
+                return unpack(reply["value"]), unpack(reply.get("arguments", []))
+            kinds, message = [str(name) for name in reply["raised"]], str(reply["message"])
+        except Exception as error:  # it is no more, or has left the form: nothing that the test may catch
+            over = isinstance(error, OverflowError)
+            _conclude(_line(sys._getframe()), "Ended", "too much was returned" if over else "the program ended early")
+        made: BaseException = Exception(message)
+        for name in kinds:
+            kind = getattr(builtins, name, None)
+            if isinstance(kind, type) and issubclass(kind, BaseException):
+                with suppress(TypeError):  # some are made of more than a message
+                    made = kind(message)
+                    break
+        self.raised = made, f"{kinds[0]}: {message}"
+        raise made
+
+
+def _line(frame: types.FrameType | None) -> int:
+    while frame and frame.f_code.co_filename != "<test>":
+        frame = frame.f_back
+    return frame.f_lineno if frame else 0
+
+
+def _conclude(line: int, kind: str, own: str | None) -> typing.NoReturn:
+    _write(3, json.dumps({"line": line, "type": kind, "own": own}).encode())
     os._exit(0)
+
+
+def _test(limits: dict[str, typing.Any]) -> int:
+    """The test of a program, which alone holds 3, where the verdict goes.
+
+    The runner is not to know it, since every later program starts as a copy of the runner: so it is read here. Nor is
+    more told than a line number and the program's own words.
+    """
+    frame = _frame(0)
+    os.dup2(1, 0)
+    _write(3, b"+")
+    candidate = None
+    try:
+        names = _load(frame["prelude"], "prelude")
+        code = compile(frame["test"], "<test>", "exec")
+        candidate = _Candidate(frame["entry"], limits["output_bytes"])
+        candidate.answer()  # that it has been defined
+        names["candidate"] = names[frame["entry"].rpartition(".")[2]] = candidate
+        exec(code, names)  # noqa: S102
+    except BaseException as error:
+        line, at = 0, error.__traceback__
+        while at:
+            line = at.tb_lineno if at.tb_frame.f_code.co_filename == "<test>" else line
+            at = at.tb_next
+        own = candidate.raised[1] if candidate and candidate.raised[0] is error else None
+        _conclude(line, type(error).__name__, own)
+    _write(3, b'{"passed": true}')
+    return 0
 
 
 def _cpu_seconds(child: int) -> float:
@@ -127,55 +327,118 @@ def _cpu_seconds(child: int) -> float:
 
 
 def run(program: dict[str, typing.Any], limits: dict[str, typing.Any]) -> dict[str, typing.Any]:
-    """Run one program in a child, end it and whatever it left behind, and return what it wrote and how it ended."""
-    reader, writer = os.pipe()
-    started, runner = time.monotonic(), os.getpid()
-    if (child := os.fork()) == 0:
-        try:
-            _child(program, limits, writer, runner)
-        finally:
-            os._exit(1)
-    os.close(writer)
-    said, late = bytearray(), False
-    while len(said) <= limits["output_bytes"]:
-        left = started + limits["wall_s"] - time.monotonic()
-        if late := left <= 0 or _cpu_seconds(child) >= limits["cpu_s"]:
+    """Run one program, once for each input if it reads any, and return what it wrote and how it ended."""
+    if "inputs" not in program:
+        return _run(program, limits)
+    printed, seconds = [], 0.0
+    for text in program["inputs"]:
+        reply = _run(program, limits, text.encode(errors="replace"))
+        printed.append(reply["printed"])
+        seconds += reply["seconds"]
+        if reply["late"] or reply["over"] or reply["status"]:
             break
-        if not select.select([reader], [], [], min(left, _LOOK_S))[0]:
-            continue
-        if not (chunk := os.read(reader, 1 << 16)):
-            break
-        said += chunk
-    os.close(reader)
-    with suppress(ProcessLookupError):
-        # As process 1 of its own namespace the runner survives this and nothing else does. Elsewhere -1 is everyone.
-        os.kill(-1 if runner == 1 else child, signal.SIGKILL)
-    _, status, used = os.wait4(child, 0)
+    return reply | {"printed": printed, "seconds": seconds}
+
+
+def _run(program: dict[str, typing.Any], limits: dict[str, typing.Any], text: bytes = b"") -> dict[str, typing.Any]:
+    """Run it in children, and end them and whatever they left behind."""
+    started = time.monotonic()
+    null, (said, says) = os.open("/dev/null", os.O_RDWR), os.pipe()
+    (given, gives), (told, tells) = os.pipe(), os.pipe()  # of what the program reads, and what it writes
+    heard = {said: bytearray()}
+    if "checked" in program:
+        children = [_spawn(limits, (null, null, null, tells, given), lambda: _serve(program))]
+        children.append(_spawn(limits, (0, null, null, says, gives, told), lambda: _test(limits)))
+    elif "inputs" in program:
+        heard[told] = bytearray()
+        children = [_spawn(limits, (given, tells, null, says), lambda: _print(program["source"]))]
+    else:
+        children = [_spawn(limits, (null, null, null, says), lambda: _call(program))]
+    for number in (null, says, given, tells):
+        os.close(number)
+    late = _hear(heard, gives, text, children, started + limits["wall_s"], limits)
+    for number in (said, told):
+        os.close(number)
+    alone = os.getpid() == 1
+    for child in children:
+        with suppress(ProcessLookupError):
+            # As process 1 of its own namespace the runner survives this and nothing else does. Elsewhere -1 is all.
+            os.kill(-1 if alone else child, signal.SIGKILL)
+    ends = [os.wait4(child, 0) for child in children]
     with suppress(ChildProcessError):
-        while runner == 1:
+        while alone:
             os.wait()
+    words, size = heard[said], sum(map(len, heard.values()))
+    unread = "checked" in program and not words.startswith(b"+")  # the test: it still lies where programs come from
     return {
-        "said": said[: limits["output_bytes"]].decode(errors="replace"),
-        "over": len(said) > limits["output_bytes"],
-        "late": late or used.ru_utime + used.ru_stime >= limits["cpu_s"],
-        "status": os.waitstatus_to_exitcode(status),
+        "said": words[: limits["output_bytes"]].decode(errors="replace").removeprefix("+"),
+        "printed": heard.get(told, b"")[: limits["output_bytes"]].decode(errors="replace"),
+        "over": size > limits["output_bytes"],
+        "late": late or any(used.ru_utime + used.ru_stime >= limits["cpu_s"] for _, _, used in ends),
+        "status": os.waitstatus_to_exitcode(ends[0][1]),
         "seconds": time.monotonic() - started,
-        "dirty": bool(os.listdir()),  # noqa: PTH208
+        "dirty": unread or bool(os.listdir()),  # noqa: PTH208
     }
 
 
-def _receive(count: int) -> bytes:
+def _hear(
+    heard: dict[int, bytearray],
+    gives: int,
+    text: bytes,
+    children: list[int],
+    deadline: float,
+    limits: dict[str, typing.Any],
+) -> bool:
+    """Collect what is written until all writers have ended or a limit is met, giving the text; whether time was up."""
+    speaking, left = set(heard), memoryview(text)
+    os.set_blocking(gives, False)
+    late = False
+    while speaking and sum(map(len, heard.values())) <= limits["output_bytes"]:
+        if not left and gives >= 0:
+            os.close(gives)  # the end of the input
+            gives = -1
+        wait = deadline - time.monotonic()
+        if late := wait <= 0 or any(_cpu_seconds(child) >= limits["cpu_s"] for child in children):
+            break
+        ready, hungry, _ = select.select(speaking, [gives] if left else [], [], min(wait, _LOOK_S))
+        for number in ready:
+            heard[number] += (chunk := os.read(number, 1 << 16))
+            speaking -= set() if chunk else {number}
+        if hungry:
+            try:
+                left = left[os.write(gives, left) :]
+            except BrokenPipeError:
+                left = left[:0]
+    if gives >= 0:
+        os.close(gives)
+    return late
+
+
+def _write(number: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(number, data) :]
+
+
+def _receive(number: int, count: int) -> bytes:
     data = b""
-    while len(data) < count and (chunk := os.read(0, count - len(data))):
+    while len(data) < count and (chunk := os.read(number, count - len(data))):
         data += chunk
     return data
 
 
-def _send(reply: dict[str, typing.Any]) -> None:
-    data = json.dumps(reply).encode()
-    data = struct.pack("=I", len(data)) + data
-    while data:
-        data = data[os.write(1, data) :]
+def _send(frame: dict[str, typing.Any], number: int) -> None:
+    data = json.dumps(frame).encode()
+    _write(number, struct.pack("=I", len(data)) + data)
+
+
+def _frame(number: int, limit: int = 1 << 32) -> typing.Any:
+    """What was sent; None at the end. OverflowError where it is longer than the limit."""
+    if len(head := _receive(number, 4)) < 4:
+        return None
+    (size,) = struct.unpack("=I", head)
+    if size > limit:
+        raise OverflowError
+    return json.loads(_receive(number, size))
 
 
 def main() -> None:
@@ -184,16 +447,14 @@ def main() -> None:
     if sys.platform == "linux":
         _prctl(_DUMPABLE, 0)  # no child may read or trace this process, nor another child
         _prctl(_DEATH_SIGNAL, signal.SIGKILL)
-    limits: dict[str, typing.Any] = {}
-    while len(head := _receive(4)) == 4:
-        frame = json.loads(_receive(*struct.unpack("=I", head)))
-        if limits:
-            _send(run(frame, limits))
-            continue
-        limits = frame
-        trial = run({"source": "import os\ndef f():\n    return os.fork()", "entry": "f", "calls": ["()"]}, limits)
-        refused = trial["said"].startswith(('{"error": "PermissionError', '{"error": "BlockingIOError'))
-        _send({"confined": refused} | trial)
+    limits: dict[str, typing.Any] = _frame(0)
+    trial = run({"source": "import os\ndef f():\n    return os.fork()", "entry": "f", "calls": ["()"]}, limits)
+    refused = trial["said"].startswith(('{"error": "PermissionError', '{"error": "BlockingIOError'))
+    _send({"confined": refused} | trial, 1)
+    while (program := _frame(0)) is not None:
+        _send(reply := run(program, limits), 1)
+        if reply["dirty"]:
+            break
 
 
 if __name__ == "__main__":
