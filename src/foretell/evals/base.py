@@ -72,6 +72,7 @@ class Trial:
     calls: Calls = directly
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     asked: int = 0
+    unsaved: list[tuple[Mapping[str, Any], Completion]] = field(default_factory=list)  # answers that no file holds
 
     async def complete(self, prompt: Prompt, fn: CompletionFn | None = None, **params: Any) -> str:
         """The model's answer. fn: another than the first. params: in OpenAI's names, such as temperature."""
