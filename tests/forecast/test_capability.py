@@ -1,6 +1,5 @@
 """Estimators against exact expectations, published formulas and known laws; intervals against simulated ladders."""
 
-from itertools import combinations
 from math import comb, exp, inf, log
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from foretell.forecast.capability import (
     log_loss,
     log_odds,
     make_buckets,
-    pass_at_k,
     pass_rate,
     tally,
     unbiased_log_pass_rate,
@@ -50,19 +48,6 @@ def test_the_naive_estimate_would_not_do():
     draws = np.arange(1, 400)
     chance = stats.nbinom.pmf(draws - 1, 1, 0.5)
     assert (chance * np.log(1 / draws)).sum() - log(0.5) > 0.1
-
-
-def test_pass_at_k_is_the_published_formula():
-    for n in range(1, 13):
-        for c in range(n + 1):
-            for k in range(1, n + 1):
-                assert pass_at_k(n, c, k) == pytest.approx(1 - comb(n - c, k) / comb(n, k), abs=1e-12)
-    assert pass_at_k(200, 3, 100) == pytest.approx(1 - comb(197, 100) / comb(200, 100), abs=1e-12)
-    picks = [any(i < 3 for i in pick) for pick in combinations(range(10), 4)]  # 3 of 10 pass: every choice of 4
-    assert pass_at_k(10, 3, 4) == pytest.approx(np.mean(picks))
-    for n, c, k in ((5, 6, 1), (5, 1, 6), (5, 1, 0)):
-        with pytest.raises(ValueError, match="within the draws"):
-            pass_at_k(n, c, k)
 
 
 def test_a_tally_stops_at_the_wanted_pass():

@@ -36,19 +36,6 @@ def unbiased_log_pass_rate(draws: int, passes: int) -> float:
     return float(digamma(passes) - digamma(draws))
 
 
-def pass_at_k(draws: int, passes: int, k: int) -> float:
-    """Unbiased chance that at least one of k draws passes, from a fixed number of draws.
-
-    Raises ValueError unless 0 <= passes <= draws and 1 <= k <= draws.
-    Source: Chen et al. (2021), arXiv 2107.03374, section 2.1: 1 − C(n − c, k) / C(n, k).
-    """
-    if not (0 <= passes <= draws and 1 <= k <= draws):
-        raise ValueError(f"{passes} passes in {draws} draws at k = {k}; expected passes and k within the draws")
-    if draws - passes < k:
-        return 1.0
-    return float(1.0 - np.prod(1.0 - k / np.arange(draws - passes + 1, draws + 1)))
-
-
 @dataclass(frozen=True)
 class Tally:
     """How one model did on one problem.
