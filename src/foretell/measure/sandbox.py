@@ -10,13 +10,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from foretell.errors import SandboxError
 from foretell.measure import machine
@@ -37,16 +38,27 @@ class Sandbox:
 
     backend: None takes the first of bubblewrap, docker and podman that works here. "none" runs the programs as
     ordinary processes with limits but in full view of your files, and of your network where the kernel has no seccomp.
-    workers: sandboxes at a time; default one a core.
+    workers: sandboxes at a time, over all threads; default one a core. allow_unsafe: take "none" where none works.
+    Used in a `with`, started sandboxes are kept for the next call until its end: for programs that come one by one.
     Raises SandboxError where the backend does not work.
     """
 
-    def __init__(self, backend: Backend | None = None, limits: Limits | None = None, workers: int | None = None):
+    def __init__(
+        self,
+        backend: Backend | None = None,
+        limits: Limits | None = None,
+        workers: int | None = None,
+        *,
+        allow_unsafe: bool = False,
+    ):
         self.limits = limits or Limits()
         self.workers = workers or machine.cores()
+        self._free = threading.Semaphore(self.workers)
+        self._idle: deque[_Lane] | None = None
         if backend is not None and backend not in get_args(Backend):
             raise SandboxError(f"There is no sandbox {backend!r}; choose from {', '.join(get_args(Backend))}.")
         asked: tuple[Backend, ...] = ("bubblewrap", "docker", "podman") if backend is None else (backend,)
+        asked += ("none",) if allow_unsafe else ()
         reasons = {}
         for name in asked:
             if (reason := obstacle(name, self.limits)) is None:
@@ -55,9 +67,19 @@ class Sandbox:
             reasons[name] = reason
         raise SandboxError(
             f"Untrusted code is not run without a sandbox. {' '.join(f'{k}: {v}' for k, v in reasons.items())} "
-            'Install bubblewrap (apt install bubblewrap), or ask for backend "none" by name, which does not protect '
-            "your files."
+            "Install bubblewrap (apt install bubblewrap, dnf install bubblewrap), or Docker or Podman and its image "
+            f'(docker pull {IMAGE}). Or ask for backend "none" by name (allow_unsafe, --allow-unsafe): it limits '
+            "programs, but does not protect your files from them."
         )
+
+    def __enter__(self) -> Self:
+        self._idle = deque()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        idle, self._idle = self._idle or (), None
+        for lane in idle:
+            lane.close()
 
     def run(self, program: Untrusted) -> Outcome:
         """The outcome of one program; `run_many` is far faster for many."""
@@ -74,8 +96,8 @@ class Sandbox:
         with selectors.DefaultSelector() as ready:
             try:
                 while queue or lanes:
-                    while queue and len(lanes) < self.workers:
-                        lanes.add(lane := _Lane(self.backend, self.limits))
+                    while queue and self._free.acquire(blocking=not lanes):
+                        lanes.add(lane := self._lane())
                         ready.register(lane.replies, selectors.EVENT_READ, lane)
                         lane.give(queue.popleft())
                     soonest = min(lane.deadline for lane in lanes) - time.monotonic()
@@ -87,11 +109,30 @@ class Sandbox:
                             continue
                         ready.unregister(lane.replies)
                         lanes.remove(lane)
-                        lane.close()
+                        self._give_back(lane, lane.usable)
             finally:
                 for lane in lanes:
-                    lane.close()
+                    self._give_back(lane, usable=False)
         return [done[program] for program in programs]
+
+    def _lane(self) -> _Lane:
+        try:
+            while self._idle:
+                with suppress(IndexError):  # another thread was faster
+                    if (lane := self._idle.pop()).alive():
+                        return lane
+                    lane.close()
+            return _Lane(self.backend, self.limits)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _give_back(self, lane: _Lane, usable: bool) -> None:
+        if usable and self._idle is not None:
+            self._idle.append(lane)
+        else:
+            lane.close()
+        self._free.release()
 
 
 class _Lane:
@@ -139,6 +180,10 @@ class _Lane:
         self.deadline = time.monotonic() + self.limits.wall_s * program.runs + _START_S
         for frame in program.frames():
             self._send(frame)
+
+    def alive(self) -> bool:
+        """Whether it has not ended while it was idle."""
+        return self._process.poll() is None
 
     def take(self) -> Outcome:
         """The outcome of the program, to be asked once the sandbox speaks or is late."""
