@@ -27,20 +27,30 @@ BAD_SAMPLE = "invalid_sample"  # type of the event of a sample that cannot be ju
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model answered. prompt: as it was asked, which may be another form than the eval's."""
+    """What a model answered. prompt: as it was asked, which may be another form than the eval's. logprobs: in nats, of
+    continuations that were to be scored."""
 
     texts: tuple[str, ...]
     prompt: Prompt
     model: str = ""
     usage: Mapping[str, int] | None = None
+    logprobs: tuple[float, ...] = ()
 
 
 class CompletionFn(Protocol):
-    """Answers a prompt with a text, and records in the trial what was asked of which model."""
+    """Answers a prompt with a text, and records in the trial what was asked of which model.
+
+    can_score: whether `score` gives the log-probability, in nats, of each continuation.
+    """
 
     name: str
 
+    @property
+    def can_score(self) -> bool: ...
+
     async def __call__(self, prompt: Prompt, trial: Trial, **params: Any) -> str: ...
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], trial: Trial) -> list[float]: ...
 
 
 Call = Callable[[], Awaitable[Completion]]
@@ -77,6 +87,15 @@ class Trial:
     async def complete(self, prompt: Prompt, fn: CompletionFn | None = None, **params: Any) -> str:
         """The model's answer. fn: another than the first. params: in OpenAI's names, such as temperature."""
         return await (fn or self.fns[0])(prompt, self, **params)
+
+    @property
+    def can_score(self) -> bool:
+        """Whether the first model tells log-probabilities."""
+        return self.fns[0].can_score
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], fn: CompletionFn | None = None) -> list[float]:
+        """Log-probability in nats of each continuation after the prompt, by the first model or another that can."""
+        return await (fn or self.fns[0]).score(prompt, continuations, self)
 
     async def call(self, key: Mapping[str, Any], call: Call) -> Completion:
         """One question to one model. key: all that decides the answer, but for the number of the question."""

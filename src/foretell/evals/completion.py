@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from foretell.chat import Conversation
-from foretell.errors import EvalError, GenerationError
+from foretell.errors import EvalError, ForetellError
 from foretell.evals.base import Completion, CompletionFn, Trial
 from foretell.evals.prompts import Prompt, as_chat, as_text
-from foretell.generate import Generator, Request, Sampling, collect
+from foretell.generate import Generator, Request, Result, Sampling, collect
+from foretell.generate import Prompt as EnginePrompt
 
 Ask = Callable[[Prompt, Mapping[str, Any]], Awaitable[Completion]]
+
+Score = Callable[[Prompt, Sequence[str]], Awaitable[Sequence[float]]]
 
 _KNOWN = frozenset(("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "logprobs"))
 
 
 class ModelFn:
-    """A model as a completion function: every question is recorded as a sampling event.
+    """A model as a completion function: every question is recorded as an event.
 
     name: what it is called in logs. ask: answers a prompt. identity: all that decides an answer beside prompt and
     parameters, such as a URL or a digest of weights; part of the cache's key. defaults: parameters of every question,
-    which an eval's own do not overrule.
+    which an eval's own do not overrule. score: log-probabilities in nats of continuations, where the model tells them.
     """
 
     def __init__(
@@ -32,9 +35,14 @@ class ModelFn:
         ask: Ask,
         identity: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
+        score: Score | None = None,
     ) -> None:
-        self.name, self._ask, self._defaults = name, ask, dict(defaults or {})
+        self.name, self._ask, self._defaults, self._score = name, ask, dict(defaults or {}), score
         self.identity = {"model": name, **(identity or {})}
+
+    @property
+    def can_score(self) -> bool:
+        return self._score is not None
 
     async def __call__(self, prompt: Prompt, trial: Trial, **params: Any) -> str:
         asked = params | self._defaults
@@ -50,12 +58,28 @@ class ModelFn:
             raise EvalError(f"{self.name} gave no text; what it returned is in the log of {trial.id}.")
         return done.texts[0]
 
+    async def score(self, prompt: Prompt, continuations: Sequence[str], trial: Trial) -> list[float]:
+        if self._score is None:
+            raise EvalError(f"{self.name} tells no log-probabilities. Take a local model, or an endpoint that does.")
+        score = self._score
+
+        async def ask() -> Completion:
+            return Completion((), prompt, self.name, logprobs=tuple(await score(prompt, continuations)))
+
+        key = {**self.identity, "prompt": prompt, "continuations": list(continuations), "params": {"temperature": 0}}
+        done = await trial.call(key, ask)
+        for continuation, logp in zip(continuations, done.logprobs, strict=True):
+            trial.record("cond_logp", {"prompt": prompt, "completion": continuation, "logp": logp})
+        return list(done.logprobs)
+
 
 class ChainOfThoughtFn:
     """Asks for reasoning first, then for the answer: upstream's cot completion function.
 
     think, answer: the models that do; the same one in most cases.
     """
+
+    can_score = False
 
     def __init__(
         self, think: CompletionFn, answer: CompletionFn, cot_template: str = "", extract_answer_template: str = ""
@@ -75,6 +99,9 @@ class ChainOfThoughtFn:
         reasoning = await self.think(asked, trial, **params)
         last = [{"role": "assistant", "content": text} for text in (reasoning, self.extract_template)]
         return (await self.answer([*asked, *last], trial, **params)).strip()
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], trial: Trial) -> list[float]:
+        raise EvalError(f"{self.name} thinks before it answers, so it cannot score. Give the model itself.")
 
 
 def from_callable(function: Callable[..., Any], name: str = "") -> ModelFn:
@@ -99,6 +126,71 @@ def from_callable(function: Callable[..., Any], name: str = "") -> ModelFn:
     return ModelFn(named, ask)
 
 
+class Together:
+    """Puts questions that come at the same time before a generator in one batch.
+
+    While one batch is worked on, the next gathers, so that its size follows from the load. most: requests of a batch.
+    """
+
+    def __init__(self, generator: Generator, most: int = 256) -> None:
+        self.generator, self.most = generator, most
+        self._asked: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._scored: list[tuple[Any, asyncio.Future[Any]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, request: Request) -> list[Result]:
+        found: list[Result] = await self._put(self._asked, request)
+        return found
+
+    async def score(self, prompt: EnginePrompt, continuations: Sequence[str]) -> list[float]:
+        found: list[float] = await self._put(self._scored, (prompt, continuations))
+        return found
+
+    async def _put(self, queue: list[tuple[Any, asyncio.Future[Any]]], question: Any) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        queue.append((question, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0)  # all who ask in this turn of the loop
+        while self._asked or self._scored:
+            for queue, answer in ((self._asked, self._collect), (self._scored, self._scores)):
+                taken, queue[:] = queue[: self.most], queue[self.most :]
+                taken = [(question, future) for question, future in taken if not future.done()]
+                if taken:
+                    await self._answer(taken, answer)
+
+    async def _answer(self, taken: list[tuple[Any, asyncio.Future[Any]]], answer: Callable[..., Any]) -> None:
+        try:
+            found = await answer([question for question, _ in taken])
+        except ForetellError as error:
+            if len(taken) == 1:
+                if not taken[0][1].done():
+                    taken[0][1].set_exception(error)
+                return
+            for one in taken:  # one that does not fit must not spoil the others
+                await self._answer([one], answer)
+            return
+        except BaseException:
+            for _, future in taken:
+                future.cancel()
+            raise
+        for (_, future), value in zip(taken, found, strict=True):
+            if not future.done():
+                future.set_result(value)
+
+    async def _collect(self, requests: list[Request]) -> list[list[Result]]:
+        return await collect(self.generator, requests)
+
+    async def _scores(self, asked: list[tuple[EnginePrompt, Sequence[str]]]) -> list[list[float]]:
+        if (many := getattr(self.generator, "score_many", None)) is not None:
+            found: list[list[float]] = await many(asked)
+            return found
+        return [await self.generator.score(prompt, continuations) for prompt, continuations in asked]
+
+
 def from_generator(
     generator: Generator,
     name: str,
@@ -107,30 +199,35 @@ def from_generator(
     identity: Mapping[str, Any] | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> ModelFn:
-    """A local engine, or anything else that generates, as a model.
+    """A local engine, or anything else that generates, as a model; questions are put together in batches.
 
     chat: whether text is put as a message (True), or messages as text (False); None leaves each as it is.
     """
+    together = Together(generator)
+
+    def form(prompt: Prompt) -> Prompt:
+        return prompt if chat is None else as_chat(prompt) if chat else as_text(prompt)
 
     async def ask(prompt: Prompt, params: Mapping[str, Any]) -> Completion:
-        asked = prompt if chat is None else as_chat(prompt) if chat else as_text(prompt)
+        asked = form(prompt)
         known = {key: value for key, value in params.items() if key in _KNOWN and value is not None}
-        request = Request(
-            asked if isinstance(asked, str) else Conversation.from_openai(asked), Sampling(**known), params.get("n", 1)
-        )
-        try:
-            (results,) = await collect(generator, [request])
-        except GenerationError as error:
-            raise EvalError(f"{name}: {error}") from error
+        results = await together.ask(Request(_request(asked), Sampling(**known), params.get("n", 1)))
         usage = {"prompt_tokens": 0, "completion_tokens": 0}
         for result in results:
             if result.usage is not None:
                 usage["prompt_tokens"] = result.usage.prompt_tokens
                 usage["completion_tokens"] += result.usage.completion_tokens
         usage["total_tokens"] = sum(usage.values())
-        return replace(Completion((), asked, name, usage), texts=tuple(result.text for result in results))
+        return Completion(tuple(result.text for result in results), asked, name, usage)
 
-    return ModelFn(name, ask, identity, defaults)
+    async def score(prompt: Prompt, continuations: Sequence[str]) -> Sequence[float]:
+        return await together.score(_request(form(prompt)), continuations)
+
+    return ModelFn(name, ask, identity, defaults, score if generator.can_score else None)
+
+
+def _request(prompt: Prompt) -> EnginePrompt:
+    return prompt if isinstance(prompt, str) else Conversation.from_openai(prompt)
 
 
 async def dummy(prompt: Prompt, **params: Any) -> str:

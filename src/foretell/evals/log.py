@@ -86,10 +86,14 @@ class Journal:
         if not self._end:
             self._write({"spec": self.spec, "digest": digest})
 
-    def add(self, place: int, id: str, events: Sequence[Recorded]) -> None:
-        """A finished sample."""
-        start = self._end
-        self._write({"place": place, "id": id, "at": str(datetime.now(UTC)), "events": events})
+    def add(self, place: int, id: str, events: Sequence[Recorded], epoch: int = 0, group: str | None = None) -> None:
+        """A finished sample. group: samples that are not independent of it share it."""
+        start, row = self._end, {"place": place, "id": id, "at": str(datetime.now(UTC)), "events": events}
+        if epoch:
+            row["epoch"] = epoch
+        if group is not None:
+            row["group"] = group
+        self._write(row)
         self._place(place, start, self._end - start)
 
     def __contains__(self, place: int) -> bool:
@@ -154,7 +158,7 @@ def write_log(path: Path, journal: Journal, see: See, final: Callable[[], Mappin
                         "created_by": by, "created_at": row["at"],
                     }  # fmt: skip
                     place, event_id = _line(out, place, event), event_id + 1
-                index.add(begin, place - begin, row["place"], row["events"])
+                index.add(begin, place - begin, row)
             _line(out, place, {**final(), "run_id": run_id})
             out.flush()
             os.fsync(out.fileno())
@@ -188,21 +192,35 @@ def score_of(events: Iterable[tuple[str, Mapping[str, Any]]]) -> float:
     return metric
 
 
+_COLUMNS = ("begin", "length", "score", "invalid", "epoch", "id", "group", "groups")
+
+
 class _Index:
     def __init__(self) -> None:
-        self.columns = {"begin": array("q"), "length": array("q"), "place": array("q"), "score": array("d")}
-        self.columns["invalid"] = array("b")
+        self.begin, self.length, self.invalid, self.epoch = array("q"), array("q"), array("b"), array("q")
+        self.score = array("d")
+        self.ids: list[bytes] = []
+        self.groups: dict[str, int] = {}
+        self.group = array("q")
 
-    def add(self, begin: int, length: int, place: int, events: Sequence[Recorded]) -> None:
-        invalid = any(type == BAD_SAMPLE for type, _ in events)
-        for column, value in zip(self.columns.values(), (begin, length, place, score_of(events), invalid), strict=True):
-            column.append(value)
+    def add(self, begin: int, length: int, row: Mapping[str, Any]) -> None:
+        self.begin.append(begin)
+        self.length.append(length)
+        self.score.append(score_of(row["events"]))
+        self.invalid.append(any(type == BAD_SAMPLE for type, _ in row["events"]))
+        self.epoch.append(row.get("epoch", 0))
+        self.ids.append(row["id"].encode("utf-8", "surrogatepass"))
+        group = row.get("group")
+        self.group.append(-1 if group is None else self.groups.setdefault(str(group), len(self.groups)))
 
     def write(self, log: Path) -> None:
         path = index_path(log)
         temporary = path.with_name(path.name + ".tmp.npz")
-        arrays: dict[str, Any] = {name: np.array(column) for name, column in self.columns.items()}
-        np.savez(temporary, **arrays)
+        arrays: dict[str, Any] = {
+            name: np.array(getattr(self, name)) for name in _COLUMNS if name not in ("id", "groups")
+        }
+        names = [name.encode("utf-8", "surrogatepass") for name in self.groups]
+        np.savez(temporary, id=np.array(self.ids, np.bytes_), groups=np.array(names, np.bytes_), **arrays)
         temporary.rename(path)
 
 
@@ -214,8 +232,9 @@ def index_path(log: Path) -> Path:
 class RunLog:
     """A finished run, opened by its index: samples are read when they are asked for.
 
-    spec: of the run. report: its final report. begin, length: of each sample's events in the file. score: of each; nan
-    where it has none. invalid: samples that could not be judged.
+    spec: of the run. report: its final report; extra: what else its last line holds. Of each sample: begin, length of
+    its events in the file; score, nan where it has none; invalid, where it could not be judged; epoch; id; group, an
+    index into groups or -1.
     """
 
     path: Path
@@ -226,6 +245,10 @@ class RunLog:
     length: npt.NDArray[np.int64]
     score: npt.NDArray[np.float64]
     invalid: npt.NDArray[np.int8]
+    epoch: npt.NDArray[np.int64]
+    id: npt.NDArray[np.bytes_]
+    group: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.bytes_]
 
     def __len__(self) -> int:
         return len(self.begin)
@@ -255,10 +278,10 @@ def read_log(path: Path) -> RunLog:
                 back *= 4
             last = json.loads(tail.rsplit(b"\n", 1)[-1])
         arrays = np.load(index_path(path), allow_pickle=False)
-        columns = [arrays[name] for name in ("begin", "length", "score", "invalid")]
+        columns = {name: arrays[name] for name in _COLUMNS}
         report, spec = last.pop("final_report"), first["spec"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvalError(
             f"{path} is no finished log of a run ({error!r}). Bring logs of other tools in with: foretell eval import"
         ) from error
-    return RunLog(path, spec, report, last, *columns)
+    return RunLog(path, spec, report, last, **columns)

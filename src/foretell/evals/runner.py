@@ -29,7 +29,12 @@ _BREATH = 32  # samples after which a worker lets others run, though nothing was
 
 
 class ModelFailure(EvalError):
-    """A model did not answer: the sample is not judged, and is asked again by the next run."""
+    """A model did not answer: the sample is not judged, and is asked again by the next run. lasting: others would fail
+    alike."""
+
+    def __init__(self, message: str, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ class _Calls:
         try:
             done: Completion = await call()
         except ForetellError as error:
-            raise ModelFailure(str(error)) from error
+            raise ModelFailure(str(error), getattr(error, "lasting", False)) from error
         except Exception as error:  # a caller's own function may raise anything
             raise ModelFailure(f"{key['model']} raised {error!r} ({_where(error)}).") from error
         self._pay(done.usage or {})
@@ -217,13 +222,15 @@ class _Work:
         index = int(self.chosen[at])
         id = f"{self._base}.{index}"
         rng = random.Random(f"{id}:{self.settings.seed}{f':{epoch}' if epoch else ''}".encode())
-        trial = Trial(id, self.fns, rng, epoch, self.calls)
+        trial, group = Trial(id, self.fns, rng, epoch, self.calls), None
         try:
-            await self.eval.eval_sample(self.samples[index], trial)
+            sample = self.samples[index]
+            group = sample.get("group")
+            await self.eval.eval_sample(sample, trial)
             self._row = 0
         except ModelFailure as error:
             self.failures.append((id, str(error)))
-            self._row += 1
+            self._row = _GIVE_UP if error.lasting else self._row + 1
             return
         except _Spent as error:
             self.spent = str(error)
@@ -235,7 +242,7 @@ class _Work:
                 f"{self.eval.spec.cls} failed on {id}: {error!r} ({_where(error)}). What is finished is kept; mend the "
                 "class and run again."
             ) from error
-        self.journal.add(place, id, trial.events)
+        self.journal.add(place, id, trial.events, epoch, group)
 
     def _tell(self, now: bool = False) -> None:
         if now or time.monotonic() > self._told + 0.2:
@@ -298,11 +305,11 @@ def _digest(key: Mapping[str, Any], trial: Trial | None = None) -> str:
 
 
 def _plain(done: Completion) -> dict[str, Any]:
-    return {"texts": list(done.texts), "prompt": done.prompt, "model": done.model, "usage": done.usage}
+    return asdict(done)
 
 
 def _completion(raw: Mapping[str, Any]) -> Completion:
-    return Completion(tuple(raw["texts"]), raw["prompt"], raw["model"], raw["usage"])
+    return Completion(tuple(raw["texts"]), raw["prompt"], raw["model"], raw["usage"], tuple(raw["logprobs"]))
 
 
 def _where(error: BaseException) -> str:
