@@ -74,3 +74,16 @@ class MissingExtraError(ForetellError):
 
 class EvalError(ForetellError):
     """An eval, its registry, its samples or its log cannot be read or run, or a model does not answer."""
+
+
+class EndpointError(GenerationError):
+    """An endpoint refuses, fails, or answers in another form than it should.
+
+    status: the HTTP status, None where there was none. lasting: other calls can only fail alike (a wrong key, an
+    unknown model, no money left), so that a run of many should stop.
+    """
+
+    def __init__(self, message: str, status: int | None = None, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.lasting = lasting
