@@ -76,6 +76,7 @@ def test_groups_are_one_draw() -> None:
     other = scores("old", (0.3 - 0.1 * a).tolist())
     c = compare(new, other)
     assert c.difference == student(a - np.array(list(other.valid.values())), passages)
+    assert compare(scores("new", a.tolist()), scores("old", (0.3 - 0.1 * a).tolist(), group=passages)) == c
     assert compare(new, other, rng=np.random.default_rng(0)).method == "clustered bootstrap"
 
 

@@ -109,6 +109,16 @@ def test_grades_that_agree_throughout_still_have_an_error() -> None:
     interval = paired_difference([0.4, 0.7, 1.0], [0.4, 0.7, 1.0])
     assert interval.estimate == 0 and interval.low < -0.35 and interval.high > 0.35
     assert detectable_difference([0.4, 0.7, 1.0], [0.4, 0.7, 1.0]) > 0.4
+    beyond = paired_difference([3.0, 40.0], [3.0, 40.0])  # nothing is known of how far such values can lie apart
+    assert (beyond.low, beyond.high) == (0, 0)
+
+
+def test_paired_difference_is_the_wald_interval_of_two_more_questions() -> None:
+    """Agresti and Min (2005), section 3: 0.5 more in each of the four cells, so n + 2 questions."""
+    b, c, n = 7.5, 3.5, 22
+    half = stats.norm.ppf(0.975) * np.sqrt((b + c) / n - ((b - c) / n) ** 2) / np.sqrt(n)
+    interval = paired_difference(*grades(4, 7, 3, 6))
+    assert (interval.low, interval.high) == pytest.approx(((b - c) / n - half, (b - c) / n + half))
 
 
 def test_mean_stderr() -> None:
@@ -239,8 +249,10 @@ def test_paired_difference_of_groups_covers_where_the_plain_one_does_not() -> No
 
 
 @pytest.mark.parametrize(("corrected", "method"), [(True, "BCa"), (False, "percentile")])
-def test_bootstrap_is_that_of_scipy(corrected: bool, method: str) -> None:
+@pytest.mark.parametrize("ties", [False, True])
+def test_bootstrap_is_that_of_scipy(corrected: bool, method: str, ties: bool) -> None:
     x = np.random.default_rng(5).exponential(size=37)
+    x = np.ceil(x[:9]) if ties else x
     mine = bootstrap(x, np.random.default_rng(6), confidence=0.9, resamples=2000, corrected=corrected)
     theirs = stats.bootstrap(
         (x,), np.mean, confidence_level=0.9, n_resamples=2000, method=method, rng=np.random.default_rng(6)

@@ -120,7 +120,8 @@ def compare(
     else:
         method = "clustered student" if labels else "student"
         interval, p = paired_difference(a, b, level, labels), student_test(a - b, labels)
-    order = sorted((c for c in map(Change, samples, b.tolist(), a.tolist()) if c.baseline != c.candidate), key=_size)
+    changed = [Change(samples[i], float(b[i]), float(a[i])) for i in np.flatnonzero(a != b)]
+    changed.sort(key=lambda change: (-abs(change.candidate - change.baseline), change.sample))
     return Comparison(
         baseline.eval,
         baseline.metric,
@@ -134,8 +135,8 @@ def compare(
         len(samples),
         len(set(labels)) if labels else len(samples),
         detectable_difference(a, b, level, power, labels),
-        tuple(c for c in order if c.candidate < c.baseline),
-        tuple(c for c in order if c.candidate > c.baseline),
+        tuple(c for c in changed if c.candidate < c.baseline),
+        tuple(c for c in changed if c.candidate > c.baseline),
         tuple(sorted(baseline.values.keys() - candidate.values.keys())),
         tuple(sorted(candidate.values.keys() - baseline.values.keys())),
         tuple(sorted(candidate.values.keys() & (baseline.values.keys() - old.keys()))),
@@ -214,7 +215,3 @@ def _check(candidate: Scores, baseline: Scores) -> None:
                 f"Sample {sample!r} is of group {ours!r} in {candidate.run} and {theirs!r} in {baseline.run}. "
                 "Compare runs of the same data."
             )
-
-
-def _size(change: Change) -> tuple[float, str]:
-    return -abs(change.candidate - change.baseline), change.sample

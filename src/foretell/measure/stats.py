@@ -256,7 +256,7 @@ def pass_at_k(draws: npt.ArrayLike, passes: npt.ArrayLike, k: int) -> Floats:
         raise ValueError(f"{worst}k = {k}; expected 1 <= k, and passes and k within the draws")
     failed = np.ones_like(n)
     for i in range(k):
-        failed *= np.maximum(n - c - i, 0) / (n - i)
+        failed *= (n - c - i) / (n - i)  # 0 once every failed draw is taken, and from there on
     return np.asarray(1 - failed)
 
 
