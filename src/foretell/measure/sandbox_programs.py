@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -190,8 +190,3 @@ def grade(program: Untrusted, reply: dict[str, Any], limits: Limits) -> Outcome:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Outcome("error", (), f"ended without a result (status {reply['status']})", seconds)
     return Outcome(outcome.verdict, outcome.values, outcome.detail, seconds)
-
-
-def pass_counts(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[int, int]]:
-    """Of each problem, by its id: samples drawn and samples that passed, n and c of pass@k."""
-    return {name: (len(drawn), sum(x.verdict == "passed" for x in drawn)) for name, drawn in outcomes.items()}
