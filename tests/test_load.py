@@ -75,7 +75,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path, run):
     (llama / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.bin").touch()
     cases = [
-        ("https://example.org/v1", GenerationError, "later version"),
+        ("https:///v1", GenerationError, "no base URL"),
         ("models/tiny.gguf", CheckpointError, "no file or folder"),
         ("someone/some-model", CheckpointError, "no folder someone/some-model here.*HF_HUB_OFFLINE"),
         (tmp_path / "none", CheckpointError, "no folder"),

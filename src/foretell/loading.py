@@ -1,4 +1,4 @@
-"""`foretell.load`: from a run, a checkpoint, open weights or a GGUF file to a model one can talk to."""
+"""`foretell.load`: from a run, a checkpoint, open weights, a GGUF file or an endpoint to a model one can talk to."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from foretell.generate import Request, Result, Sampling, generate_sync
 if TYPE_CHECKING:
     import torch
 
-    from foretell.engine.local import Engine
-
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_URL = re.compile(r"https?:", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")
 
 
@@ -27,11 +26,12 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")
 class Model:
     """A loaded model.
 
-    generator: the engine behind it, for batches, streams and scores. path: where its weights lie. sampling: what its
-    makers advise (generation_config.json), used by `chat` and `complete` where the caller says nothing.
+    generator: the engine behind it (engine.local.Engine, or engine.remote.Endpoint), for batches, streams and scores.
+    path: where its weights lie; an endpoint's URL, as a path. sampling: what its makers advise
+    (generation_config.json), used by `chat` and `complete` where the caller says nothing.
     """
 
-    generator: Engine
+    generator: Any
     path: Path
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
@@ -47,20 +47,25 @@ class Model:
 
     def complete(self, text: str, **sampling: Any) -> Result:
         """The continuation of plain text; `sampling` as in `chat`."""
-        prompt = self.generator.encode_text(text)
-        return generate_sync(self.generator, [Request(prompt, _sampling({**self.sampling, **sampling}))])[0][0]
+        return generate_sync(self.generator, [Request(text, _sampling({**self.sampling, **sampling}))])[0][0]
 
 
 def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model:
     """Load a model by reference.
 
     ref: a run directory (its final checkpoint is used), a checkpoint folder, a folder in Hugging Face form, a .gguf
-    file, or a hub id (org/name). device: "auto" (CUDA, then MPS, then CPU), or a torch device. dtype: what to compute
+    file, a hub id (org/name), or the URL of an OpenAI-compatible endpoint (http://localhost:8000/v1, with #MODEL behind
+    it where that offers several; its key from OPENAI_API_KEY). device: "auto" (CUDA, then MPS, then CPU), or a torch
+    device, of which an endpoint takes no notice. dtype: what to compute
     in; "auto" takes float32 for weights stored so, and otherwise bfloat16 where the hardware multiplies it.
     Raises CheckpointError for what holds no model, a damaged one, or one that cannot be represented, GenerationError
-    for kinds of reference that this version does not read, TrainingError for a device that is not here,
-    MissingExtraError without torch.
+    for a URL that is none, TrainingError for a device that is not here, MissingExtraError without torch.
     """
+    if _URL.match(str(ref)):
+        from foretell.engine.remote import Endpoint
+
+        url, _, name = str(ref).partition("#")
+        return Model(Endpoint(url, name or None), Path(url))
     if dtype not in DTYPES:
         raise GenerationError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
     foreign = is_foreign(ref)
@@ -110,10 +115,9 @@ def find_checkpoint(ref: str | Path) -> Path:
     """
     name = str(ref)
     path = expand_home(ref)
-    if re.match(r"https?:", name):
+    if _URL.match(name):
         raise GenerationError(
-            f"{name} is an endpoint; models behind endpoints come with a later version of Foretell. "
-            "Give a run directory or a checkpoint folder."
+            f"{name} is an endpoint, whose weights are not here. Give a run directory or a checkpoint folder."
         )
     if not path.exists():
         raise CheckpointError(
