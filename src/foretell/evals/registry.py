@@ -119,29 +119,34 @@ class Registry:
         )
 
     def resolve(self, name: str) -> list[str]:
-        """The evals that a name, a set's name or a pattern with * stands for, each once, in the registry's order."""
-        if name in self.sets and name not in self.evals:
-            raw = self._mapping(self._find(self.sets, name, "eval set"))
-            return self.matching(raw.get("evals") or ())
-        if "*" in name:
-            return self.matching([name])
-        self._find(self.evals, name, "eval")
-        return [name]
+        """The evals that a name, a set's name or a pattern with * stands for, each once, in the registry's order.
 
-    def matching(self, patterns: Iterable[str]) -> list[str]:
-        """Names of evals, behind their aliases, that any of the patterns matches; * stands for any characters.
-
-        Raises EvalError for a pattern that matches none.
+        Raises EvalError where there is none. What a set names in vain is told by `unmatched`.
         """
-        found: dict[str, None] = {}
-        for pattern in patterns:
-            matches = re.compile(".*".join(map(re.escape, str(pattern).split("*"))) + "$").match
-            names = [name for name in self.evals if matches(name)]
-            if not names:
-                raise EvalError(f"No eval matches {pattern}. {_close(str(pattern), self.evals)}")
-            found |= dict.fromkeys(self._find(self.evals, name, "eval").name for name in names)
-        # A base entry may stand for one of its own versions, which the pattern has matched as well.
-        return list(found)
+        patterns = self._patterns(name)
+        if patterns is None:
+            self._find(self.evals, name, "eval")
+            return [name]
+        # A base entry may stand for a version of its own that the pattern matches as well.
+        matched = [match for pattern in patterns for match in self._matching(pattern)]
+        if not matched:
+            raise EvalError(f"No eval matches {name}. {_close(name, self.evals)}")
+        return list(dict.fromkeys(self._find(self.evals, match, "eval").name for match in matched))
+
+    def unmatched(self, name: str) -> list[str]:
+        """Entries of a set that no eval matches."""
+        return [pattern for pattern in self._patterns(name) or () if not self._matching(pattern)]
+
+    def _patterns(self, name: str) -> list[str] | None:
+        """What a set or a pattern asks for; None for the name of an eval."""
+        if name in self.sets and name not in self.evals:
+            evals = self._mapping(self._find(self.sets, name, "eval set")).get("evals") or ()
+            return [str(pattern) for pattern in evals]
+        return [name] if "*" in name else None
+
+    def _matching(self, pattern: str) -> list[str]:
+        matches = re.compile(".*".join(map(re.escape, pattern.split("*"))) + "$").match
+        return [name for name in self.evals if matches(name)]
 
     def graded(self, name: str) -> GradedSpec:
         """The model-graded spec of a name."""

@@ -113,11 +113,8 @@ def _packed(path: Path) -> list[Sample]:
             return _rows(stream, path)
     import pyarrow as pa
 
-    try:
-        with pa.input_stream(str(path), compression="zstd") as packed:
-            return _rows(io.BytesIO(packed.read()), path)
-    except pa.ArrowException as error:
-        raise EvalError(f"{path} is not readable Zstandard ({error}). Pack it again.") from error
+    with pa.input_stream(str(path), compression="zstd") as packed:
+        return _rows(io.BytesIO(packed.read()), path)
 
 
 def _rows(stream: Any, path: Path) -> list[Sample]:
