@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -55,6 +56,7 @@ class Sandbox:
         self.workers = workers or machine.cores()
         self._free = threading.Semaphore(self.workers)
         self._idle: deque[_Lane] | None = None
+        self._starter: ThreadPoolExecutor | None = None
         if backend is not None and backend not in get_args(Backend):
             raise SandboxError(f"There is no sandbox {backend!r}; choose from {', '.join(get_args(Backend))}.")
         asked: tuple[Backend, ...] = ("bubblewrap", "docker", "podman") if backend is None else (backend,)
@@ -74,12 +76,16 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         self._idle = deque()
+        self._starter = ThreadPoolExecutor(self.workers)
         return self
 
     def __exit__(self, *_: object) -> None:
         idle, self._idle = self._idle or (), None
         for lane in idle:
             lane.close()
+        if self._starter:
+            self._starter.shutdown()
+            self._starter = None
 
     def run(self, program: Untrusted) -> Outcome:
         """The outcome of one program; `run_many` is far faster for many."""
@@ -122,6 +128,10 @@ class Sandbox:
                     if (lane := self._idle.pop()).alive():
                         return lane
                     lane.close()
+            if (
+                self._starter
+            ):  # a sandbox dies with the thread that started it, which may not be there for the next call
+                return self._starter.submit(_Lane, self.backend, self.limits).result()
             return _Lane(self.backend, self.limits)
         except BaseException:
             self._free.release()

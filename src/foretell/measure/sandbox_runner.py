@@ -90,7 +90,7 @@ def confine(limits: dict[str, typing.Any]) -> None:
     size = limits["tmp_bytes"]
     for name, value in (
         ("AS", limits["memory_bytes"]),
-        ("CPU", math.ceil(limits["cpu_s"])),
+        ("CPU", math.ceil(limits["cpu_s"]) + 1),  # the runner, which knows parts of seconds, comes first
         *(("FSIZE", size), ("NPROC", 1), ("NOFILE", 32), ("CORE", 0), ("MSGQUEUE", 0), ("MEMLOCK", 0)),
     ):
         with suppress(AttributeError):  # some systems have no such limit
@@ -240,7 +240,10 @@ def _serve(program: dict[str, typing.Any]) -> int:
 
 
 def _raised(error: BaseException) -> dict[str, typing.Any]:
-    return {"raised": [kind.__name__ for kind in type(error).__mro__], "message": str(error)[:1000]}
+    said = {"raised": [kind.__name__ for kind in type(error).__mro__], "message": str(error)[:1000], "made_of": None}
+    with suppress(TypeError, RecursionError):
+        said["made_of"] = [pack(item) for item in error.args]
+    return said
 
 
 class _Candidate:
@@ -271,16 +274,18 @@ class _Candidate:
             if "value" in reply:
                 return unpack(reply["value"]), unpack(reply.get("arguments", []))
             kinds, message = [str(name) for name in reply["raised"]], str(reply["message"])
-        except Exception as error:  # it is no more, or has left the form: nothing that the test may catch
-            over = isinstance(error, OverflowError)
-            _conclude(_line(sys._getframe()), "Ended", "too much was returned" if over else "the program ended early")
+            made_of = [message] if reply["made_of"] is None else unpack(list(reply["made_of"]))
+        except OverflowError:
+            _conclude(_line(sys._getframe()), "TooMuch", "too much was returned")
+        except Exception:  # it is no more, or has left the form: nothing that the test may catch
+            _conclude(_line(sys._getframe()), "Ended", "the program ended early")
         made: BaseException = Exception(message)
         for name in kinds:
             kind = getattr(builtins, name, None)
             # StopIteration would end a loop of the test's, such as that in all(map(candidate, …)), as if all were well.
             if isinstance(kind, type) and issubclass(kind, BaseException) and kind is not StopIteration:
-                with suppress(TypeError):  # some are made of more than a message
-                    made = kind(message)
+                with suppress(Exception):  # some take more, or other things
+                    made = kind(*made_of)
                     break
         self.raised = made, f"{kinds[0]}: {message}"
         raise made
@@ -398,7 +403,8 @@ def _hear(
 ) -> bool:
     """Collect what is written until all writers have ended or a limit is met, giving the text; whether time was up."""
     speaking, left = set(heard), memoryview(text)
-    os.set_blocking(gives, False)
+    if left:  # else a test writes there too, and may be made to wait
+        os.set_blocking(gives, False)
     late = False
     while speaking and sum(map(len, heard.values())) <= limits["output_bytes"]:
         if not left and gives >= 0:
@@ -450,6 +456,7 @@ def _frame(number: int, limit: int = 1 << 32) -> typing.Any:
 
 def main() -> None:
     """Frames of length and JSON: the limits come first, then programs, one at a time; the end of input ends it."""
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # they come with `site`, which is not loaded
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is deaf to signals from inside that it does not handle
     if sys.platform == "linux":
         _prctl(_DUMPABLE, 0)  # no child may read or trace this process, nor another child
