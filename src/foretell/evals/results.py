@@ -1,0 +1,234 @@
+"""What a finished run came to: its scores sample by sample, and the one row of numbers that stands for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foretell.errors import EvalError
+from foretell.evals.log import RunLog
+from foretell.evals.scores import Scores
+from foretell.files import sha256_file
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took. money: in the currency of the prices that were given, as seconds None where nobody knows."""
+
+    tokens: int | None = None
+    money: float | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run as one row.
+
+    run: its id. eval_digest: of the eval's class and arguments, settings_digest: of seed, limit, epochs and what else
+    was set, so that a change of either shows. model_version: as the endpoint called itself. product: a tag of the
+    user's, such as a product or an integration. value: the mean of `metric` with its standard error and 95 %
+    interval, None where no sample is valid; n, invalid: samples with and without a value. created: UTC.
+    complete: False for one that was cut off. report: the final report of the log.
+    """
+
+    run: str
+    eval: str
+    eval_digest: str
+    model: str
+    model_version: str
+    product: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    low: float | None
+    high: float | None
+    n: int
+    invalid: int
+    seed: int | None
+    settings_digest: str
+    tokens: int | None
+    money: float | None
+    seconds: float | None
+    created: datetime
+    log_path: str
+    log_sha256: str
+    complete: bool
+    report: Mapping[str, Any]
+
+
+def scores_of(log: RunLog, metric: str | None = None, reducer: str = "mean") -> Scores:
+    """The scores of a run, epochs reduced as `Scores.reduced` says.
+
+    metric: "accuracy" for whether a sample is right, or a name that its metrics events carry; by default the one that
+    the log's index holds, which takes no look at the events.
+    Raises EvalError for a metric that no sample has, and for a log that is not as its index says.
+    """
+    indexed = _indexed_metric(log)
+    values = log.score.tolist()
+    if metric not in (None, indexed):
+        values = [_value(events, str(metric)) for events in _events(log)]
+        if not any(map(math.isfinite, values)):
+            raise EvalError(f"No sample of {log.path} has the metric {metric!r}. Its scores are of {indexed!r}.")
+    ids = [id.decode("utf-8", "surrogatepass") for id in log.id.tolist()]
+    names = [name.decode("utf-8", "surrogatepass") for name in log.groups.tolist()]
+    draws: dict[str, list[float | None]] = {}
+    for id, value, invalid in zip(ids, values, log.invalid.tolist(), strict=True):
+        draws.setdefault(id, []).append(value if math.isfinite(value) and not invalid else None)
+    groups = {id: names[group] for id, group in zip(ids, log.group.tolist(), strict=True) if group >= 0}
+    spec = log.spec
+    run, eval = _text(spec, "run_id"), _text(spec, "eval_name")
+    return Scores.reduced(run, model_of(spec), eval, metric or indexed, draws, reducer, groups)
+
+
+def model_of(spec: Mapping[str, Any]) -> str:
+    """The model that a run measures: the first, since others grade."""
+    names = spec.get("completion_fns")
+    if not isinstance(names, Sequence) or not names:
+        raise EvalError(f"The log's spec names no model (completion_fns is {names!r}). Bring it in again.")
+    return names if isinstance(names, str) else str(names[0])
+
+
+def result_of(
+    log: RunLog,
+    scores: Scores,
+    *,
+    model: str | None = None,
+    model_version: str | None = None,
+    product: str = "",
+    cost: Cost | None = None,
+) -> Result:
+    """The row of a run. model, model_version, cost: other than the log says.
+
+    Raises EvalError for a spec without what a row needs.
+    """
+    spec, summary = log.spec, scores.summary()
+    config = spec.get("run_config")
+    config = config if isinstance(config, Mapping) else {}
+    eval_spec = config.get("eval_spec")
+    eval_spec = eval_spec if isinstance(eval_spec, Mapping) else {}
+    left = {k: v for k, v in config.items() if k not in ("eval_spec", "completion_fns", "command", "foretell")}
+    seed = config.get("seed")
+    cost = cost or cost_of(log)
+    return Result(
+        run=scores.run,
+        eval=scores.eval,
+        eval_digest=_digest({"class": eval_spec.get("cls"), "args": eval_spec.get("args")}),
+        model=model or scores.model,
+        model_version=_version(log) if model_version is None else model_version,
+        product=product,
+        metric=scores.metric,
+        value=_finite(summary.estimate),
+        stderr=_finite(summary.stderr),
+        low=_finite(summary.interval.low),
+        high=_finite(summary.interval.high),
+        n=summary.n,
+        invalid=summary.invalid,
+        seed=seed if isinstance(seed, int) and abs(seed) < 1 << 63 else None,
+        settings_digest=_digest(left),
+        tokens=cost.tokens,
+        money=cost.money,
+        seconds=cost.seconds,
+        created=_time(spec.get("created_at"), log.path),
+        log_path=str(log.path.absolute()),
+        log_sha256=sha256_file(log.path),
+        complete=log.extra.get("complete") is not False,
+        report=log.report,
+    )
+
+
+def cost_of(log: RunLog) -> Cost:
+    """What a log says of its cost: "cost" of its last line, else the tokens of its report, and the time to its end."""
+    told = log.extra.get("cost")
+    if not isinstance(told, Mapping):
+        told = {"tokens": log.report.get("usage_total_tokens"), "seconds": _span(log)}
+    tokens, money, seconds = (
+        value if isinstance(value, int | float) and math.isfinite(value) else None
+        for value in (told.get(name) for name in ("tokens", "money", "seconds"))
+    )
+    return Cost(None if tokens is None else int(tokens), money, seconds)
+
+
+def _span(log: RunLog) -> float | None:
+    """Seconds to the last sample, which in the run's order is about the last in time."""
+    if not len(log):
+        return None
+    try:
+        end = _time(log.events(len(log) - 1)[-1]["created_at"], log.path)
+        return max(0.0, (end - _time(log.spec.get("created_at"), log.path)).total_seconds())
+    except (EvalError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _events(log: RunLog, most: int | None = None) -> Iterator[list[dict[str, Any]]]:
+    """The events of every sample, or of the first ones."""
+    with log.path.open("rb") as stream:
+        for begin, length in zip(log.begin[:most].tolist(), log.length[:most].tolist(), strict=True):
+            stream.seek(begin)
+            try:
+                events = [json.loads(line) for line in stream.read(length).splitlines()]
+                if not all(isinstance(event["type"], str) and isinstance(event["data"], dict) for event in events):
+                    raise ValueError("no event")
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvalError(
+                    f"{log.path} is not as its index says, at byte {begin} ({error!r}): it was changed afterwards. "
+                    "Bring it in again with: foretell eval import"
+                ) from error
+            yield events
+
+
+def _indexed_metric(log: RunLog) -> str:
+    """What the index of a log holds of every sample."""
+    if isinstance(named := log.extra.get("metric"), str):
+        return named
+    for events, score in zip(_events(log), log.score.tolist(), strict=True):
+        if math.isfinite(score):
+            if any(event["type"] == "match" for event in events):
+                break
+            metrics = (event["data"].items() for event in events if event["type"] == "metrics")
+            return next(str(k) for items in metrics for k, v in items if isinstance(v, int | float))
+    return ACCURACY
+
+
+def _value(events: Sequence[Mapping[str, Any]], metric: str) -> float:
+    for event in events:
+        if event["type"] == "match" and metric == ACCURACY:
+            return float(event["data"].get("correct", False))
+        if event["type"] == "metrics" and isinstance(value := event["data"].get(metric), int | float):
+            return float(value)
+    return math.nan
+
+
+def _version(log: RunLog) -> str:
+    """What the model called itself in its first answer."""
+    told = (event["data"].get("model") for events in _events(log, 100) for event in events)
+    return next((name for name in told if isinstance(name, str)), "")
+
+
+def _text(spec: Mapping[str, Any], key: str) -> str:
+    if not isinstance(spec.get(key), str):
+        raise EvalError(f"The log's spec has no {key} (it is {spec.get(key)!r}). Bring the log in again.")
+    return str(spec[key])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _time(text: Any, path: Path) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise EvalError(f"{path} is of {text!r}; expected a time such as 2026-01-31 12:00:00 (UTC).") from error
+    return (found.astimezone(UTC) if found.tzinfo else found).replace(tzinfo=None)
