@@ -18,7 +18,7 @@ import yaml
 
 from foretell.errors import EvalError
 
-OWN = Path(__file__).parent / "registry"
+OWN = Path(__file__).parent / "own"
 DATA = "data"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where it was compiled
 
