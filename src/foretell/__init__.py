@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretell import forecast
+    from foretell import evals, forecast
     from foretell.loading import load
 
-__all__ = ["forecast", "load"]
+__all__ = ["evals", "forecast", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,8 +16,8 @@ def __getattr__(name: str) -> Any:
         from foretell.loading import load
 
         return load
-    if name == "forecast":
+    if name in ("evals", "forecast"):
         from importlib import import_module
 
-        return import_module("foretell.forecast")
+        return import_module(f"foretell.{name}")
     raise AttributeError(f"module 'foretell' has no attribute {name!r}")

@@ -86,7 +86,7 @@ def test_a_single_file_stands_for_a_folder(tmp_path: Path) -> None:
 def test_model_graded_specs_and_completion_functions_are_found(tmp_path: Path) -> None:
     found = registry(
         tmp_path,
-        modelgraded__g="ok: {prompt: p, choice_strings: AB, input_outputs: {input: completion}, choice_scores: {A: 1}}\n"
+        modelgraded__g="ok: {prompt: p, choice_strings: AB, input_outputs: {input: out}, choice_scores: {A: 1}}\n"
         "bad: {prompt: p}",
         completion_fns__c="mine: {class: 'm:F', args: {x: 1}}\nyours: {id: mine}",
         solvers__s="third: {class: 'm:G'}",

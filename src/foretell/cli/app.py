@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from foretell.cli import capability, data, forecast, inverse, ladder, model, run, weights
+from foretell.cli import capability, data, eval, forecast, inverse, ladder, model, run, weights
 
 app = typer.Typer(
     name="foretell",
@@ -20,6 +20,7 @@ app.add_typer(run.recipe_app, name="recipe")
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
+app.add_typer(eval.app, name="eval")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)

@@ -50,6 +50,7 @@ class Journal:
             ) from error
         # Of each place: where its line begins, its length. Arrays, so that a million samples stay small.
         self._begin, self._length = np.zeros(total, np.int64), np.zeros(total, np.int64)
+        digest = f"{digest}-{total}"  # a file of samples that grew makes another run
         self.done = 0
         self.answers: dict[str, dict[str, Any]] = {}  # of samples that are not done
         self.spec = dict(spec)

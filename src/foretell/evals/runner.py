@@ -99,7 +99,7 @@ async def run_async(
     chosen = order(len(samples), settings.max_samples)
     spec = _spec(eval, fns, settings, user, command)
     total = len(chosen) * settings.epochs
-    journal = Journal(log, spec, identity(eval, fns, settings, len(samples)), total)
+    journal = Journal(log, spec, identity(eval, fns, settings), total)
     try:
         calls = _Calls(journal, cache, settings.budget)
         work = _Work(eval, fns, samples, chosen, settings, calls, journal, report)
@@ -111,11 +111,11 @@ async def run_async(
             cache.flush()
 
 
-def identity(eval: Eval, fns: Sequence[CompletionFn], settings: Settings, count: int) -> str:
+def identity(eval: Eval, fns: Sequence[CompletionFn], settings: Settings) -> str:
     """Digest of all that decides a run's numbers: what a journal must share with the run that goes on."""
     asked = {
         "eval": eval.spec.name, "class": eval.spec.cls, "args": dict(eval.spec.args), "changed": eval.args,
-        "models": [getattr(fn, "identity", fn.name) for fn in fns], "count": count,
+        "models": [getattr(fn, "identity", fn.name) for fn in fns],
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("concurrency", "budget")},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()

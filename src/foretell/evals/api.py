@@ -1,0 +1,115 @@
+"""Run evals from Python: `foretell.evals.run("test-match", model, samples=200)`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foretell.errors import EvalError
+from foretell.evals.base import CompletionFn, Eval
+from foretell.evals.cache import Cache
+from foretell.evals.classes import make_eval
+from foretell.evals.log import PART, RunLog
+from foretell.evals.models import as_model
+from foretell.evals.registry import OWN, Registry
+from foretell.evals.results import scores_of
+from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
+from foretell.evals.scores import Scores, Summary
+from foretell.run import Report, silent
+
+LOGS = Path("runs") / "evals"
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """What came of a run. report: the final report, in upstream's names. scores: sample by sample. log: the file."""
+
+    log: RunLog
+    scores: Scores
+    summary: Summary
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        return self.log.report
+
+    @property
+    def accuracy(self) -> float:
+        """Mean score of the samples that could be judged."""
+        return self.summary.estimate
+
+    @property
+    def stderr(self) -> float:
+        return self.summary.stderr
+
+
+def open_registry(paths: Sequence[str | Path] = ()) -> Registry:
+    """The evals that come with Foretell, and those of further registry folders.
+
+    Raises EvalError for a folder that is not there.
+    """
+    given = [Path(path).expanduser() for path in paths]
+    if missing := next((path for path in given if not path.is_dir()), None):
+        raise EvalError(f"There is no registry {missing}. Give a folder that holds evals/ and data/.")
+    return Registry((OWN, *given))
+
+
+def run(
+    name: str,
+    model: Any,
+    *,
+    grader: Any = None,
+    samples: int | None = None,
+    epochs: int = 1,
+    reducer: str = "mean",
+    seed: int = SEED,
+    concurrency: int = 64,
+    budget: Budget | None = None,
+    registry: Registry | None = None,
+    args: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    user: str = "",
+    command: str = "",
+    fresh: bool = False,
+    report: Report = silent,
+) -> EvalReport:
+    """Run one eval on a model, or go on with a run of the same settings that was cut off.
+
+    name: of the registry. model: a reference (see `models.make_model`), a loaded model, a generator, a function, or
+    several of these, for evals that compare them. grader: judges where the eval asks for one; else the model itself.
+    samples: the first so many, after upstream's shuffle. args: settings in place of the registry's. out: the log's
+    file; default a new one in runs/evals. fresh: whether a run that was cut off is left alone.
+    Raises EvalError where the eval, its samples or the model cannot be used; what was finished is kept.
+    """
+    registry = registry or open_registry()
+    made = make_eval(registry, name, **(args or {}))
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    fns = [as_model(each, registry, concurrency) for each in models]
+    if grader is not None:
+        fns.append(as_model(grader, registry, concurrency))
+    settings = Settings(seed, samples, epochs, concurrency, budget or Budget())
+    path = Path(out) if out is not None else log_path(LOGS, made, fns, settings, fresh)
+    store = Cache(Path(cache)) if cache is not None else None
+    log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
+    scores = scores_of(log, None, reducer)
+    return EvalReport(log, scores, scores.summary())
+
+
+def log_path(folder: Path, made: Eval, fns: Sequence[CompletionFn], settings: Settings, fresh: bool = False) -> Path:
+    """Where a run writes its log: that of one with the same settings that was cut off, else a new file."""
+    digest = identity(made, fns, settings)
+    for part in sorted(folder.glob(f"*.jsonl{PART}")) if not fresh else ():
+        try:
+            with part.open("rb") as stream:
+                if json.loads(stream.readline())["digest"].startswith(digest):
+                    return part.with_name(part.name.removesuffix(PART))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # not ours, or hardly begun
+    names = "_".join(re.sub(r"[^\w.-]+", "-", fn.name).strip("-.")[-40:] for fn in fns)
+    now = datetime.now(UTC).strftime("%y%m%d-%H%M%S-%f")
+    return folder / f"{now}_{names}_{made.spec.name}.jsonl"
