@@ -186,7 +186,7 @@ def _judged(made: Eval, samples: Sequence[Sample]) -> list[str]:
             known = known or right is not None
             if right is not None and not _right(events, default=True):
                 problems.append(f"sample {number + 1}: its own ideal, {right!r}, is not found right.")
-            if right is not None and right.strip() and _right(_try(made, sample, " \n"), default=False):
+            if right is not None and _right(_try(made, sample, " \n"), default=False):
                 problems.append(f"sample {number + 1}: an empty answer is found right.")
         except ForetellError as error:
             problems.append(f"sample {number + 1}: {error}")

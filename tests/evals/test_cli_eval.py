@@ -1,0 +1,152 @@
+"""The eval commands: what they print, what they refuse, and how a new eval goes from nothing to a score."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evalkit import sums, write_registry
+
+from foretell import cli
+from foretell.cli.oaieval import translate
+
+pytest.importorskip("sqlalchemy")
+
+
+def adder(prompt: Any, **params: Any) -> str:
+    words = prompt[-1]["content"].split()
+    return str(int(words[0]) + int(words[2]))
+
+
+def weaker(prompt: Any, **params: Any) -> str:
+    answer = adder(prompt)
+    return "no idea" if answer in ("4", "8", "12") else answer
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, output and errors of `foretell eval ARGUMENTS`, run in this process."""
+    old, sys.argv = sys.argv, ["foretell", "eval", *map(str, arguments)]
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.argv = old
+        signal.signal(signal.SIGTERM, handler)
+    out = capsys.readouterr()
+    assert "Traceback" not in out.err
+    return int(left.value.code or 0), out.out, out.err
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    return write_registry(tmp_path / "registry", "Match", sums(40)).paths[0]
+
+
+def test_a_run_prints_its_score_with_an_interval_and_is_remembered(capsys, registry: Path) -> None:
+    code, out, _ = invoke(capsys, "run", f"{__name__}:adder", "x", "--registry-path", registry, "--max_samples", 30)
+    assert code == 0 and "x: 1 (0.8865 to 1), 30 samples" in out and "accuracy: 1" in out
+    (log,) = Path("runs/evals").glob("*.jsonl")
+    assert str(log) in out and json.loads(log.read_text().splitlines()[0])["spec"]["run_config"]["max_samples"] == 30
+    code, out, _ = invoke(capsys, "history")
+    assert code == 0 and "x.dev.v0" in out and "0.8865 to 1" in out
+
+
+def test_two_versions_are_compared_and_gated(capsys, registry: Path) -> None:
+    for model in ("adder", "weaker"):
+        assert invoke(capsys, "run", f"{__name__}:{model}", "x", "--registry-path", registry)[0] == 0
+    logs = sorted(Path("runs/evals").glob("*.jsonl"))
+    code, out, _ = invoke(capsys, "compare", *logs)
+    assert code == 0 and "-0.075" in out and "got worse" in out
+    for sample in ("x.dev.2", "x.dev.4", "x.dev.6"):
+        assert sample in out
+    code, out, err = invoke(capsys, "gate", logs[0], "--no-worse-than", logs[0])
+    assert code == 2 and "at once" in err
+    code, out, _ = invoke(capsys, "gate", logs[1], "--no-worse-than", logs[0], "--margin", 0.2)
+    assert code == 0 and out.strip()
+    assert invoke(capsys, "compare", logs[0])[0] == 2
+
+
+def test_a_gate_fails_where_a_run_is_plainly_worse(capsys, registry: Path) -> None:
+    for model in (f"{__name__}:adder", "dummy"):
+        assert invoke(capsys, "run", model, "x", "--registry-path", registry)[0] == 0
+    old, new = sorted(Path("runs/evals").glob("*.jsonl"))
+    code, out, _ = invoke(capsys, "gate", new, "--no-worse-than", old)
+    assert code == 1 and "worse" in out
+
+
+@pytest.mark.parametrize("template", ["match", "includes", "fuzzy", "json", "choice", "graded", "image", "class"])
+def test_a_new_eval_is_right_from_the_start_and_runs(capsys, monkeypatch, tmp_path: Path, template: str) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    name = f"my-{template}"
+    code, out, _ = invoke(capsys, "new", name, "--template", template, "--registry", "mine")
+    assert code == 0 and "foretell eval check mine" in out
+    code, out, _ = invoke(capsys, "check", "mine")
+    assert code == 0 and "1 evals, 2 samples: no problems." in out
+    code, out, _ = invoke(capsys, "run", "dummy", name, "--registry-path", "mine")
+    assert code == 0 and f"{name}.dev.v0" in str(list(Path("runs/evals").glob("*.jsonl")))
+    code, out, err = invoke(capsys, "new", name, "--template", template, "--registry", "mine")
+    assert code == 2 and "is there already" in err
+
+
+def test_what_a_registry_lacks_is_named(capsys, tmp_path: Path) -> None:
+    rows = [*sums(3), {"input": "q", "ideal": ""}, {"input": "q"}, '{"inp']
+    write_registry(tmp_path / "bad", "Match", rows)
+    code, out, _ = invoke(capsys, "check", "bad")
+    assert code == 1
+    assert "sample 4: an empty answer is found right" in out
+    assert "sample 5: The sample has no 'ideal'" in out and "sample 6" in out and "line 6 is not JSON" in out
+    for folder, said in (("none", "no registry"), (str(tmp_path), "has no evals")):
+        code, _, err = invoke(capsys, "check", folder)
+        assert code == 2 and said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "dummy", "y"), "There is no eval y"),
+        (("run", "json:nothing", "x"), "cannot be imported"),
+        (("run", "dummy", "x", "--completion-args", "oops"), "no key=value"),
+        (("run", "dummy", "x", "--price", "3"), "expected two numbers"),
+        (("run", "dummy", "x", "--extra-eval-params", "odd=1,num_few_shot=2"), "add few_shot_jsonl"),
+        (("run", "dummy", "x", "--max-tokens-spent", "0"), "greater than"),
+    ],
+)
+def test_bad_input_is_one_paragraph(capsys, registry: Path, arguments: tuple[str, ...], said: str) -> None:
+    code, _, err = invoke(capsys, *arguments, "--registry-path", registry)
+    assert code == 2 and said in err and err.count("\n") <= 12
+
+
+def test_a_registry_that_is_not_there_is_told(capsys) -> None:
+    code, _, err = invoke(capsys, "run", "dummy", "x", "--registry-path", "gone")
+    assert code == 2 and "There is no registry gone" in err
+
+
+def test_the_list_names_evals_and_sets(capsys, registry: Path) -> None:
+    (registry / "eval_sets").mkdir()
+    (registry / "eval_sets/s.yaml").write_text("mine: {evals: [x, gone]}")
+    code, out, _ = invoke(capsys, "list", "--registry-path", registry)
+    assert code == 0 and "x.dev.v0" in out and "Match" in out and "mine" in out
+    code, out, err = invoke(capsys, "run", "dummy", "mine", "--registry-path", registry)
+    assert code == 0 and "1 evals that are not there, such as gone" in err
+
+
+def test_oaievals_arguments_are_understood(capsys, registry: Path) -> None:
+    given = ["dummy", "x", "--max_samples", "5", "--debug", "--no-visible", "--log_to_file", "f", "--seed=7", "--cache"]
+    assert translate(given) == [
+        "dummy", "x", "--max_samples", "5", "--seed=7", "--cache", "runs/evals/answers.sqlite",
+    ]  # fmt: skip
+    assert translate(["m", "s", "--no-resume", "--http-batch-size=3"]) == ["m", "s", "--fresh"]
+    with pytest.raises(SystemExit, match="--dry-run is not offered"):
+        translate(["--dry-run"])
+    code, out, _ = invoke(capsys, "run", *translate(given), "--registry_path", registry, "--record_path", "log.jsonl")
+    assert code == 0 and "5 samples" in out and Path("log.jsonl").exists()
