@@ -9,21 +9,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import selectors
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a client asked."""
+    """What a client asked, and the loop's time at which it did."""
 
     method: str
     path: str
     headers: Mapping[str, str]  # names in lower case
     body: bytes
+    at: float = 0
 
     @property
     def json(self) -> Any:
@@ -34,7 +39,8 @@ class Call:
 class Reply:
     """What it is told. body: bytes, or something JSON can write; pieces: sent as chunks, in place of a body.
 
-    after: seconds to wait first; math.inf never answers. cut: the connection drops where the reply would end.
+    after: seconds to wait first; math.inf never answers. every: seconds between pieces. cut: the connection drops where
+    the reply would end; hang: it then stays open, and silent.
     """
 
     body: Any = b""
@@ -42,9 +48,12 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: Iterable[bytes] | None = None
     after: float = 0
+    every: float = 0
     cut: bool = False
+    hang: bool = False
 
-    def wire(self) -> bytes:
+    def head(self) -> bytes:
+        """All but the pieces."""
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
         kind = "text/event-stream" if self.pieces is not None else "application/json"
         lines = {"content-type": kind, **self.headers}
@@ -52,10 +61,15 @@ class Reply:
             lines.setdefault("content-length", str(len(body)))
         else:
             lines["transfer-encoding"] = "chunked"
-            body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in self.pieces)
-            body += b"" if self.cut else b"0\r\n\r\n"
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
         return f"HTTP/1.1 {self.status} Scripted\r\n{head}\r\n".encode() + body
+
+    def tail(self) -> Iterator[bytes]:
+        """The pieces, as chunks."""
+        if self.pieces is not None:
+            yield from (b"%x\r\n%b\r\n" % (len(piece), piece) for piece in self.pieces)
+            if not (self.cut or self.hang):
+                yield b"0\r\n\r\n"
 
 
 Handler = Callable[[Call], Reply]
@@ -105,6 +119,18 @@ def echo(call: Call) -> Reply:
     return Reply(text_body(asked["prompt"]))
 
 
+def script(*replies: Reply) -> Handler:
+    """Answers calls with these, one after another, and with the last for ever; /models are none of them."""
+    left = list(replies)
+
+    def handler(call: Call) -> Reply:
+        if call.path.endswith("/models"):
+            return echo(call)
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return handler
+
+
 class _Connection(asyncio.Protocol):
     """HTTP/1.1 as far as clients of an API use it: bodies with a length, one call after another."""
 
@@ -129,23 +155,33 @@ class _Connection(asyncio.Protocol):
             if len(self.buffer) < stop:
                 return
             method, path, _ = start.split(" ", 2)
-            call, self.buffer = Call(method, path, headers, self.buffer[end + 4 : stop]), self.buffer[stop:]
+            loop = asyncio.get_running_loop()
+            call = Call(method, path, headers, self.buffer[end + 4 : stop], loop.time())
+            self.buffer = self.buffer[stop:]
             self.server.enter(call)
             reply = self.server.handler(call)
             after = reply.after or self.server.latency
             if after == float("inf"):
                 continue
             if after:
-                asyncio.get_running_loop().call_later(after, self.answer, reply)
+                loop.call_later(after, self.answer, reply)
             else:
                 self.answer(reply)
 
     def answer(self, reply: Reply) -> None:
         self.server.in_flight -= 1
-        if not self.transport.is_closing():
-            self.transport.write(reply.wire())
+        if reply.every:
+            self.transport.write(reply.head())
+            self.drip(reply, reply.tail())
+        elif not self.transport.is_closing():
+            self.transport.write(reply.head() + b"".join(reply.tail()))
             if reply.cut:
                 self.transport.close()
+
+    def drip(self, reply: Reply, pieces: Iterator[bytes]) -> None:
+        if not self.transport.is_closing() and (piece := next(pieces, None)) is not None:
+            self.transport.write(piece)
+            asyncio.get_running_loop().call_later(reply.every, self.drip, reply, pieces)
 
 
 class MockEndpoint:
@@ -178,6 +214,62 @@ async def serve(handler: Handler = echo, latency: float = 0, keep: bool = True) 
         for transport in list(mock.connections):
             transport.abort()
         await asyncio.sleep(0)
+
+
+@contextmanager
+def serve_in_thread(handler: Handler = echo) -> Iterator[MockEndpoint]:
+    """A running server for callers that do not await."""
+    started: list[MockEndpoint] = []
+    ready, stop = threading.Event(), asyncio.Event()
+
+    async def main() -> None:
+        async with serve(handler) as mock:
+            started.extend((mock,))
+            loops.append(asyncio.get_running_loop())
+            ready.set()
+            await stop.wait()
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    ready.wait()
+    try:
+        yield started[0]
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+class _Impatient(selectors.DefaultSelector):
+    """Waits for nothing but what is on its way, and says how long it would have waited."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        ready = super().select(0.002 if timeout is not None else None)  # what the kernel still holds
+        if not ready and timeout is not None:
+            self.skipped += timeout
+        return ready
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time stands still while anything happens, and leaps to the next timer when nothing does."""
+
+    def __init__(self) -> None:
+        self._impatient = _Impatient()
+        super().__init__(self._impatient)
+
+    def time(self) -> float:
+        return self._impatient.skipped
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in virtual time: sleeps and time-outs take none, and their lengths are exact."""
+    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        return runner.run(main)
 
 
 async def _main(latency: float) -> None:

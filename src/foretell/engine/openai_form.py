@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ async def read_stream(pieces: AsyncIterable[bytes], request: int, chat: bool) ->
         if raw.get("error"):
             raise FormError(f"broke off its stream: {words(data)}")
         usage = usage_of(raw) or usage
-        for i, part in enumerate(_choices(raw)):
+        for i, part in enumerate(_choices(raw) if raw.get("choices") else ()):  # some events tell of other things
             place = part["index"] if type(part.get("index")) is int else i
             choice = choices.setdefault(place, _Choice())
             if part.get("finish_reason"):
@@ -200,7 +201,7 @@ def read_logprobs(raw: Any, chat: bool) -> Iterator[TokenLogprob]:
         for token, logprob, others in zip(raw["tokens"], raw["token_logprobs"], tops, strict=True):
             best = sorted(((str(k), float(v)) for k, v in (others or {}).items()), key=lambda pair: -pair[1])
             yield TokenLogprob(str(token), -1, float("nan" if logprob is None else logprob), tuple(best))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise FormError("sent log-probabilities in an unknown form") from error
 
 
@@ -230,9 +231,9 @@ def _read_echo(choice: Mapping[str, Any], prompt: str, whole: str) -> float:
         raise FormError("did not echo the prompt")
     ends = [*starts[1:], len(whole)]
     found = [v for v, start, end in zip(values, starts, ends, strict=True) if start < len(whole) and end > len(prompt)]
-    if not found or any(not isinstance(v, int | float) for v in found):
+    if not found or not all(isinstance(v, float | int) and v <= 0 for v in found):
         raise FormError("told no log-probabilities of the continuation")
-    return float(sum(found))
+    return math.fsum(found)
 
 
 def refusal_of(body: bytes) -> tuple[str, str, str]:
@@ -251,7 +252,7 @@ def refusal_of(body: bytes) -> tuple[str, str, str]:
     except (ValueError, RecursionError):
         if title := re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL):
             text = title[1]
-    text = _HIDDEN.sub(" ", text).encode("utf-8", "replace").decode().strip()
+    text = " ".join(_HIDDEN.sub(" ", text).encode("utf-8", "replace").decode().split())
     return (text if len(text) <= 400 else f"{text[:400]}…"), code, param
 
 

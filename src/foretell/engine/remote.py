@@ -127,8 +127,8 @@ class Endpoint:
                 f"{self.url} can score text only, and only as a completion model. Give text, leave out chat=True, or "
                 "score on the local engine."
             )
-        if not all(continuations):
-            raise GenerationError("A continuation to score is empty. Give at least one character.")
+        if not prompt or not all(continuations):
+            raise GenerationError("A prompt or continuation to score is empty. Give at least one character.")
         if not continuations:
             return []
         text = prompt

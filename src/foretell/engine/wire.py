@@ -243,7 +243,7 @@ class Wire:
         """What a status of failure means, and what to do."""
         said, code, param = refusal_of(body)
         told = f"{self.url} answered {status}: {said or 'nothing more'}"
-        told = told if told.endswith((".", "!", "?")) else f"{told}."
+        told = told if told.endswith((".", "!", "?", "…")) else f"{told}."
 
         def final(advice: str, lasting: bool = False, unknown: bool = False) -> Trouble:
             return Trouble(EndpointError(f"{told} {advice}".strip(), status, lasting), unknown=unknown)
