@@ -1,0 +1,95 @@
+"""What the viewer's pages ask for, piece by piece, as plain JSON: alike from the local server and in an export."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from foretell.errors import EvalError
+from foretell.evals.compare import compare
+from foretell.evals.viewer.runs import PAGE, Run, row
+
+_NUMBERED = re.compile(r"(.*?)(0|[1-9]\d{0,14})\Z", re.DOTALL)
+
+
+def finite(value: Any) -> Any:
+    """A value as JSON has it: numbers that are none become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def run_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """The runs that may be chosen for a comparison."""
+    return [
+        {"key": run.key, "eval": run.eval, "model": run.model, "date": run.date.isoformat() if run.date else None}
+        for run in runs
+    ]
+
+
+def head(run: Run) -> dict[str, Any]:
+    """All of a run but its samples' texts: a number or two a sample."""
+    score = np.round(run.log.score, 6)
+    found = run.summary
+    whole = np.where(np.isfinite(score), score, 0)
+    numbers: list[float | None] = [int(v) if v == int(v) else v for v in whole.tolist()]
+    for at in np.flatnonzero(~np.isfinite(score)).tolist():
+        numbers[at] = None
+    told = {
+        **run_list([run])[0],
+        "version": run.version,
+        "name": run.name,
+        "seconds": run.seconds,
+        "tokens": run.tokens,
+        "epochs": run.epochs,
+        "graded": run.has_choices,
+        "page": PAGE,
+        "count": len(run.log),
+        "mean": None,
+        "report": finite(run.log.report),
+        "spec": finite(run.log.spec),
+        "scores": numbers,
+        "invalid": np.flatnonzero(run.log.invalid).tolist(),
+        "ids": _packed(run.ids),
+    }
+    if found:
+        low, high = finite([found.interval.low, found.interval.high])
+        told["mean"] = {"estimate": found.estimate, "low": low, "high": high, "n": found.n, "method": found.method}
+    return told
+
+
+def rows(run: Run, page: int) -> list[list[str]]:
+    """A piece of the list."""
+    return [row(events) for events in run.samples(page * PAGE, min((page + 1) * PAGE, len(run.log)))]
+
+
+def events(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A sample's events without what every line of a log repeats."""
+    return [{name: event.get(name) for name in ("type", "data", "created_at")} for event in found]
+
+
+def difference(first: Run, second: Run) -> dict[str, Any]:
+    """What the second of two runs scores beyond the first, on the samples of both; or why it cannot be told."""
+    try:
+        found = compare(second.scores, first.scores)
+    except EvalError as error:
+        return {"problem": str(error)}
+    d = found.difference
+    told = {"estimate": d.estimate, "low": d.low, "high": d.high, "p": found.p, "method": found.method}
+    return {name: finite(value) for name, value in told.items()} | {"n": found.n}
+
+
+def _packed(ids: Sequence[str]) -> dict[str, Any]:
+    """Ids that differ only in the number at their end are told once, and their numbers."""
+    matches = [_NUMBERED.match(id) for id in ids]
+    if ids and all(matches):
+        prefixes = {m[1] for m in matches if m}
+        if len(prefixes) == 1:
+            return {"prefix": prefixes.pop(), "numbers": [int(m[2]) for m in matches if m]}
+    return {"list": list(ids)}

@@ -1,0 +1,318 @@
+"""Finished logs of a folder as the viewer's pages need them: a summary of each run, and its samples in pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from foretell.errors import EvalError
+from foretell.evals.base import BAD_SAMPLE
+from foretell.evals.log import PART, RunLog, read_log
+from foretell.evals.scores import Scores, Summary
+
+PAGE = 100  # samples a piece of the list
+_KEY = re.compile(r"[A-Za-z0-9]{1,40}\Z")
+_ID = re.compile(rb'"sample_id": ?("(?:[^"\\]|\\.)*")')
+_SHORT = 160  # characters of a text in the list
+
+
+def _float(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+_decode = json.JSONDecoder(parse_constant=str, parse_float=_float).decode
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. key: names it in addresses. name: its log's place in the folder."""
+
+    key: str
+    name: str
+    log: RunLog
+
+    @property
+    def eval(self) -> str:
+        return str(self.log.spec.get("eval_name", ""))
+
+    @property
+    def model(self) -> str:
+        names = self.log.spec.get("completion_fns")
+        return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+
+    @property
+    def date(self) -> datetime | None:
+        return _time(self.log.spec.get("created_at"))
+
+    @property
+    def tokens(self) -> int | None:
+        report = self.log.report
+        total = report.get("usage_total_tokens")
+        if total is None and "usage_prompt_tokens" in report:
+            total = report["usage_prompt_tokens"] + report.get("usage_completion_tokens", 0)
+        return int(total) if isinstance(total, int | float) else None
+
+    @property
+    def invalid(self) -> int:
+        return int(np.count_nonzero(self.log.invalid))
+
+    @cached_property
+    def version(self) -> str:
+        """What the endpoint called the model in its first answer; empty where that is the run's own name for it."""
+        for events in self.samples(0, min(5, len(self.log))):
+            for event in events:
+                told = _data(event).get("model")
+                if event.get("type") == "sampling" and told:
+                    return "" if str(told) == self.model else str(told)
+        return ""
+
+    @cached_property
+    def seconds(self) -> float | None:
+        """From the start to the last answer. Samples stand in the run's order, so the last ones are looked at."""
+        last = len(self.log)
+        told = (_time(e.get("created_at")) for events in self.samples(max(0, last - PAGE), last) for e in events[-1:])
+        ends = [end for end in told if end]
+        return (max(ends) - self.date).total_seconds() if ends and self.date else None
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """The mean of the samples' scores with its error bar; None where no sample has one."""
+        score = self.log.score
+        if not np.isfinite(score).any():
+            return None
+        epochs = self.epochs
+        once = len(score) // epochs
+        draws = dict(zip(map(str, range(once)), score.reshape(epochs, once).T.tolist(), strict=True))
+        return Scores.reduced(self.key, self.model, self.eval, "score", draws).summary()
+
+    @property
+    def epochs(self) -> int:
+        config = self.log.spec.get("run_config")
+        asked = config.get("epochs") if isinstance(config, Mapping) else 1
+        return asked if isinstance(asked, int) and asked > 0 and len(self.log) % asked == 0 else 1
+
+    @property
+    def has_choices(self) -> bool:
+        return any(name.startswith("counts/") for name in self.log.report)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [self._id(log, at) for log, at in self._raw()]
+
+    @cached_property
+    def scores(self) -> Scores:
+        """By sample, epochs apart, so that two runs can be paired."""
+        values = [None if math.isnan(score) else score for score in self.log.score.tolist()]
+        return Scores(self.key, self.model, self.eval, "score", dict(zip(numbered(self.ids), values, strict=True)))
+
+    def choices(self) -> dict[str, Any]:
+        """What a grader chose: the names, and of each sample the name's place, -1 where it chose nothing."""
+        names: dict[str, int] = {}
+        codes = []
+        for log, (begin, end) in self._raw():
+            code = -1
+            for line in log[begin:end].split(b"\n"):
+                if b'"choice"' in line and b'"metrics"' in line:
+                    data = _data(parse(line))
+                    if "choice" in data:
+                        code = names.setdefault(str(data["choice"]), len(names))
+            codes.append(code)
+        return {"names": list(names), "codes": codes}
+
+    def samples(self, start: int, stop: int) -> list[list[dict[str, Any]]]:
+        """The events of samples."""
+        return [_events(raw) for raw in self.raw(start, stop)]
+
+    def raw(self, start: int, stop: int) -> Iterator[bytes]:
+        """The lines of samples."""
+        with self.log.path.open("rb") as stream:
+            for begin, length in zip(self.log.begin[start:stop], self.log.length[start:stop], strict=True):
+                stream.seek(int(begin))
+                yield stream.read(int(length))
+
+    def search(self, terms: Sequence[str], start: int, seconds: float) -> tuple[list[int], int]:
+        """Samples from `start` on in whose texts all terms occur, whatever their case, and where to go on.
+
+        Stops after about so many seconds, or at the end.
+        """
+        words = [term.lower() for term in terms]
+        needles = [json.dumps(word, ensure_ascii=False)[1:-1] for word in words]
+        end, hits, number = time.monotonic() + seconds, [], start
+        for number, raw in enumerate(self.raw(start, len(self.log)), start):
+            # A line that holds no needle cannot hold its word, unless the line has escapes.
+            line = raw.decode("utf-8", "replace").lower()
+            if all(needle in line for needle in needles) or "\\u" in line:
+                told = "\n".join(text for event in _events(raw) for text in texts(event)).lower()
+                if all(word in told for word in words):
+                    hits.append(number)
+            if number % 256 == 0 and time.monotonic() > end:
+                return hits, number + 1
+        return hits, len(self.log)
+
+    def _raw(self) -> Iterator[tuple[mmap.mmap, tuple[int, int]]]:
+        with self.log.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as log:
+            for begin, length in zip(self.log.begin.tolist(), self.log.length.tolist(), strict=True):
+                yield log, (begin, begin + length)
+
+    def _id(self, log: mmap.mmap, at: tuple[int, int]) -> str:
+        found = _ID.search(log, *at)
+        return str(json.loads(found[1])) if found else ""
+
+
+class Shelf:
+    """The runs in a folder, read again where a log has changed.
+
+    problems: (place, why) of what was found and cannot be shown.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise EvalError(f"{folder} is no folder of logs. Give the folder that `foretell eval run` writes to.")
+        self.folder = folder
+        self.problems: list[tuple[str, str]] = []
+        self._known: dict[str, tuple[tuple[int, int], Run | str]] = {}
+        self._lock = Lock()
+
+    def runs(self) -> dict[str, Run]:
+        """By key; the latest first."""
+        with self._lock:
+            self.problems = []
+            found: dict[str, Run] = {}
+            for path in sorted(self.folder.rglob("*.npz")):
+                log = path.with_suffix("")
+                if log.is_file():
+                    run = self._read(log)
+                    if isinstance(run, Run):
+                        found[run.key] = run
+                    else:
+                        self.problems.append((self._name(log), run))
+            for path in sorted(self.folder.rglob("*" + PART)):
+                self.problems.append((self._name(path), "not finished: it runs, or was cut off; run it again to go on"))
+            latest = sorted(found.values(), key=lambda run: (run.date or datetime.min.replace(tzinfo=UTC), run.name))
+            return {run.key: run for run in reversed(latest)}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _read(self, path: Path) -> Run | str:
+        name, stat = self._name(path), path.stat()
+        state = (stat.st_mtime_ns, stat.st_size)
+        known = self._known.get(name)
+        if known is None or known[0] != state:
+            try:
+                log = read_log(path)
+                if not isinstance(log.spec, Mapping) or not isinstance(log.report, Mapping):
+                    raise EvalError("its first or last line has another form")
+                run: Run | str = Run(self._key(name, log), name, log)
+            except EvalError as error:
+                run = str(error)
+            known = self._known[name] = (state, run)
+        return known[1]
+
+    def _key(self, name: str, log: RunLog) -> str:
+        """The run's own id; where another log has the same one, or it is odd, a digest of the log's place."""
+        id = str(log.spec.get("run_id", ""))
+        taken = {run.key for place, (_, run) in self._known.items() if isinstance(run, Run) and place != name}
+        return id if _KEY.match(id) and id not in taken else "x" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """A line of a log; what JSON has no number for becomes a word, which any reader of JSON takes."""
+    found = _decode(line.decode("utf-8", "surrogatepass"))
+    return found if isinstance(found, dict) else {}
+
+
+def _events(raw: bytes) -> list[dict[str, Any]]:
+    return [parse(line) for line in raw.split(b"\n") if line]
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON; lone surrogates, which UTF-8 has no form for, become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+
+
+def numbered(ids: Sequence[str]) -> list[str]:
+    """Sample ids, made different where epochs share one: the second time is "ID #2"."""
+    seen: dict[str, int] = {}
+    named = []
+    for id in ids:
+        times = seen[id] = seen.get(id, 0) + 1
+        named.append(id if times == 1 else f"{id} #{times}")
+    return named
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text within an event's data; embedded images are none."""
+    stack = [value["sample_id"], value.get("data")] if isinstance(value, dict) and "sample_id" in value else [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if not item.startswith("data:image/"):
+                yield item
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+
+
+def row(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the list shows of a sample: question, answer, expected; the beginnings of each."""
+    calls = [_data(event) for event in events if event.get("type") == "sampling"]
+    match = next((_data(event) for event in events if event.get("type") == "match"), {})
+    answer = plain(calls[0].get("sampled")) if calls else plain(match.get("picked"))
+    for event in events:
+        if event.get("type") == BAD_SAMPLE:
+            answer = answer or plain(_data(event).get("message"))
+    question = calls[0].get("prompt") if calls else ""
+    if isinstance(question, list) and question:
+        question = question[-1].get("content") if isinstance(question[-1], dict) else question[-1]
+    return [_short(plain(question), end=True), _short(answer), _short(plain(match.get("expected")))]
+
+
+def plain(value: Any) -> str:
+    """A value as text: parts of a message one after another, several texts with bars between them."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    if isinstance(value, list):
+        parts = value[:20]
+        if parts and all(isinstance(part, dict) for part in parts):
+            return " ".join(str(part["text"]) if "text" in part else f"[{part.get('type', '?')}]" for part in parts)
+        return " | ".join(map(str, parts))
+    return str(value)
+
+
+def _short(text: str, end: bool = False) -> str:
+    """On one line; of a long one the beginning, or the end, where the question mostly is."""
+    cut = text[-2 * _SHORT :] if end else text[: 2 * _SHORT]
+    line = " ".join(cut.split())
+    if len(line) <= _SHORT and len(cut) == len(text):
+        return line
+    return "…" + line[-_SHORT:] if end else line[:_SHORT] + "…"
+
+
+def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = event.get("data")
+    return data if isinstance(data, Mapping) else {}
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

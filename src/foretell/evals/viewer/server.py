@@ -1,0 +1,193 @@
+"""The viewer on this machine: pages and data of a folder of logs, to this machine alone."""
+
+from __future__ import annotations
+
+import re
+import webbrowser
+from collections.abc import Callable
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from foretell.errors import EvalError, ForetellError
+from foretell.evals.viewer import html, pieces
+from foretell.evals.viewer.runs import Run, Shelf, encode
+
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
+_DATA = re.compile(
+    r"(?:runs|compare-(?P<first>\w+)-(?P<second>\w+)|(?P<key>\w+)/(?P<what>head|choices|search|rows|samples)"
+    r"(?:-(?P<at>\d{1,9}))?)\.json\Z"
+)
+_LOOK = 0.3  # seconds of one step of a search
+_MOST_TERMS = 20
+
+
+class NotHere(ForetellError):
+    """An address without anything."""
+
+
+def static_files() -> dict[str, bytes]:
+    """Stylesheets and scripts by name."""
+    own = resources.files("foretell.evals.viewer").joinpath("static")
+    found = {file.name: file.read_bytes() for file in own.iterdir() if file.name.endswith((".js", ".css"))}
+    return found | {"style.css": resources.files("foretell.pages").joinpath("style.css").read_bytes()}
+
+
+def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+    """A server that is bound and not yet serving. port: 0 takes a free one.
+
+    Raises EvalError for a host that is not this machine, a port in use, or a folder that is none.
+    """
+    if not is_loopback(host):
+        raise EvalError(
+            f"The viewer asks for no password and serves this machine alone; {host} is no loopback address. Forward "
+            "its port (ssh -L 7575:localhost:7575 MACHINE), or put an export on a web server."
+        )
+    shelf = Shelf(logs)
+    handler = partial(_Handler, shelf, static_files())
+    try:
+        return _Server((host, port), handler)
+    except OSError as error:
+        raise EvalError(
+            f"Port {port} cannot be used ({error.strerror or error}). Choose another with --port."
+        ) from error
+
+
+def serve(logs: Path, host: str = "127.0.0.1", port: int = 7575, open_browser: bool = True) -> None:
+    """Serve the viewer until interrupted.
+
+    Raises EvalError as `make_server` does.
+    """
+    with make_server(logs, host, port) as server:
+        place = f"[{host}]" if ":" in host else host
+        address = f"http://{place}:{server.server_port}/"
+        print(f"Logs of {logs}: {address} (Ctrl+C ends it)", flush=True)
+        if open_browser:
+            webbrowser.open(address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+        if ":" in address[0]:
+            from socket import AF_INET6
+
+            self.address_family = AF_INET6
+        super().__init__(address, handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that went away is no error."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "foretell", ""
+    timeout = 60
+
+    def __init__(self, shelf: Shelf, files: dict[str, bytes], *args: Any) -> None:
+        self.shelf, self.files = shelf, files
+        super().__init__(*args)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        asked = urlsplit(self.path)
+        name = asked.path.lstrip("/") or "index.html"
+        # A page of another name that resolves to this machine must not read logs.
+        host = urlsplit("//" + self.headers.get("Host", "")).hostname or ""
+        if not is_loopback(host):
+            return self._send(403, ".json", encode({"problem": f"{host} is not this machine."}))
+        try:
+            body = self._page(name) if name.endswith(".html") else self._file(name, asked.query)
+            self._send(200, Path(name).suffix, body)
+        except NotHere as error:
+            self._send(404, ".json", encode({"problem": str(error)}))
+        except ForetellError as error:
+            self._send(500, ".json", encode({"problem": str(error)}))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, ConnectionError):
+                raise
+            problem = f"The log cannot be read ({error!r}). If it was written anew, load this page again."
+            self._send(500, ".json", encode({"problem": problem}))
+
+    do_HEAD = do_GET
+
+    def _page(self, name: str) -> bytes:
+        runs = list(self.shelf.runs().values())
+        if name == "index.html":
+            return html.runs_page(runs, self.shelf.problems, live=True).encode()
+        if name == "view.html":
+            return html.view_page(live=True).encode()
+        of = [run for run in runs if html.eval_page_name(run.eval) == name]
+        if not of:
+            raise NotHere(f"There is no {name} here.")
+        return html.eval_page(of, live=True).encode()
+
+    def _file(self, name: str, query: str) -> bytes:
+        if name in self.files:
+            return self.files[name]
+        found = _DATA.match(name.removeprefix("data/")) if name.startswith("data/") else None
+        if found is None:
+            raise NotHere(f"There is no {name} here.")
+        runs = self.shelf.runs()
+        if found["first"]:
+            return encode(pieces.difference(_run(runs, found["first"]), _run(runs, found["second"])))
+        if not found["key"]:
+            return encode(pieces.run_list(runs.values()))
+        run, what, at = _run(runs, found["key"]), found["what"], int(found["at"] or 0)
+        if what == "search":
+            given = parse_qs(query)
+            start, terms = int(given.get("from", ["0"])[0]), given.get("t", [])[:_MOST_TERMS]
+            hits, after = run.search(terms, max(0, start), _LOOK)
+            return encode({"hits": hits, "next": after})
+        if what == "samples" and at >= len(run.log):
+            raise NotHere(f"The run has samples 0 to {len(run.log) - 1}.")
+        made: dict[str, Callable[[], Any]] = {
+            "head": lambda: pieces.head(run),
+            "choices": run.choices,
+            "rows": lambda: pieces.rows(run, at),
+            "samples": lambda: pieces.events(run.samples(at, at + 1)[0]),
+        }
+        return encode(made[what]())
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in {
+            "Content-Type": f"{TYPES[kind]}; charset=utf-8",
+            "Content-Length": str(len(body)),
+            "Content-Security-Policy": html.policy(live=True) + "; frame-ancestors 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def _run(runs: dict[str, Run], key: str) -> Run:
+    if key not in runs:
+        raise NotHere("There is no such run in this folder. It may have been deleted or written anew: choose another.")
+    return runs[key]
