@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from foretell.errors import EvalError
 from foretell.evals.log import Journal, Recorded, RunLog, read_log, write_log
+from foretell.evals.results import utc
 from foretell.evals.samples import parse
 from foretell.files import describe_os_error, sha256_file
 
@@ -144,7 +146,7 @@ class _Upstream:
         self.samples: dict[tuple[int, str], int] = {}
         self.seen: dict[str, int] = {}  # of own logs: how often a sample's events began anew, which is its epoch
         self.last = ""
-        self.tokens = 0
+        self.tokens, self.end = 0, ""
         with path.open("rb") as stream:
             for number, begin, line in _lines(stream, path):
                 try:
@@ -171,8 +173,9 @@ class _Upstream:
                 raise ValueError(f"the final report is a {type(row['final_report']).__name__}, not an object")
             self.report = row["final_report"]
         else:
-            id, (kind, data), _ = _event(row)
+            id, (kind, data), when = _event(row)
             check([(kind, data)])
+            self.end = max(self.end, when)
             if kind == "sampling" and isinstance(usage := data.get("usage"), dict):
                 self.tokens += usage["total_tokens"] if isinstance(usage.get("total_tokens"), int) else 0
             if self.spec is not None and "foretell" in self.spec["run_config"] and id != self.last:
@@ -212,8 +215,9 @@ def _upstream(path: Path) -> Brought:
     if log.report is None:
         torn = ", and its last line is half-written" if log.torn else ""
         last["note"] = f"The run was cut off: it has no final report{torn}. {len(log.samples)} samples are here."
-    if log.tokens and "usage_total_tokens" not in last["final_report"]:
-        last["cost"] = {"tokens": log.tokens}
+    with suppress(ValueError, TypeError):  # a time is in no form of ours
+        seconds = (utc(log.end) - utc(log.spec.get("created_at", ""))).total_seconds()
+        last["cost"] = {"tokens": log.tokens or last["final_report"].get("usage_total_tokens"), "seconds": seconds}
     return Brought(log.spec, log.rows(), last)
 
 

@@ -11,7 +11,6 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from foretell.errors import EvalError
 from foretell.evals.base import BAD_SAMPLE
 from foretell.evals.importing import Brought, check, natural, sample_name
 from foretell.evals.log import Recorded
+from foretell.evals.results import utc
 
 MEMBER = 512 << 20  # bytes of one member, unpacked
 _RATIO = 1000  # of all members to the file: real logs shrink five to fifty times
@@ -167,7 +167,7 @@ def _spec(header: Mapping[str, Any]) -> dict[str, Any]:
         },
         "created_by": "",
         "run_id": run,
-        "created_at": str(_time(told["created"]).replace(tzinfo=None)),
+        "created_at": str(utc(told["created"]).replace(tzinfo=None)),
     }
 
 
@@ -200,7 +200,7 @@ def _last(header: Mapping[str, Any], count: int) -> dict[str, Any]:
     costs = [used["total_cost"] for used in (stats.get("model_usage") or {}).values() if used.get("total_cost")]
     cost = {"tokens": report.get("usage_total_tokens"), "money": math.fsum(costs) if costs else None, "seconds": None}
     if stats.get("started_at") and stats.get("completed_at"):
-        cost["seconds"] = (_time(stats["completed_at"]) - _time(stats["started_at"])).total_seconds()
+        cost["seconds"] = (utc(stats["completed_at"]) - utc(stats["started_at"])).total_seconds()
     last = {"final_report": report, "complete": status == "success", "cost": cost}
     if status != "success":
         why = (header.get("error") or {}).get("message")
@@ -232,9 +232,9 @@ def _sample(raw: Mapping[str, Any], headline: str) -> Iterator[Recorded]:
     pool = (raw.get("events_data") or {}).get("messages") or []
     asked = [event for event in raw.get("events") or () if event["event"] == "model" and not event.get("pending")]
     if not asked and (raw.get("output") or {}).get("choices"):
-        said = raw["messages"]
-        end = max((at for at, message in enumerate(said) if message["role"] == "assistant"), default=len(said))
-        asked = [{"input": said[:end], "output": raw["output"]}]
+        talk = raw["messages"]
+        end = max((at for at, message in enumerate(talk) if message["role"] == "assistant"), default=len(talk))
+        asked = [{"input": talk[:end], "output": raw["output"]}]
     for event in asked:
         refs = event.get("input_refs") or ()
         messages = event.get("input") or [message for begin, end in refs for message in pool[begin:end]]
@@ -263,8 +263,8 @@ def _sample(raw: Mapping[str, Any], headline: str) -> Iterator[Recorded]:
     grades = {name: grade(value) for name, value in values.items()}
     main = headline if headline in grades or not grades else next(iter(grades))
     told = scores.get(main) or {}
-    if values.get(main) in ("C", "I", "N", True, False) and not isinstance(values[main], float):
-        data = {"correct": values[main] in ("C", True), "expected": raw.get("target"), "picked": told.get("answer")}
+    if isinstance(said := values.get(main), bool) or said in ("C", "I", "N"):
+        data = {"correct": said is True or said == "C", "expected": raw.get("target"), "picked": told.get("answer")}
         yield "match", data | ({"explanation": told["explanation"]} if told.get("explanation") else {})
     if grades.get(main) is None:
         why = failed["message"] if failed else told.get("reason") or "it has no score that is a number"
@@ -346,8 +346,3 @@ def _usage(used: Mapping[str, Any]) -> dict[str, int]:
     return {
         "prompt_tokens": read, "completion_tokens": written, "total_tokens": used.get("total_tokens") or read + written,
     }  # fmt: skip
-
-
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)

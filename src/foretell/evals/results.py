@@ -226,9 +226,14 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def utc(text: str) -> datetime:
+    """A time in ISO form; where it names no zone it is UTC. Raises ValueError and TypeError."""
+    found = datetime.fromisoformat(text)
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _time(text: Any, path: Path) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
+        return utc(text).replace(tzinfo=None)
     except (TypeError, ValueError) as error:
         raise EvalError(f"{path} is of {text!r}; expected a time such as 2026-01-31 12:00:00 (UTC).") from error
-    return (found.astimezone(UTC) if found.tzinfo else found).replace(tzinfo=None)
