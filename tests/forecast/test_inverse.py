@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-import foretell
 from foretell.chat import Conversation
 from foretell.errors import ForecastError, ForetellError, GenerationError
 from foretell.forecast import fit
@@ -170,7 +169,7 @@ def ladder(tmp_path, monkeypatch):
         (folder.parent / "log.jsonl").write_text(lines({"event": "start"}, {"event": "end", "flops": flops}))
     (tmp_path / "out" / "rungs" / "diverged").mkdir()
     flops = {str(tmp_path / "out" / "rungs" / f"r{i}" / "checkpoint"): f for i, f in enumerate(odds)}
-    monkeypatch.setattr(foretell, "load", lambda ref: SimpleNamespace(generator=Fake(odds[flops[ref]], asked)))
+    monkeypatch.setattr("foretell.loading.load", lambda ref: SimpleNamespace(generator=Fake(odds[flops[ref]], asked)))
     rows = [{"prompt": "p" * n, "classes": [" wrong", " right"], "answer_index": 1} for n in range(1, 41)]
     (tmp_path / "task.jsonl").write_text(lines(*rows))
     return SimpleNamespace(path=tmp_path, asked=asked, odds=odds, task=tmp_path / "task.jsonl")

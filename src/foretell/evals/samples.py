@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import random
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -28,7 +29,7 @@ class Lines(Sequence[Sample]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        starts, number, numbers, place = [], 0, [], 0
+        starts, numbers, number, place = array("q"), array("q"), 0, 0
         with path.open("rb") as stream:
             for read in stream:
                 for line in read.splitlines(keepends=True) if b"\r" in read else (read,):  # \r alone ends one, too

@@ -112,7 +112,7 @@ def measure(
 
     Raises ForecastError naming the question that a model cannot read, and as `foretell.load` does.
     """
-    import foretell
+    from foretell.loading import load
 
     digest = hashlib.sha256("\n".join(map(repr, questions)).encode("utf-8", "surrogatepass")).hexdigest()
     found = []
@@ -121,7 +121,7 @@ def measure(
         file = out / SCORES / f"{model.name}.json"
         done = _read(file)
         if done is None or done[1] != key:
-            generator = foretell.load(model.ref).generator
+            generator = load(model.ref).generator
             task = f"{model.name} ({i + 1} of {len(models)})"
             answers: list[Answer] = []
             for start in range(0, len(questions), _AT_ONCE):
