@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,8 @@ def test_no_attack_passes_or_harms_the_next_program(box, attack):
     ],
 )
 def test_the_outcome_says_what_stopped_a_program(box, attack, verdict, detail):
+    if verdict != "timeout":  # a busy machine may take its time
+        box = Sandbox(box.backend, replace(LIMITS, wall_s=30), workers=1)
     outcome = box.run(asks(ATTACKS[attack]))
     assert (outcome.verdict, detail in outcome.detail) == (verdict, True), outcome
 

@@ -232,6 +232,8 @@ class _Lane:
         self._process.stdin.close()
         self._process.kill()
         self._process.wait()
+        self.deadline = time.monotonic() + _START_S
+        self._read(1 << 32)  # ends when the last process inside has ended, which is not the one that was waited for
         self.replies.close()
         self._process.stderr.close()
         if self._folder:
