@@ -14,7 +14,7 @@ import foretell
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH_EXTRA = ["torch", "safetensors", "tokenizers", "matplotlib", "psutil", "jinja2", "gguf", "huggingface_hub"]
-HEAVY = {*TORCH_EXTRA, "pyarrow", "PIL", "scipy", "transformers", "datasets"}
+HEAVY = {*TORCH_EXTRA, "aiohttp", "pyarrow", "PIL", "scipy", "transformers", "datasets"}
 
 
 def loaded(statement: str) -> set[str]:

@@ -65,8 +65,12 @@ class MissingExtraError(ForetellError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
             f"{feature} needs packages that are not installed. "
-            f"Install them with: pip install 'foretell[{extra}]' (torch comes in a CPU and a CUDA build; "
-            "docs/install.md says how to choose)."
+            f"Install them with: pip install 'foretell[{extra}]'"
+            + (
+                " (torch comes in a CPU and a CUDA build; docs/install.md says how to choose)."
+                if extra == "torch"
+                else "."
+            )
         )
         self.feature = feature
         self.extra = extra

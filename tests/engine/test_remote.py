@@ -259,14 +259,14 @@ def test_events_may_be_cut_anywhere():
 def test_log_probabilities_of_both_forms():
     top = [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.5}]
     chat = deltas("a")
-    chat[1]["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": top}]}
+    chat[1]["choices"][0]["logprobs"] = {"content": [{"token": "a", "id": 7, "logprob": -0.5, "top_logprobs": top}]}
     text = {"index": 0, "text": "a", "finish_reason": "stop"}
     text["logprobs"] = {"tokens": ["a"], "token_logprobs": [-0.5], "top_logprobs": [{"b": -1.5, "a": -0.5}]}
-    expected = (TokenLogprob("a", -1, -0.5, (("a", -0.5), ("b", -1.5))),)
-    for prompt, pieces, sent in (
-        (CHAT, events(*chat), {"logprobs": True, "top_logprobs": 2}),
-        ("Once", events({"choices": [text]}), {"logprobs": 2}),
+    for prompt, pieces, token, sent in (
+        (CHAT, events(*chat), 7, {"logprobs": True, "top_logprobs": 2}),
+        ("Once", events({"choices": [text]}), -1, {"logprobs": 2}),
     ):
+        expected = (TokenLogprob("a", token, -0.5, (("a", -0.5), ("b", -1.5))),)
         results, mock = streamed([Request(prompt, Sampling(logprobs=2))], lambda call, p=pieces: Reply(pieces=p))
         assert results[0].logprobs == results[-1].logprobs == expected
         assert mock.calls[0].json.items() >= sent.items()
@@ -296,24 +296,33 @@ def test_other_kinds_of_request():
             streamed([request], handler, **settings)
 
 
-def letters(call, offsets=True, whole=True):
-    """A /completions that echoes: tokens of three characters, each as likely as its place says."""
+def letters(call, form="offsets"):
+    """A /completions that echoes: tokens of three characters, each as likely as its place says.
+
+    form: "offsets" of OpenAI, which spells tokens that are no characters as bytes; "spelled", without offsets; "start",
+    with a token before the text, as vLLM does; "none".
+    """
     prompts = call.json["prompt"]
     choices = []
     for i, text in enumerate([prompts] if isinstance(prompts, str) else prompts):
         tokens = [text[at : at + 3] for at in range(0, len(text), 3)] + ["!"]
-        logprobs = {"tokens": tokens, "token_logprobs": [None, *(-float(k) for k in range(1, len(tokens)))]}
-        if offsets:
-            logprobs["text_offset"] = [3 * k for k in range(len(tokens) - 1)] + [len(text)]
-        told = {"text": text + "!", "logprobs": logprobs} if whole else {"text": "!", "logprobs": None}
+        values = [None, *(-float(k) for k in range(1, len(tokens)))]
+        logprobs = {"tokens": tokens, "token_logprobs": values}
+        if form == "offsets":
+            logprobs["tokens"] = ["bytes:\\xe2", *tokens[1:]]
+            logprobs["text_offset"] = [*(3 * k for k in range(len(tokens) - 1)), len(text)]
+        elif form == "start":
+            logprobs = {"tokens": ["<s>", *tokens], "token_logprobs": [None, -9.0, *values[1:]]}
+            logprobs["text_offset"] = [0, *(3 * k + 3 for k in range(len(tokens) - 1)), len(text) + 3]
+        told = {"text": "!", "logprobs": None} if form == "none" else {"text": text + "!", "logprobs": logprobs}
         choices.append({"index": i, "finish_reason": "length", **told})
     return Reply({"choices": choices[::-1]})
 
 
-@pytest.mark.parametrize("offsets", [True, False])
-def test_scores_are_sums_over_the_tokens_of_the_continuation(offsets):
+@pytest.mark.parametrize("form", ["offsets", "spelled", "start"])
+def test_scores_are_sums_over_the_tokens_of_the_continuation(form):
     async def main():
-        async with serve(lambda call: letters(call, offsets)) as mock:
+        async with serve(lambda call: letters(call, form)) as mock:
             endpoint = Endpoint(mock.url, "mock")
             assert endpoint.can_score and await endpoint.score("abc", []) == []
             scores = await endpoint.score("abcdef", ["ghi", "ghijk", "ghijklm"])
@@ -328,7 +337,7 @@ def test_scores_are_sums_over_the_tokens_of_the_continuation(offsets):
 
 def test_a_server_that_cannot_score_is_asked_once():
     async def main():
-        async with serve(lambda call: letters(call, whole=False)) as mock:
+        async with serve(lambda call: letters(call, "none")) as mock:
             endpoint = Endpoint(mock.url, "mock")
             with pytest.raises(EndpointError, match="no log-probabilities of the prompt, so it cannot score"):
                 await endpoint.score("abc", ["d"])

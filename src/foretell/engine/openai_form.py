@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, cast, get_args
 
 from foretell.chat import Conversation
@@ -188,14 +189,14 @@ async def read_stream(pieces: AsyncIterable[bytes], request: int, chat: bool) ->
 
 
 def read_logprobs(raw: Any, chat: bool) -> Iterator[TokenLogprob]:
-    """Log-probabilities in the form of /chat/completions or /completions; the ids of tokens are not told (-1)."""
+    """Log-probabilities in the form of /chat/completions or /completions; ids that are not told are -1."""
     if not isinstance(raw, Mapping):
         return
     try:
         if chat or raw.get("content"):
             for t in raw.get("content") or ():
                 top = tuple((str(o["token"]), float(o["logprob"])) for o in t.get("top_logprobs") or ())
-                yield TokenLogprob(str(t["token"]), -1, float(t["logprob"]), top)
+                yield TokenLogprob(str(t["token"]), int(t.get("id", -1)), float(t["logprob"]), top)
             return
         tops = raw.get("top_logprobs") or [None] * len(raw["tokens"])
         for token, logprob, others in zip(raw["tokens"], raw["token_logprobs"], tops, strict=True):
@@ -218,17 +219,17 @@ def read_echoes(raw: Mapping[str, Any], prompt: str, wholes: Sequence[str]) -> l
 
 def _read_echo(choice: Mapping[str, Any], prompt: str, whole: str) -> float:
     logs = choice.get("logprobs")
-    if not isinstance(logs, Mapping) or not isinstance(logs.get("token_logprobs"), list):
+    if not isinstance(logs, Mapping) or not isinstance(values := logs.get("token_logprobs"), list):
         raise FormError("told no log-probabilities of the prompt")
-    tokens, values, starts = logs.get("tokens"), logs["token_logprobs"], logs.get("text_offset")
-    if not isinstance(starts, list):
-        if not isinstance(tokens, list) or "".join(map(str, tokens))[: len(whole)] != whole:
-            raise FormError("told no place of its tokens in the text")
-        starts = [0]
-        for token in tokens[:-1]:
-            starts.append(starts[-1] + len(token))
-    if len(starts) != len(values) or not starts or not str(choice.get("text", "")).startswith(whole):
+    starts, told = logs.get("text_offset"), logs.get("tokens")
+    tokens: list[str] = told if isinstance(told, list) and all(isinstance(t, str) for t in told) else []
+    if (shift := "".join(tokens).find(whole)) >= 0:
+        # Where the tokens spell it, so do their lengths: a token before the text moves what some servers say of places.
+        starts = [end - len(token) - shift for token, end in zip(tokens, accumulate(map(len, tokens)), strict=True)]
+    elif not isinstance(starts, list) or not str(choice.get("text", "")).startswith(whole):
         raise FormError("did not echo the prompt")
+    if not starts or len(starts) != len(values) or not all(isinstance(start, int) for start in starts):
+        raise FormError("told no places of its tokens in the text")
     ends = [*starts[1:], len(whole)]
     found = [v for v, start, end in zip(values, starts, ends, strict=True) if start < len(whole) and end > len(prompt)]
     if not found or not all(isinstance(v, float | int) and v <= 0 for v in found):
