@@ -13,6 +13,7 @@ from evalkit import sums, write_registry
 
 from foretell import cli
 from foretell.cli.oaieval import translate
+from foretell.measure.sandbox import obstacle
 
 pytest.importorskip("sqlalchemy")
 
@@ -27,9 +28,13 @@ def weaker(prompt: Any, **params: Any) -> str:
     return "no idea" if answer in ("4", "8", "12") else answer
 
 
+sandboxed = pytest.mark.skipif(obstacle("bubblewrap") is not None, reason="there is no bubblewrap")
+
+
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the commands add to it
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
@@ -84,9 +89,11 @@ def test_a_gate_fails_where_a_run_is_plainly_worse(capsys, registry: Path) -> No
     assert code == 1 and "worse" in out
 
 
-@pytest.mark.parametrize("template", ["match", "includes", "fuzzy", "json", "choice", "graded", "image", "class"])
-def test_a_new_eval_is_right_from_the_start_and_runs(capsys, monkeypatch, tmp_path: Path, template: str) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+@pytest.mark.parametrize(
+    "template",
+    ["match", "includes", "fuzzy", "json", "choice", "graded", "image", "class", pytest.param("code", marks=sandboxed)],
+)
+def test_a_new_eval_is_right_from_the_start_and_runs(capsys, template: str) -> None:
     name = f"my-{template}"
     code, out, _ = invoke(capsys, "new", name, "--template", template, "--registry", "mine")
     assert code == 0 and "foretell eval check mine" in out
@@ -96,6 +103,31 @@ def test_a_new_eval_is_right_from_the_start_and_runs(capsys, monkeypatch, tmp_pa
     assert code == 0 and f"{name}.dev.v0" in str(list(Path("runs/evals").glob("*.jsonl")))
     code, out, err = invoke(capsys, "new", name, "--template", template, "--registry", "mine")
     assert code == 2 and "is there already" in err
+
+
+def test_a_model_beside_the_work_is_found(capsys, registry: Path) -> None:
+    Path("beside_me.py").write_text("def sure(prompt, **params):\n    return '4'\n")
+    code, out, _ = invoke(capsys, "run", "beside_me:sure", "x", "--registry-path", registry)
+    assert code == 0 and "x: 0.025" in out
+
+
+@sandboxed
+def test_check_runs_the_solutions_of_programs(capsys) -> None:
+    invoke(capsys, "new", "half", "--template", "code")
+    rows = Path("evals/data/half/samples.jsonl")
+    rows.write_text(rows.read_text().replace("(n + 1) // 2", "n // 2"))
+    code, out, _ = invoke(capsys, "check", "evals")
+    assert code == 1 and "sample 1: its own ideal" in out and "sample 2" not in out
+
+
+def test_programs_do_not_run_without_a_sandbox_unless_asked_for(capsys, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    invoke(capsys, "new", "half", "--template", "code")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    code, _, err = invoke(capsys, "run", "dummy", "half", "--registry-path", "evals")
+    assert code == 2 and "is not run without a sandbox" in err and "mend the class" not in err
+    code, out, _ = invoke(capsys, "run", "dummy", "half", "--registry-path", "evals", "--allow-unsafe")
+    assert code == 0 and "half: 0" in out
 
 
 def test_what_a_registry_lacks_is_named(capsys, tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ def run(
     store: Store = STORE,
     product: Annotated[str, typer.Option(help="Product or integration, for the history.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew beside a run that was cut off.")] = False,
+    allow_unsafe: Annotated[
+        bool, typer.Option("--allow-unsafe", help="Run models' programs without a sandbox where none works.")
+    ] = False,
 ) -> None:
     """Run evals on a model; the same command goes on with what was cut off.
 
@@ -69,6 +72,7 @@ def run(
     from foretell.evals.runner import Budget
 
     registry = api.open_registry(registry_path or ())
+    _importable(registry_path or ())
     names = _names(registry, evals)
     if record_path is not None and len(names) > 1:
         raise typer.BadParameter(f"--record-path is for one eval; {len(names)} are named.")
@@ -79,13 +83,13 @@ def run(
 
     models = [make_model(ref, registry, concurrency, **defaults) for ref in model.split(",")]
     judge = make_model(grader, registry, concurrency) if grader else None
+    args = _pairs(extra_eval_params, "--extra-eval-params") | ({"allow_unsafe": True} if allow_unsafe else {})
     for name in names:
         with draw.progress() as report:
             done = api.run(
                 name, models, grader=judge, samples=max_samples, epochs=epochs, reducer=reducer, seed=seed,
-                concurrency=concurrency, budget=budget, registry=registry,
-                args=_pairs(extra_eval_params, "--extra-eval-params"), out=record_path, cache=cache, user=user,
-                command=shlex.join(sys.argv), fresh=fresh, report=report,
+                concurrency=concurrency, budget=budget, registry=registry, args=args, out=record_path, cache=cache,
+                user=user, command=shlex.join(sys.argv), fresh=fresh, report=report,
             )  # fmt: skip
         _tell(name, done)
         _remember(done, store, product)
@@ -228,6 +232,7 @@ def check(
     """Whether a registry's evals can be run and judge as they should. Exit code 1 where something must be mended."""
     from foretell.evals.scaffold import check_registry
 
+    _importable([registry])
     with draw.progress() as report:
         found = check_registry(registry, eval or (), report)
     for name, problem in found.problems:
@@ -255,6 +260,11 @@ def import_(
         done = import_log(log, out / f"{log.stem}.jsonl")
         row = kept.add(done)
         print(f"{log} → {done.path}: {row.eval}, {row.model}, {len(done)} samples")
+
+
+def _importable(registries: list[Path] | tuple[()]) -> None:
+    """Models and classes are found in the working folder and in registries, behind all that is installed."""
+    sys.path += [str(folder.expanduser().absolute()) for folder in (Path(), *registries)]
 
 
 def _names(registry: Registry, asked: list[str]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import NoReturn
 # What upstream's commands take and has no meaning here: logs are always local and whole, runs always resume.
 _FLAGS = (
     "--debug", "--no-debug", "--visible", "--no-visible", "--local-run", "--no-local-run", "--no-http-run",
-    "--no-cache", "--dry-run-logging", "--no-dry-run-logging", "--no-dry-run", "--resume", "--exit-on-error", "--no-exit-on-error",
+    "--no-cache", "--dry-run-logging", "--no-dry-run-logging", "--no-dry-run", "--resume",
+    "--exit-on-error", "--no-exit-on-error",
 )  # fmt: skip
 _VALUED = ("--log_to_file", "--http-batch-size", "--http-fail-percent-threshold")
 _ANSWERS = "runs/evals/answers.sqlite"

@@ -237,6 +237,8 @@ class _Work:
             return
         except EvalError as error:
             trial.record(BAD_SAMPLE, {"message": str(error)})
+        except ForetellError:
+            raise  # nothing of this sample's own, such as a sandbox that is missing
         except Exception as error:
             raise EvalError(
                 f"{self.eval.spec.cls} failed on {id}: {error!r} ({_where(error)}). What is finished is kept; mend the "

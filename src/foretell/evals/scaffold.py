@@ -41,6 +41,16 @@ def _picture(question: str, answer: str) -> Sample:
     return _asked(parts, ideal=answer)
 
 
+def _program(head: str, does: str, returns: str, test: str) -> Sample:
+    """A row in HumanEval's form."""
+    return {
+        "prompt": f'def {head}:\n    """{does}"""\n',
+        "entry_point": head.partition("(")[0],
+        "canonical_solution": f"    return {returns}\n",
+        "test": f"def check(candidate):\n    assert {test}\n",
+    }
+
+
 _CAPITALS = [_asked("What is the capital of France?", ideal="Paris"), _asked("… of Italy?", ideal=["Rome", "Roma"])]
 _FORMS: dict[str, tuple[str, Mapping[str, Any], Sequence[Sample]]] = {
     "match": ("evals.elsuite.basic.match:Match", {}, _CAPITALS),
@@ -71,6 +81,15 @@ _FORMS: dict[str, tuple[str, Mapping[str, Any], Sequence[Sample]]] = {
         "evals.elsuite.basic.includes:Includes",
         {"ignore_case": True},
         [_picture("Which colour is this?", "red"), _picture("Is this red or blue?", "red")],
+    ),
+    "code": (
+        "foretell.evals.academic:Benchmark",
+        {"form": "humaneval", "max_tokens": 512},
+        [
+            _program("half(n: int) -> int", "Half of n, rounded up.", "(n + 1) // 2", "candidate(5) == 3"),
+            _program("initials(name: str) -> str", "The capital letters.", '"".join(c for c in name if c.isupper())',
+                     "candidate('Ada Lovelace') == 'AL'"),
+        ],
     ),
     "class": (
         "{name}:Backwards",
@@ -105,10 +124,6 @@ def scaffold(name: str, template: str, folder: Path) -> list[Path]:
 
     Raises EvalError for an unknown template, a name that is none, or one whose files are there.
     """
-    if template == "code":
-        raise EvalError(
-            "Programs are graded by foretell.evals.generated; begin with --template class, and see docs/evals.md."
-        )
     if template not in _FORMS:
         raise EvalError(f"There is no template {template!r}; choose from {', '.join(_FORMS)}.")
     if not _NAME.fullmatch(name):
@@ -196,9 +211,9 @@ def _judged(made: Eval, samples: Sequence[Sample]) -> list[str]:
 
 
 def _ideal(sample: Sample) -> str | None:
-    ideal = sample.get("ideal")
+    ideal = sample.get("ideal", sample.get("canonical_solution"))
     first = ideal[0] if isinstance(ideal, list) and ideal else ideal
-    return first if isinstance(first, str) and "input" in sample else None
+    return first if isinstance(first, str) and ("input" in sample or "test" in sample) else None
 
 
 def _try(made: Eval, sample: Sample, answer: str) -> list[tuple[str, dict[str, Any]]]:
