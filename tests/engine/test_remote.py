@@ -296,63 +296,6 @@ def test_other_kinds_of_request():
             streamed([request], handler, **settings)
 
 
-def letters(call, form="offsets"):
-    """A /completions that echoes: tokens of three characters, each as likely as its place says.
-
-    form: "offsets" of OpenAI, which spells tokens that are no characters as bytes; "spelled", without offsets; "start",
-    with a token before the text, as vLLM does; "none".
-    """
-    prompts = call.json["prompt"]
-    choices = []
-    for i, text in enumerate([prompts] if isinstance(prompts, str) else prompts):
-        tokens = [text[at : at + 3] for at in range(0, len(text), 3)] + ["!"]
-        values = [None, *(-float(k) for k in range(1, len(tokens)))]
-        logprobs = {"tokens": tokens, "token_logprobs": values}
-        if form == "offsets":
-            logprobs["tokens"] = ["bytes:\\xe2", *tokens[1:]]
-            logprobs["text_offset"] = [*(3 * k for k in range(len(tokens) - 1)), len(text)]
-        elif form == "start":
-            logprobs = {"tokens": ["<s>", *tokens], "token_logprobs": [None, -9.0, *values[1:]]}
-            logprobs["text_offset"] = [0, *(3 * k + 3 for k in range(len(tokens) - 1)), len(text) + 3]
-        told = {"text": "!", "logprobs": None} if form == "none" else {"text": text + "!", "logprobs": logprobs}
-        choices.append({"index": i, "finish_reason": "length", **told})
-    return Reply({"choices": choices[::-1]})
-
-
-@pytest.mark.parametrize("form", ["offsets", "spelled", "start"])
-def test_scores_are_sums_over_the_tokens_of_the_continuation(form):
-    async def main():
-        async with serve(lambda call: letters(call, form)) as mock:
-            endpoint = Endpoint(mock.url, "mock")
-            assert endpoint.can_score and await endpoint.score("abc", []) == []
-            scores = await endpoint.score("abcdef", ["ghi", "ghijk", "ghijklm"])
-            alone = await endpoint.score("abcde", ["fg"])  # the token "def" holds the end of the prompt too
-            return scores, alone, [call.json["prompt"] for call in mock.calls], mock.calls[0].json
-
-    scores, alone, prompts, sent = run(main())
-    assert scores == [-2, -2 - 3, -2 - 3 - 4] and alone == [-1 - 2]
-    assert prompts == [["abcdefghi", "abcdefghijk", "abcdefghijklm"], "abcdefg"]
-    assert (sent["echo"], sent["logprobs"], sent["max_tokens"]) == (True, 1, 1)
-
-
-def test_a_server_that_cannot_score_is_asked_once():
-    async def main():
-        async with serve(lambda call: letters(call, "none")) as mock:
-            endpoint = Endpoint(mock.url, "mock")
-            with pytest.raises(EndpointError, match="no log-probabilities of the prompt, so it cannot score"):
-                await endpoint.score("abc", ["d"])
-            assert not endpoint.can_score
-            with pytest.raises(GenerationError, match="can score text only"):
-                await endpoint.score("abc", ["d"])
-            return len(mock.calls)
-
-    assert run(main()) == 1
-    assert not Endpoint("http://h", chat=True).can_score and Endpoint("http://h", can_score=True).can_score
-    for prompt, continuations in ((CHAT, ["a"]), ("abc", ["a", ""]), ("", ["a"])):
-        with pytest.raises(GenerationError):
-            run(Endpoint("http://h", "m").score(prompt, continuations))
-
-
 def test_one_endpoint_serves_loop_after_loop(caplog):
     """Sessions end with their loop: nothing is left open, and nothing complains."""
     with serve_in_thread() as mock:

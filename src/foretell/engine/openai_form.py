@@ -221,17 +221,24 @@ def _read_echo(choice: Mapping[str, Any], prompt: str, whole: str) -> float:
     logs = choice.get("logprobs")
     if not isinstance(logs, Mapping) or not isinstance(values := logs.get("token_logprobs"), list):
         raise FormError("told no log-probabilities of the prompt")
+    if not (text := str(choice.get("text", ""))).startswith(whole):
+        raise FormError("did not echo the prompt")
     starts, told = logs.get("text_offset"), logs.get("tokens")
     tokens: list[str] = told if isinstance(told, list) and all(isinstance(t, str) for t in told) else []
-    if (shift := "".join(tokens).find(whole)) >= 0:
-        # Where the tokens spell it, so do their lengths: a token before the text moves what some servers say of places.
-        starts = [end - len(token) - shift for token, end in zip(tokens, accumulate(map(len, tokens)), strict=True)]
-    elif not isinstance(starts, list) or not str(choice.get("text", "")).startswith(whole):
-        raise FormError("did not echo the prompt")
-    if not starts or len(starts) != len(values) or not all(isinstance(start, int) for start in starts):
+    lengths = [0, *accumulate(map(len, tokens))]
+    if "".join(tokens).endswith(text[len(prompt) :]):
+        # Counted from the end, where they are spelled: a token before the text moves the places that vLLM tells.
+        starts = [start + len(text) - lengths[-1] for start in lengths[:-1]]
+    elif starts == lengths[:-1]:
+        starts = None  # no more than the lengths of tokens that do not spell the text
+    if not isinstance(starts, list) or not starts or len(starts) != len(values):
         raise FormError("told no places of its tokens in the text")
     ends = [*starts[1:], len(whole)]
-    found = [v for v, start, end in zip(values, starts, ends, strict=True) if start < len(whole) and end > len(prompt)]
+    try:
+        inside = [start < len(whole) and end > len(prompt) for start, end in zip(starts, ends, strict=True)]
+    except TypeError as error:
+        raise FormError("told places that are no numbers") from error
+    found = [value for value, counts in zip(values, inside, strict=True) if counts]
     if not found or not all(isinstance(v, float | int) and v <= 0 for v in found):
         raise FormError("told no log-probabilities of the continuation")
     return math.fsum(found)

@@ -75,6 +75,7 @@ class Endpoint:
         self.model, self.chat, self.role = model, chat, role
         self.can_score = chat is not True if can_score is None else can_score
         self._extra = dict(extra or {})
+        self._scored = False
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r}, {self.model!r})"
@@ -138,11 +139,14 @@ class Endpoint:
 
         async def read(response: ClientResponse) -> list[float]:
             try:
-                return read_echoes(await self._wire.object_of(response), text, wholes)
+                scores = read_echoes(await self._wire.object_of(response), text, wholes)
+                self._scored = True
+                return scores
             except FormError as error:
-                self.can_score = False
+                self.can_score = self._scored
+                said = f"{self.url} {error}, so it cannot score{' this' if self._scored else ''}."
                 advice = "Use a server whose /completions take echo with logprobs (vLLM does), or the local engine."
-                raise Trouble(EndpointError(f"{self.url} {error}, so it cannot score. {advice}", 200, True)) from None
+                raise Trouble(EndpointError(f"{said} {advice}", 200, not self._scored)) from None
 
         return await self._call("/completions", {**self._extra, **body, "temperature": 0}, read)
 
