@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from foretell.errors import EvalError
-from foretell.evals.academic_code import Verdicts, function_source, header
+from foretell.evals.academic_code import CODE_CHAT, Verdicts, function_source, header
 from foretell.evals.academic_files import PLACE, below_place, found, read_rows, ready_prompt
 from foretell.evals.academic_forms import FILE, FORMS, NUMBER, convert
 from foretell.evals.academic_ifeval import follows
@@ -32,7 +32,7 @@ from foretell.files import write_text
 from foretell.measure.sandbox import Checked
 
 _CHAT = {  # what is said to a model that is asked and does not continue
-    "humaneval": "Complete this Python function. Reply with the whole function and nothing else.\n\n",
+    "humaneval": CODE_CHAT,
     "lambada": "Reply with the one word that comes next in this text, and nothing else.\n\n",
 }
 

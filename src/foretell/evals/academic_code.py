@@ -11,6 +11,7 @@ from foretell.errors import ForetellError
 from foretell.measure.sandbox import Outcome, Sandbox
 from foretell.measure.sandbox_programs import Untrusted
 
+CODE_CHAT = "Complete this Python function. Reply with the whole function and nothing else.\n\n"
 _FENCED = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
