@@ -9,7 +9,7 @@ import pytest
 from foretell.errors import EvalError
 from foretell.evals.base import Eval
 from foretell.evals.classes import load_class, make_eval
-from foretell.evals.registry import Registry
+from foretell.evals.registry import OWN, Registry
 
 MATCH = "evals.elsuite.basic.match:Match"
 
@@ -61,6 +61,14 @@ def test_a_name_given_twice_is_refused_with_both_places(tmp_path: Path) -> None:
     two = registry(tmp_path / "two", evals__b=f"a.dev: {{class: {MATCH}}}")
     with pytest.raises(EvalError, match=r"a\.yaml and in .*b\.yaml"):
         Registry((*one.paths, *two.paths)).eval("a.dev")
+
+
+def test_a_registry_of_ones_own_goes_before_what_comes_with_foretell(tmp_path: Path) -> None:
+    theirs = registry(tmp_path, evals__hellaswag="hellaswag: {id: hellaswag.dev.v0}\nhellaswag.dev.v0: {class: a:B}")
+    for paths in ((OWN, tmp_path), (tmp_path, OWN)):
+        both = Registry(paths)
+        assert both.eval("hellaswag").name == "hellaswag.dev.v0" and theirs.eval("hellaswag").root == tmp_path
+        assert both.eval("hellaswag.validation.v0").root == OWN and "gsm8k" in both.evals
 
 
 def test_sets_and_patterns_name_evals_once_in_order(tmp_path: Path) -> None:

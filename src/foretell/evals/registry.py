@@ -72,7 +72,7 @@ class GradedSpec:
 
 @dataclass(frozen=True)
 class Registry:
-    """Several registry folders as one, looked through in turn.
+    """Several registry folders as one. What another names, too, takes the place of what comes with Foretell.
 
     Raises EvalError, naming both files, where two entries have one name.
     """
@@ -167,12 +167,12 @@ class Registry:
 
     def _load(self, kind: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        for root in self.paths:
+        for root in sorted(self.paths, key=lambda path: path != OWN):  # ours first
             folder = root / kind
             files = sorted(folder.glob("*.yaml")) if folder.is_dir() else [root / f"{kind}.yaml"]
             for file in files:
                 for name, raw in _read(file).items():
-                    if (other := found.get(name)) is not None:
+                    if (other := found.get(name)) is not None and (root == OWN or other.root != OWN):
                         raise EvalError(f"{name} is defined in {other.file} and in {file}. Rename or remove one.")
                     found[name] = Entry(name, raw, root, file)
         return found
