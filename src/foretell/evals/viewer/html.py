@@ -15,6 +15,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types foretell"
 )
 _DAY = 86400.0
+_LONGEST = 10  # characters of a time on the axis
 
 
 def policy(live: bool) -> str:
@@ -62,7 +63,7 @@ def history(runs: Sequence[Run]) -> Html:
     if len({_stamp(run) for run in shown}) < 2:
         return notice("A plot of the history takes two runs with scores at least.")
     span = _stamp(shown[-1]) - _stamp(shown[0])
-    form = "%d %b %Y" if span > 300 * _DAY else "%d %b" if span > 2 * _DAY else "%H:%M" if span > 600 else "%H:%M:%S"
+    form = "%d %b %Y" if span > 300 * _DAY else "%d %b" if span > 2 * _DAY else "%H:%M" if span > 600 else "%H:%M:%S.%f"
     series = []
     for colour, model in enumerate(dict.fromkeys(run.model for run in shown)):
         of = [run for run in shown if run.model == model]
@@ -79,7 +80,8 @@ def history(runs: Sequence[Run]) -> Html:
             title=f"Scores of {runs[0].eval} over time",
             description="Mean score of each run with its 95 % interval.",
             y_label="score",
-            x_format=lambda at: datetime.fromtimestamp(at, UTC).strftime(form),
+            x_format=lambda at: datetime.fromtimestamp(at, UTC).strftime(form)[:_LONGEST],
+            keys_above=True,
         ),
         el("figcaption", "Mean score of each run with its 95 % interval, by the time it began (UTC)."),
     )
@@ -91,8 +93,8 @@ def _stamp(run: Run) -> float:
 
 def _table(runs: Sequence[Run], before: bool = False) -> Html:
     """before: with links to comparisons with the run before, and without the eval, which is then one and the same."""
-    heads = ["" if before else "Eval", "Model", "Version", "Score", "95 % interval", "Samples", "Invalid", "Date (UTC)"]
-    heads += ["Took", "Tokens", *(["Differences"] if before else [])]
+    heads = ["" if before else "Eval", "Model", "Score", "95 % interval", "Samples", "Invalid", "Date (UTC)", "Took"]
+    heads += ["Tokens", "Version", "Differences" if before else ""]
     right = {"Score", "Samples", "Invalid", "Took", "Tokens"}
     heads = [head for head in heads if head]
     rows = []
@@ -119,7 +121,6 @@ def _cells(run: Run, before: bool, older: Run | None) -> Iterable[Html]:
     if not before:
         yield _cell(el("a", run.eval or "unnamed eval", href=eval_page_name(run.eval)), run.eval, "name")
     yield _cell(el("a", run.model or "unnamed model", href=here), run.model, "name")
-    yield _cell(run.version, run.version, "name")
     yield _cell(f"{found.estimate:.3f}" if found else "–", found.estimate if found else -1, "num")
     yield _cell(_bar(found.estimate, found.interval.low, found.interval.high) if found else "", _width(run), "word")
     yield _cell(number(len(run.log)), len(run.log), "num")
@@ -127,6 +128,7 @@ def _cells(run: Run, before: bool, older: Run | None) -> Iterable[Html]:
     yield _cell(run.date.strftime("%Y-%m-%d %H:%M") if run.date else "–", _stamp(run), "word")
     yield _cell(duration(run.seconds) if run.seconds is not None else "–", run.seconds or 0, "num")
     yield _cell(compact(run.tokens), run.tokens or 0, "num")
+    yield _cell(run.version, run.version, "name")
     if before:
         link = el("a", "to the run before", href=f"view.html#/compare/{older.key}/{run.key}") if older else ""
         yield _cell(link, 1 if older else 0, "word")

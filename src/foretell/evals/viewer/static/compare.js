@@ -104,7 +104,7 @@ export async function compareView(main, one, two, query) {
 function sentence(d) {
   const sure = d.low > 0 ? "The second is better" : d.high < 0 ? "The first is better" : "No difference can be told";
   const interval = d.low === null ? "" : ` (${signed(d.low)} to ${signed(d.high)})`;
-  return `${sure}: ${signed(d.estimate)}${interval}, p = ${number(d.p, 2)}, on ${count(d.n)} samples of both.`;
+  return `${sure}: ${signed(d.estimate)}${interval}, ${d.p < 0.001 ? "p < 0.001" : `p = ${number(d.p, 2)}`}, on ${count(d.n)} samples of both.`;
 }
 
 function row(first, second, pairs, at, choice, focus) {
@@ -116,7 +116,7 @@ function row(first, second, pairs, at, choice, focus) {
   const texts = [1, 2, 3].map(() => h("span", { class: "text" }, "…"));
   const put = (text, told) => { text.textContent = told; text.title = told; };
   const element = h("a", { class: "row", role: "listitem", href: `#/compare/${first.key}/${second.key}/${at}${queryOf(choice)}`, onfocus: focus },
-    mark(first, a), mark(second, b), h("span", { class: "id" }, a < 0 ? second.id(b) : first.id(a)), texts);
+    mark(first, a), mark(second, b), h("span", { class: "id", title: a < 0 ? second.id(b) : first.id(a) }, a < 0 ? second.short(b) : first.short(a)), texts);
   Promise.all([a < 0 ? ["", "", ""] : first.row(a), b < 0 ? ["", "", ""] : second.row(b)]).then(
     ([x, y]) => { put(texts[0], x[0] || y[0]); put(texts[1], x[1]); put(texts[2], y[1]); },
     (error) => put(texts[0], error.message),

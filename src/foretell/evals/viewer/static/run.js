@@ -145,7 +145,7 @@ function row(run, number, choice, focus) {
   const epoch = run.epoch(number);
   const element = h("a", { class: "row", role: "listitem", href: `#/run/${run.key}/${number}${queryOf(choice)}`, onfocus: focus },
     h("span", { class: `verdict ${kind}` }, word),
-    h("span", { class: "id" }, run.id(number) || `sample ${number}`, epoch ? ` · epoch ${epoch}` : ""), texts);
+    h("span", { class: "id", title: run.id(number) }, run.short(number), epoch ? ` · epoch ${epoch}` : ""), texts);
   run.row(number).then((told) => texts.forEach((text, i) => { text.textContent = told[i]; text.title = told[i]; }),
     (error) => { texts[0].textContent = error.message; });
   return element;

@@ -65,7 +65,7 @@ export function judgement(events) {
       for (const [name, told] of Object.entries(data)) {
         if (!["correct", "expected", "picked", "sampled", "options", "prompt"].includes(name)) lines.push(term(name, value(told)));
       }
-    } else if (event.type === "metrics") for (const [name, told] of Object.entries(data)) lines.push(term(name, value(told)));
+    } else if (event.type === "metrics") for (const [name, told] of Object.entries(data)) if (told !== null) lines.push(term(name, value(told)));
     else if (event.type === "invalid_sample") lines.push(term("Could not be judged", value(data.message)));
   }
   return lines.length > 0 ? h("dl", { class: "terms judged" }, lines) : null;

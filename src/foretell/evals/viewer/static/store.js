@@ -1,5 +1,7 @@
 // Where the pages' data come from: the local server, or in an export the scripts beside the page.
 
+import { score } from "./format.js";
+
 const LIVE = () => document.body.dataset.live === "yes";
 const KEPT = 60; // pieces that are held
 const held = new Map();
@@ -137,6 +139,7 @@ async function open(key) {
     binary: scores.every((value) => Number.isNaN(value) || value === 0 || value === 1),
     scored: scores.some((value) => !Number.isNaN(value)),
     id: (i) => (list ? list[i] : prefix + numbers[i]),
+    short: (i) => (list ? list[i] : String(numbers[i])) || `sample ${i}`,
     epoch: (i) => (head.epochs > 1 ? Math.floor(i / once) + 1 : 0),
     row: async (i) => (await get(`${key}/rows-${Math.floor(i / head.page)}`))[i % head.page],
   };
@@ -145,7 +148,7 @@ async function open(key) {
 }
 
 /** What a sample came to: a word, and the class it is shown in. */
-export function verdict(run, i, score) {
+export function verdict(run, i) {
   if (run.invalid[i]) return ["invalid", "unsure"];
   const value = run.scores[i];
   const choice = run.choices.codes && run.choices.codes[i] >= 0 ? run.choices.names[run.choices.codes[i]] : "";
