@@ -40,6 +40,12 @@ def test_match_is_a_plain_beginning(tmp_path: Path, ideal: Any, answer: str, cor
     assert event["correct"] is correct and event["picked"] == picked and event["sampled"] == answer
 
 
+def test_upstreams_first_example_runs(tmp_path: Path) -> None:
+    phrases = make_eval(write_registry(tmp_path, "evals.elsuite.test.match:TestMatch", []), "x.dev.v0")
+    log = run_eval(phrases, [from_callable(lambda prompt, **_: "time")], tmp_path / "log.jsonl")
+    assert len(log) == 3 and log.report["accuracy"] == pytest.approx(1 / 3)
+
+
 def test_worked_samples_stand_before_the_last_message(tmp_path: Path) -> None:
     def turn(role: str, text: str) -> dict[str, str]:
         return {"role": role, "content": text}

@@ -64,6 +64,18 @@ class Match(FewShot):
         trial.match(picked in expected, expected=expected, picked=picked, sampled=sampled, options=expected)
 
 
+class Phrases(Match):
+    """Upstream's first example, test-match, whose samples are in its code."""
+
+    def samples(self) -> Sequence[Sample]:
+        ask = {"role": "system", "content": "Complete the phrase as concisely as possible."}
+        phrases = ("Once upon a ", "time"), ("The first US president was ", "George Washington")
+        return [
+            {"input": [ask, {"role": "user", "content": phrase}], "ideal": ideal}
+            for phrase, ideal in (*phrases, ("OpenAI was founded in 20", "15"))
+        ]
+
+
 class Includes(Eval):
     """Right if the answer holds one of the ideals. ignore_case: of both."""
 

@@ -12,6 +12,7 @@ from foretell.evals.registry import EvalSpec, Registry
 # Upstream's templates -> ours, imported when one is asked for.
 _TEMPLATES = {
     "evals.elsuite.basic.match:Match": "foretell.evals.basic:Match",
+    "evals.elsuite.test.match:TestMatch": "foretell.evals.basic:Phrases",
     "evals.elsuite.basic.includes:Includes": "foretell.evals.basic:Includes",
     "evals.elsuite.basic.fuzzy_match:FuzzyMatch": "foretell.evals.basic:FuzzyMatch",
     "evals.elsuite.basic.json_match:JsonMatch": "foretell.evals.basic:JsonMatch",
