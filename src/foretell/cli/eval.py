@@ -278,9 +278,10 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 def _tell(name: str, done: EvalReport) -> None:
     s, of = done.summary, done.scores.model
-    print(f"\n{name}: {s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples, {of}")
-    if s.invalid:
-        print(f"  {s.invalid} samples could not be judged; they are in the log.")
+    score = f"{s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples"
+    print(f"\n{name}: {score if s.n else f'no score, {len(done.log)} samples'}, {of}")
+    if invalid := int(done.log.invalid.sum()):
+        print(f"  {invalid} samples could not be judged; they are in the log.")
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
