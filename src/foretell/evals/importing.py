@@ -113,10 +113,10 @@ def check(events: list[Recorded]) -> list[Recorded]:
     for type, data in events:
         if type == "match" and not isinstance(data.get("correct"), bool | int | float):
             raise ValueError(f"a match event says of correct: {str(data.get('correct'))[:40]!r}")
-        if type == "metrics":
+        if type in ("match", "metrics"):
             for name, value in data.items():
                 if isinstance(value, int) and abs(value) >= 1 << 1023:
-                    raise ValueError(f"the metric {name[:40]!r} is too large a number")
+                    raise ValueError(f"{name[:40]!r} is too large a number")
     return events
 
 
@@ -216,7 +216,7 @@ def _upstream(path: Path) -> Brought:
         torn = ", and its last line is half-written" if log.torn else ""
         last["note"] = f"The run was cut off: it has no final report{torn}. {len(log.samples)} samples are here."
     with suppress(ValueError, TypeError):  # a time is in no form of ours
-        seconds = (utc(log.end) - utc(log.spec.get("created_at", ""))).total_seconds()
+        seconds = (utc(log.end) - utc(log.spec["created_at"])).total_seconds()
         last["cost"] = {"tokens": log.tokens or last["final_report"].get("usage_total_tokens"), "seconds": seconds}
     return Brought(log.spec, log.rows(), last)
 
@@ -230,6 +230,10 @@ def _checked(spec: Any) -> dict[str, Any]:
     models = spec.get("completion_fns")
     if not isinstance(models, list) or not models:
         raise ValueError(f"the spec's completion_fns is {str(models)[:40]!r}, not a list of models")
+    try:
+        utc(spec.get("created_at", ""))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the spec's created_at is {str(spec.get('created_at'))[:40]!r}, not a time") from error
     return spec | {"run_config": spec["run_config"] if isinstance(spec.get("run_config"), dict) else {}}
 
 

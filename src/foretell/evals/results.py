@@ -150,7 +150,7 @@ def cost_of(log: RunLog) -> Cost:
     if not isinstance(told, Mapping):
         told = {"tokens": log.report.get("usage_total_tokens"), "seconds": _span(log)}
     tokens, money, seconds = (
-        value if isinstance(value, int | float) and math.isfinite(value) else None
+        value if isinstance(value, int | float) and 0 <= value < 1 << 53 else None
         for value in (told.get(name) for name in ("tokens", "money", "seconds"))
     )
     return Cost(None if tokens is None else int(tokens), money, seconds)
