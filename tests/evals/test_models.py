@@ -12,7 +12,7 @@ import pytest
 from evalkit import small_eval
 
 from foretell.chat import Conversation
-from foretell.errors import EvalError, GenerationError
+from foretell.errors import CheckpointError, EvalError, GenerationError
 from foretell.evals.base import Trial
 from foretell.evals.completion import ChainOfThoughtFn, from_callable, from_generator
 from foretell.evals.models import as_model, make_model
@@ -199,6 +199,22 @@ def test_references_name_what_they_can(tmp_path: Path) -> None:
     assert as_model(shout, NONE).name == "shout" and as_model(Echo(), NONE).can_score
     with pytest.raises(EvalError, match="A int is no model"):
         as_model(3, NONE)
+
+
+def test_a_name_with_a_slash_is_a_hub_id_unless_an_endpoint_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(ref: str) -> Any:
+        asked.append(ref)
+        raise CheckpointError("not reached")
+
+    monkeypatch.setattr("foretell.loading.load", load)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(CheckpointError):
+        make_model("org/small", NONE)
+    assert asked == ["org/small"]
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:9/v1")
+    assert make_model("org/small", NONE).name == "org/small" and len(asked) == 1
 
 
 def shout(prompt: str, **params: Any) -> str:

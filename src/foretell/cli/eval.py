@@ -25,8 +25,8 @@ Registries = Annotated[
 Store = Annotated[str, typer.Option(metavar="FILE|URL", help="Results store: SQLite file, or PostgreSQL by URL.")]
 STORE = "runs/evals/history.sqlite"
 MODEL_HELP = (
-    "A run, checkpoint, open weights or GGUF; an endpoint's URL (URL#MODEL); the name of a model at OPENAI_BASE_URL; "
-    "module:function; a completion function of the registry; dummy. Several, split by commas, where an eval compares "
+    "A run, checkpoint, open weights, GGUF or hub id; an endpoint's URL (URL#MODEL); the name of a model at "
+    "OPENAI_BASE_URL (default OpenAI); module:function; a completion function of the registry; dummy. Several, split by commas, where an eval compares "
     "models; the last one grades."
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ def make_model(ref: str, registry: Registry, concurrency: int = 64, **defaults: 
     """A model by reference.
 
     ref: "dummy"; a completion function of the registry; "URL" or "URL#MODEL" of an OpenAI-compatible endpoint; a run, a
-    checkpoint, open weights or a GGUF file; "module:function" of Python; else the name of a model at OPENAI_BASE_URL.
+    checkpoint, open weights, a GGUF file, or a hub id where OPENAI_BASE_URL is not set; "module:function" of Python;
+    else the name of a model at OPENAI_BASE_URL, by default OpenAI's.
     defaults: parameters of every question, such as temperature.
     Raises EvalError or GenerationError for what is none of these, MissingExtraError for what needs more packages.
     """
@@ -37,7 +39,8 @@ def make_model(ref: str, registry: Registry, concurrency: int = 64, **defaults: 
     if ref.startswith(("http://", "https://")):
         url, _, model = ref.partition("#")
         return from_endpoint(_endpoint(url, model or None, concurrency), model or url, defaults)
-    if Path(ref).expanduser().exists():
+    # A hub id where no endpoint is named, since endpoints call their models alike.
+    if Path(ref).expanduser().exists() or ("/" in ref and not os.environ.get("OPENAI_BASE_URL")):
         from foretell.loading import load
 
         loaded = load(ref)
