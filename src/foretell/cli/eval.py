@@ -26,8 +26,8 @@ Store = Annotated[str, typer.Option(metavar="FILE|URL", help="Results store: SQL
 STORE = "runs/evals/history.sqlite"
 MODEL_HELP = (
     "A run, checkpoint, open weights, GGUF or hub id; an endpoint's URL (URL#MODEL); the name of a model at "
-    "OPENAI_BASE_URL (default OpenAI); module:function; a completion function of the registry; dummy. Several, split by commas, where an eval compares "
-    "models; the last one grades."
+    "OPENAI_BASE_URL (default OpenAI); module:function; a completion function of the registry; dummy. Several, split "
+    "by commas, where an eval compares models; the last one grades."
 )
 
 
