@@ -1,8 +1,9 @@
-"""What runs inside a sandbox: process 1, which forks one confined child a program and sends back what it returned.
+"""What runs inside a sandbox: process 1, which forks confined children for each program and sends back what they said.
 
-One file on the standard library alone, since its text is handed to `python -c`. Untrusted code runs only in the
-children. A child holds nothing but its program, the calls, and a pipe to say what they returned; the right answers
-never enter the sandbox, so there is nothing in it to read, and no verdict to forge.
+On the standard library and `sandbox_confine`, since their texts are handed to `python -c`, joined. Untrusted code runs
+only in children, which hold nothing but their program, what it is asked, and pipes for what it says. Right answers do
+not enter the sandbox, so there is nothing in it to read and no verdict to forge; but for a program's test, which is
+read by a child of its own and is never in the memory that programs are forked from.
 """
 
 import ast
@@ -10,18 +11,14 @@ import atexit
 import builtins
 import collections.abc
 import copy  # noqa: F401  imported once here, programs import these for nothing
-import ctypes
 import fcntl
 import functools  # noqa: F401
 import heapq  # noqa: F401
 import itertools  # noqa: F401
 import json
-import math
 import os
-import platform
 import random
 import re  # noqa: F401
-import resource
 import select
 import signal
 import string  # noqa: F401
@@ -32,75 +29,9 @@ import types
 import typing
 from contextlib import suppress
 
-_DEATH_SIGNAL, _DUMPABLE, _SECCOMP, _NO_NEW_PRIVILEGES = 1, 4, 22, 38  # of prctl(2)
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # of classic BPF
-_ALLOW, _REFUSE, _UNKNOWN, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # EPERM, ENOSYS
+from foretell.measure.sandbox_confine import DEATH_SIGNAL, DUMPABLE, confine, prctl
+
 _LOOK_S = 0.02
-_NEW = 424  # calls from here on have one number on all machines; C libraries do without them
-
-# Calls that make or reach processes, sockets, other memory, or memory outside the limits.
-_REFUSED: dict[str, tuple[int, list[int]]] = {
-    "x86_64": (
-        0xC000003E,
-        [
-            *(56, 57, 58, 59, 322),  # clone fork vfork execve execveat
-            *(62, 200, 234, 129, 297),  # kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo
-            *(101, 310, 311, 302, 157),  # ptrace process_vm_readv process_vm_writev prlimit64 prctl
-            *(41, 53, 272, 308, 165),  # socket socketpair unshare setns mount
-            *(29, 68, 64, 240, 248, 249, 250),  # shmget msgget semget mq_open add_key request_key keyctl
-            *(298, 321, 323, 319),  # perf_event_open bpf userfaultfd memfd_create
-        ],
-    ),
-    "aarch64": (
-        0xC00000B7,
-        [
-            *(220, 221, 281),  # neither fork nor vfork is there
-            *(129, 130, 131, 138, 240),
-            *(117, 270, 271, 261, 167),
-            *(198, 199, 97, 268, 40),
-            *(194, 186, 190, 180, 217, 218, 219),
-            *(241, 280, 282, 279),
-        ],
-    ),
-}
-
-
-def filter_code(machine: str) -> bytes:
-    """The seccomp filter of a machine as BPF: refused calls fail with EPERM, new ones with ENOSYS."""
-    architecture, refused = _REFUSED[machine]
-    n = len(refused)
-    lines = [(_LOAD, 0, 0, 4), (_EQUAL, 0, n + 5, architecture), (_LOAD, 0, 0, 0), (_AT_LEAST, n + 2, 0, _NEW)]
-    lines += [(_EQUAL, n - i, 0, number) for i, number in enumerate(refused)]
-    lines += [(_RETURN, 0, 0, value) for value in (_ALLOW, _REFUSE, _UNKNOWN, _KILL)]
-    return b"".join(struct.pack("=HBBI", *line) for line in lines)
-
-
-def _prctl(*arguments: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(*map(ctypes.c_ulong, [*arguments, 0, 0, 0][:5])):
-        raise OSError(ctypes.get_errno(), f"prctl({arguments[0]}) failed")
-
-
-class _Filter(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
-
-
-def confine(limits: dict[str, typing.Any]) -> None:
-    """Give up, for good, all but reading files, computing and the file descriptors held."""
-    size = limits["tmp_bytes"]
-    for name, value in (
-        ("AS", limits["memory_bytes"]),
-        ("CPU", math.ceil(limits["cpu_s"]) + 1),  # the runner, which knows parts of seconds, comes first
-        *(("FSIZE", size), ("NPROC", 1), ("NOFILE", 32), ("CORE", 0), ("MSGQUEUE", 0), ("MEMLOCK", 0)),
-    ):
-        with suppress(AttributeError):  # some systems have no such limit
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-    if sys.platform == "linux" and platform.machine() in _REFUSED:
-        _prctl(_DEATH_SIGNAL, signal.SIGKILL)  # with the runner, also where that is not process 1
-        code = filter_code(platform.machine())
-        _prctl(_NO_NEW_PRIVILEGES, 1)
-        program = _Filter(len(code) // 8, code)
-        _prctl(_SECCOMP, 2, ctypes.addressof(program))
 
 
 def _become(limits: dict[str, typing.Any], parent: int, held: typing.Sequence[int]) -> None:
@@ -459,8 +390,8 @@ def main() -> None:
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # they come with `site`, which is not loaded
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 is deaf to signals from inside that it does not handle
     if sys.platform == "linux":
-        _prctl(_DUMPABLE, 0)  # no child may read or trace this process, nor another child
-        _prctl(_DEATH_SIGNAL, signal.SIGKILL)
+        prctl(DUMPABLE, 0)  # no child may read or trace this process, nor another child
+        prctl(DEATH_SIGNAL, signal.SIGKILL)
     limits: dict[str, typing.Any] = _frame(0)
     trial = run({"source": "import os\ndef f():\n    return os.fork()", "entry": "f", "calls": ["()"]}, limits)
     refused = trial["said"].startswith(('{"error": "PermissionError', '{"error": "BlockingIOError'))
