@@ -134,6 +134,18 @@ def test_what_is_no_url(url):
     assert "pw" not in str(caught.value)
 
 
+def test_a_proxy_is_used_but_for_servers_of_this_machine(monkeypatch):
+    async def main():
+        async with serve() as mock:
+            monkeypatch.setenv("http_proxy", mock.url.removesuffix("/v1"))
+            monkeypatch.setenv("no_proxy", "")
+            await Endpoint("http://far.example/v1", "m").ask(MESSAGES)
+            await Endpoint(mock.url, "m").ask(MESSAGES)
+            return [call.path for call in mock.calls]
+
+    assert run(main()) == ["http://far.example/v1/chat/completions", "/v1/chat/completions"]
+
+
 @pytest.mark.parametrize("settings", [{"concurrency": 0}, {"retries": -1}, {"timeout_s": 0}, {"timeout_s": math.nan}])
 def test_settings_out_of_range(settings):
     with pytest.raises(GenerationError, match="allowed"):
