@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from foretell.evals.scores import Scores
 try:
     import sqlalchemy as sa
     from sqlalchemy import exc
-    from sqlalchemy.schema import CreateTable
+    from sqlalchemy.schema import CreateIndex, CreateTable
 except ImportError as _error:
     raise MissingExtraError("The history of eval runs", "evals") from _error
 
@@ -202,21 +202,22 @@ class History:
         return scores, result_of(log, scores).eval_digest
 
     def _prepare(self) -> None:
+        """Make the tables where they are not, which other processes may be doing at this moment."""
         if not sa.inspect(self._engine).has_table(_schema.name):
             with self._engine.begin() as connection:
                 if self._engine.dialect.name == "postgresql":
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-                for table in (_runs, _schema):
-                    connection.execute(CreateTable(table, if_not_exists=True))
+                connection.execute(CreateTable(_runs, if_not_exists=True))
                 for index in _runs.indexes:
-                    index.create(connection, checkfirst=True)
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_schema).values(version=SCHEMA))
-            except exc.IntegrityError:  # another process was first
-                pass
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+                connection.execute(CreateTable(_schema, if_not_exists=True))
+        newest = sa.select(sa.func.max(_schema.c.version))
         with self._engine.connect() as connection:
-            version = connection.execute(sa.select(sa.func.max(_schema.c.version))).scalar_one()
+            version = connection.execute(newest).scalar_one()
+        if version is None:
+            with suppress(exc.IntegrityError), self._engine.begin() as connection:
+                connection.execute(sa.insert(_schema).values(version=SCHEMA))
+            version = SCHEMA
         if version != SCHEMA:
             raise EvalError(
                 f"{self.name} was made by a newer Foretell (its form is {version}, this one knows {SCHEMA}). Upgrade "
@@ -237,6 +238,8 @@ class History:
         except exc.SQLAlchemyError as error:
             cause = " ".join(str(getattr(error, "orig", None) or error).split())
             raise EvalError(f"{self.name} {_advice(cause)}") from error
+        except (ValueError, TypeError) as error:  # what a row holds cannot be read
+            raise EvalError(f"{self.name} {_advice(f'malformed: {error}')}") from error
         except OSError as error:
             raise EvalError(f"{self.name} cannot be made ({error.strerror}). Give another place.") from error
 

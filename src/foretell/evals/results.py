@@ -122,13 +122,13 @@ def result_of(
         eval=scores.eval,
         eval_digest=_digest({"class": eval_spec.get("cls"), "args": eval_spec.get("args")}),
         model=model or scores.model,
-        model_version=_version(log) if model_version is None else model_version,
+        model_version=version_of(log) if model_version is None else model_version,
         product=product,
         metric=scores.metric,
         value=_finite(summary.estimate),
         stderr=_finite(summary.stderr),
-        low=_finite(summary.interval.low),
-        high=_finite(summary.interval.high),
+        low=_finite(summary.interval.low) if summary.n else None,
+        high=_finite(summary.interval.high) if summary.n else None,
         n=summary.n,
         invalid=summary.invalid,
         seed=seed if isinstance(seed, int) and abs(seed) < 1 << 63 else None,
@@ -193,7 +193,7 @@ def _indexed_metric(log: RunLog) -> str:
             if any(event["type"] == "match" for event in events):
                 break
             metrics = (event["data"].items() for event in events if event["type"] == "metrics")
-            return next(str(k) for items in metrics for k, v in items if isinstance(v, int | float))
+            return next((str(k) for items in metrics for k, v in items if isinstance(v, int | float)), ACCURACY)
     return ACCURACY
 
 
@@ -206,7 +206,7 @@ def _value(events: Sequence[Mapping[str, Any]], metric: str) -> float:
     return math.nan
 
 
-def _version(log: RunLog) -> str:
+def version_of(log: RunLog) -> str:
     """What the model called itself in its first answer."""
     told = (event["data"].get("model") for events in _events(log, 100) for event in events)
     return next((name for name in told if isinstance(name, str)), "")
