@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
 
+import numpy as np
 import pytest
 from viewerkit import HOSTILE, PIXEL, is_harmless, match, only, write
 
 from foretell.errors import EvalError
+from foretell.evals.log import index_path
 from foretell.evals.viewer import html, pieces, serve
-from foretell.evals.viewer.runs import Shelf, encode, numbered, parse
+from foretell.evals.viewer.runs import Shelf, encode, parse
 from foretell.evals.viewer.server import is_loopback, make_server, static_files
 
 Ask = Callable[..., tuple[int, Mapping[str, str], bytes]]
@@ -29,7 +31,7 @@ def test_a_run_is_told_with_its_score_and_error_bar(tmp_path: Path) -> None:
     assert (run.key, run.name, run.eval, run.model, run.version) == ("r1", "deep/r1.jsonl", "e", "m", "m-1")
     assert run.summary and run.summary.estimate == 0.75 and run.summary.n == 40
     assert run.summary.interval.low == pytest.approx(0.5981, abs=1e-4)  # Wilson, 30 of 40
-    assert run.invalid == 1 and run.seconds is not None and run.seconds > 0
+    assert run.invalid == 1 and run.cost.seconds and run.cost.seconds > 0
     told = pieces.head(run)
     assert told["scores"][:2] == [0, 1] and told["scores"][40] is None and told["invalid"] == [40]
     assert told["ids"] == {"prefix": "e.test.", "numbers": list(range(41))}
@@ -37,9 +39,9 @@ def test_a_run_is_told_with_its_score_and_error_bar(tmp_path: Path) -> None:
 
 
 def test_epochs_of_a_sample_count_once(tmp_path: Path) -> None:
-    write(tmp_path / "r.jsonl", [match(i % 2 == 0) for i in range(10)] * 3, run_config={"epochs": 3})
+    write(tmp_path / "r.jsonl", [match(i % 2 == 0) for i in range(10)] * 3, each=10)
     run = only(tmp_path)
-    assert run.epochs == 3 and run.summary and run.summary.n == 10
+    assert run.summary and run.summary.n == 10 and pieces.head(run)["epochs"] == [0] * 10 + [1] * 10 + [2] * 10
 
 
 def test_rows_hold_question_answer_and_expected(tmp_path: Path) -> None:
@@ -50,10 +52,13 @@ def test_rows_hold_question_answer_and_expected(tmp_path: Path) -> None:
             "content": [{"type": "image_url", "image_url": {"url": PIXEL}}, {"type": "text", "text": "How?"}],
         },
     ]
-    write(tmp_path / "r.jsonl", [match(True, asked, " yes\n", ["yes", "Yes"]), match(True, "x" * 999), []])
+    write(
+        tmp_path / "r.jsonl",
+        [match(True, asked, " yes\n", ["yes", "Yes"]), match(True, "x" * 999 + "\n\nHow many?\n"), []],
+    )
     first, long, empty = pieces.rows(only(tmp_path), 0)
     assert first == ["[image_url] How?", "yes", "yes | Yes"]
-    assert long[0].startswith("…") and len(long[0]) < 200
+    assert long[0] == "…How many?"
     assert empty == ["", "", ""]
 
 
@@ -102,7 +107,28 @@ def test_runs_are_paired_by_sample(tmp_path: Path) -> None:
     write(tmp_path / "c.jsonl", [[]])
     runs = Shelf(tmp_path).runs()
     assert "problem" in pieces.difference(runs["a"], runs["c"])
-    assert numbered(["a", "b", "a"]) == ["a", "b", "a #2"]
+
+
+def test_a_hundred_thousand_samples_cost_a_megabyte_to_open(tmp_path: Path) -> None:
+    """Texts are read when they come in sight: a page of the list costs its own samples, whatever the run's length."""
+    many, path = 100_000, tmp_path / "r.jsonl"
+    line = {"run_id": "r", "event_id": 0, "type": "sampling", "data": {"prompt": "q" * 50, "sampled": ["a" * 500]}}
+    text = json.dumps(line).encode() + b"\n"
+    first = json.dumps({"spec": {"eval_name": "big", "run_id": "r", "completion_fns": ["m"]}}).encode() + b"\n"
+    path.write_bytes(first + text * many + json.dumps({"final_report": {}, "run_id": "r"}).encode() + b"\n")
+    columns = {
+        "begin": len(first) + len(text) * np.arange(many), "length": np.full(many, len(text)),
+        "score": np.arange(many) % 2.0, "epoch": np.zeros(many, np.int64), "group": np.full(many, -1),
+        "invalid": np.zeros(many, np.int8),
+        "id": np.array([f"big.test.{i}" for i in range(many)], np.bytes_), "groups": np.array([], np.bytes_),
+    }  # fmt: skip
+    np.savez(index_path(path), **columns)  # type: ignore[arg-type]
+    run = only(tmp_path)
+    head = encode(pieces.head(run))
+    assert path.stat().st_size > 50_000_000 and len(head) < 1_000_000
+    assert len(encode(pieces.rows(run, 999))) < 100 * 400
+    assert run.ids[-1] == "big.test.99999" and pieces.rows(run, 999)[99][1].startswith("aaa")
+    assert run.summary and run.summary.n == many
 
 
 def test_logs_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
@@ -113,8 +139,9 @@ def test_logs_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
     assert list(shelf.runs()) == ["good"]
     assert {place for place, _ in shelf.problems} == {"bad.jsonl", "on.jsonl.part"}
+    assert list(Shelf(tmp_path / "good.jsonl").runs()) == ["good"]
     assert "2 logs are not shown" in html.runs_page(list(shelf.runs().values()), shelf.problems, live=True)
-    with pytest.raises(EvalError, match="no folder"):
+    with pytest.raises(EvalError, match="There is no"):
         Shelf(tmp_path / "none")
 
 

@@ -90,3 +90,60 @@ def test_the_bundle_is_every_module_as_one_script(tmp_path: Path) -> None:
     if node:
         (tmp_path / "viewer.js").write_text(text)
         subprocess.run([node, "--check", tmp_path / "viewer.js"], check=True)
+
+
+SCRIPT = """
+import { chosen, choiceOf, queryOf } from "./choose.js";
+import { search, termsOf, verdict } from "./store.js";
+const scores = Float64Array.from([0, 1, NaN, 1, 0]);
+const run = { count: 5, scores, invalid: Uint8Array.from([0, 0, 1, 0, 0]), binary: true, key: "r", id: (i) => `s.${i}`,
+  rank: (i) => [9, 10, 1, 2, 3][i], choices: { names: ["A", "__invalid__"], codes: [0, 1, -1, 0, -1] } };
+const keep = (query, mask) => chosen(run, choiceOf(query), mask);
+globalThis.document = { body: { dataset: { live: "yes" } } };
+const asked = [];
+const reply = () => ({ hits: [asked.length], next: asked.length * 3 });
+globalThis.fetch = async (url) => { asked.push(url); return { ok: true, json: async () => reply() }; };
+const told = [];
+await search(run, termsOf('a&b "two words"'), (hits, next) => { told.push([hits, next]); });
+console.log(JSON.stringify([
+  keep("f=right"), keep("f=wrong"), keep("f=invalid"), keep("c=A"), keep("lo=0.5"),
+  keep("s=id"), keep("s=down"), keep("s=up"),
+  keep("", Uint8Array.from([0, 1, 0, 0, 1])), queryOf(choiceOf("f=wrong&q=%3Cb%3E&x=1")),
+  [0, 1, 2, 3, 4].map((i) => verdict(run, i)[0]), told, asked,
+]));
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's scripts")
+def test_the_pages_scripts_choose_samples(tmp_path: Path) -> None:
+    for name, text in static_files().items():
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "try.js").write_text(SCRIPT)
+    out = subprocess.run(["node", "try.js"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    right, wrong, invalid, choice, ranged, by_id, down, up, masked, query, words, told, asked = json.loads(out)
+    assert (right, wrong, invalid, choice, ranged) == ([1, 3], [0, 4], [2], [0, 3], [1, 3])
+    assert (by_id, down, up, masked) == ([2, 3, 4, 0, 1], [1, 3, 0, 4, 2], [0, 4, 1, 3, 2], [1, 4])
+    assert query == "?f=wrong&q=%3Cb%3E"
+    assert words == ["A · 0", "no choice", "invalid", "A · 1", "wrong"]
+    assert told == [[[1], 3], [[2], 6]]
+    assert asked[1] == "data/r/search.json?from=3&t=a%26b&t=two%20words"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser")
+def test_hostile_texts_do_nothing_in_a_browser(tmp_path: Path) -> None:
+    act = "document.documentElement.dataset.owned=1"
+    texts = [f"<script>{act}</script>", f'"><img src=x onerror="{act}">', f"<svg onload={act}>", f"javascript:{act}"]
+    asked = [
+        {"role": text, "name": text, text: text, "content": [{"type": "image_url", "image_url": {"url": text}}, text]}
+        for text in texts
+    ]
+    write(tmp_path / "logs" / "r.jsonl", [match(True, asked, text, texts) for text in texts], completion_fns=texts)
+    export(tmp_path / "logs", tmp_path / "out")
+    for place in ("index.html", "view.html#/run/r", "view.html#/run/r/1"):
+        address = (tmp_path / "out").as_uri() + "/" + place
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+        told = subprocess.run(["chromium", *options, address], check=True, capture_output=True, text=True, timeout=300)
+        assert "data-owned" not in told.stdout.partition(">")[0] + told.stdout.partition("<html")[2].partition(">")[0]
+        assert "&lt;script&gt;document" in told.stdout  # it is there, as text

@@ -30,7 +30,7 @@ def eval_page_name(eval: str) -> str:
 def view_page(live: bool) -> str:
     """The frame that runs, samples and comparisons are shown in."""
     empty = el("noscript", notice("Samples are shown by a script. Allow scripts of this page."))
-    return _shell("Samples", "view", live, el("main", empty))
+    return _shell("Samples", "view", live, el("main", el("p", "Reading the log…", class_="status"), empty))
 
 
 def runs_page(runs: Sequence[Run], problems: Sequence[tuple[str, str]], live: bool) -> str:
@@ -126,8 +126,8 @@ def _cells(run: Run, before: bool, older: Run | None) -> Iterable[Html]:
     yield _cell(number(len(run.log)), len(run.log), "num")
     yield _cell(number(run.invalid), run.invalid, "bad num" if run.invalid else "num")
     yield _cell(run.date.strftime("%Y-%m-%d %H:%M") if run.date else "–", _stamp(run), "word")
-    yield _cell(duration(run.seconds) if run.seconds is not None else "–", run.seconds or 0, "num")
-    yield _cell(compact(run.tokens), run.tokens or 0, "num")
+    yield _cell(duration(run.cost.seconds) if run.cost.seconds is not None else "–", run.cost.seconds or 0, "num")
+    yield _cell(compact(run.cost.tokens), run.cost.tokens or 0, "num")
     yield _cell(run.version, run.version, "name")
     if before:
         link = el("a", "to the run before", href=f"view.html#/compare/{older.key}/{run.key}") if older else ""

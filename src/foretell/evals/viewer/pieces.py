@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def run_list(runs: Iterable[Run]) -> list[dict[str, Any]]:
 
 def head(run: Run) -> dict[str, Any]:
     """All of a run but its samples' texts: a number or two a sample."""
+    epochs = run.log.epoch.tolist()
     score = np.round(run.log.score, 6)
     found = run.summary
     whole = np.where(np.isfinite(score), score, 0)
@@ -45,13 +47,17 @@ def head(run: Run) -> dict[str, Any]:
         **run_list([run])[0],
         "version": run.version,
         "name": run.name,
-        "seconds": run.seconds,
-        "tokens": run.tokens,
-        "epochs": run.epochs,
+        "others": [str(name) for name in _others(run)],
+        "complete": run.log.extra.get("complete") is not False,
+        "seconds": run.cost.seconds,
+        "tokens": run.cost.tokens,
+        "money": run.cost.money,
+        "epochs": epochs if len(set(epochs)) > 1 else None,
         "graded": run.has_choices,
         "page": PAGE,
         "count": len(run.log),
         "mean": None,
+        "metric": "",
         "report": finite(run.log.report),
         "spec": finite(run.log.spec),
         "scores": numbers,
@@ -60,6 +66,7 @@ def head(run: Run) -> dict[str, Any]:
     }
     if found:
         low, high = finite([found.interval.low, found.interval.high])
+        told["metric"] = run.scores.metric
         told["mean"] = {"estimate": found.estimate, "low": low, "high": high, "n": found.n, "method": found.method}
     return told
 
@@ -74,6 +81,7 @@ def events(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: event.get(name) for name in ("type", "data", "created_at")} for event in found]
 
 
+@lru_cache(maxsize=256)
 def difference(first: Run, second: Run) -> dict[str, Any]:
     """What the second of two runs scores beyond the first, on the samples of both; or why it cannot be told."""
     try:
@@ -83,6 +91,12 @@ def difference(first: Run, second: Run) -> dict[str, Any]:
     d = found.difference
     told = {"estimate": d.estimate, "low": d.low, "high": d.high, "p": found.p, "method": found.method}
     return {name: finite(value) for name, value in told.items()} | {"n": found.n}
+
+
+def _others(run: Run) -> Sequence[Any]:
+    """Models beside the one that is measured."""
+    names = run.log.spec.get("completion_fns")
+    return names[1:] if isinstance(names, list) else []
 
 
 def _packed(ids: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +20,11 @@ import numpy as np
 from foretell.errors import EvalError
 from foretell.evals.base import BAD_SAMPLE
 from foretell.evals.log import PART, RunLog, read_log
+from foretell.evals.results import Cost, cost_of, model_of, scores_of, utc, version_of
 from foretell.evals.scores import Scores, Summary
 
 PAGE = 100  # samples a piece of the list
 _KEY = re.compile(r"[A-Za-z0-9]{1,40}\Z")
-_ID = re.compile(rb'"sample_id": ?("(?:[^"\\]|\\.)*")')
 _SHORT = 160  # characters of a text in the list
 
 
@@ -37,7 +36,7 @@ def _float(text: str) -> float | str:
 _decode = json.JSONDecoder(parse_constant=str, parse_float=_float).decode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """A finished run. key: names it in addresses. name: its log's place in the folder."""
 
@@ -52,80 +51,61 @@ class Run:
     @property
     def model(self) -> str:
         names = self.log.spec.get("completion_fns")
-        return ", ".join(map(str, names)) if isinstance(names, list) else str(names or "")
+        return model_of(self.log.spec) if names else ""
 
-    @property
+    @cached_property
+    def version(self) -> str:
+        """What the endpoint called the model; empty where that is the run's own name for it."""
+        try:
+            told = version_of(self.log)
+        except EvalError:  # what is wrong with the log is told where its samples are asked for
+            return ""
+        return "" if told == self.model else told
+
+    @cached_property
     def date(self) -> datetime | None:
-        return _time(self.log.spec.get("created_at"))
+        try:
+            return utc(self.log.spec["created_at"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
-    @property
-    def tokens(self) -> int | None:
-        report = self.log.report
-        total = report.get("usage_total_tokens")
-        if total is None and "usage_prompt_tokens" in report:
-            total = report["usage_prompt_tokens"] + report.get("usage_completion_tokens", 0)
-        return int(total) if isinstance(total, int | float) else None
+    @cached_property
+    def cost(self) -> Cost:
+        return cost_of(self.log)
 
     @property
     def invalid(self) -> int:
         return int(np.count_nonzero(self.log.invalid))
 
-    @cached_property
-    def version(self) -> str:
-        """What the endpoint called the model in its first answer; empty where that is the run's own name for it."""
-        for events in self.samples(0, min(5, len(self.log))):
-            for event in events:
-                told = _data(event).get("model")
-                if event.get("type") == "sampling" and told:
-                    return "" if str(told) == self.model else str(told)
-        return ""
-
-    @cached_property
-    def seconds(self) -> float | None:
-        """From the start to the last answer. Samples stand in the run's order, so the last ones are looked at."""
-        last = len(self.log)
-        told = (_time(e.get("created_at")) for events in self.samples(max(0, last - PAGE), last) for e in events[-1:])
-        ends = [end for end in told if end]
-        return (max(ends) - self.date).total_seconds() if ends and self.date else None
+    @property
+    def scores(self) -> Scores:
+        return scores_of(self.log)
 
     @cached_property
     def summary(self) -> Summary | None:
         """The mean of the samples' scores with its error bar; None where no sample has one."""
-        score = self.log.score
-        if not np.isfinite(score).any():
+        if not np.isfinite(self.log.score).any():
             return None
-        epochs = self.epochs
-        once = len(score) // epochs
-        draws = dict(zip(map(str, range(once)), score.reshape(epochs, once).T.tolist(), strict=True))
-        return Scores.reduced(self.key, self.model, self.eval, "score", draws).summary()
-
-    @property
-    def epochs(self) -> int:
-        config = self.log.spec.get("run_config")
-        asked = config.get("epochs") if isinstance(config, Mapping) else 1
-        return asked if isinstance(asked, int) and asked > 0 and len(self.log) % asked == 0 else 1
+        try:
+            return self.scores.summary()
+        except EvalError:
+            return None
 
     @property
     def has_choices(self) -> bool:
         return any(name.startswith("counts/") for name in self.log.report)
 
-    @cached_property
+    @property
     def ids(self) -> list[str]:
-        return [self._id(log, at) for log, at in self._raw()]
-
-    @cached_property
-    def scores(self) -> Scores:
-        """By sample, epochs apart, so that two runs can be paired."""
-        values = [None if math.isnan(score) else score for score in self.log.score.tolist()]
-        return Scores(self.key, self.model, self.eval, "score", dict(zip(numbered(self.ids), values, strict=True)))
+        return [id.decode("utf-8", "surrogatepass") for id in self.log.id.tolist()]
 
     def choices(self) -> dict[str, Any]:
         """What a grader chose: the names, and of each sample the name's place, -1 where it chose nothing."""
         names: dict[str, int] = {}
         codes = []
-        for log, (begin, end) in self._raw():
+        for raw in self.raw(0, len(self.log)):
             code = -1
-            for line in log[begin:end].split(b"\n"):
+            for line in raw.split(b"\n"):
                 if b'"choice"' in line and b'"metrics"' in line:
                     data = _data(parse(line))
                     if "choice" in data:
@@ -163,25 +143,16 @@ class Run:
                 return hits, number + 1
         return hits, len(self.log)
 
-    def _raw(self) -> Iterator[tuple[mmap.mmap, tuple[int, int]]]:
-        with self.log.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as log:
-            for begin, length in zip(self.log.begin.tolist(), self.log.length.tolist(), strict=True):
-                yield log, (begin, begin + length)
-
-    def _id(self, log: mmap.mmap, at: tuple[int, int]) -> str:
-        found = _ID.search(log, *at)
-        return str(json.loads(found[1])) if found else ""
-
 
 class Shelf:
-    """The runs in a folder, read again where a log has changed.
+    """The runs in a folder, or of one log, read again where a log has changed.
 
     problems: (place, why) of what was found and cannot be shown.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise EvalError(f"{folder} is no folder of logs. Give the folder that `foretell eval run` writes to.")
+        if not folder.exists():
+            raise EvalError(f"There is no {folder}. Give a log, or the folder that `foretell eval run` writes to.")
         self.folder = folder
         self.problems: list[tuple[str, str]] = []
         self._known: dict[str, tuple[tuple[int, int], Run | str]] = {}
@@ -192,21 +163,20 @@ class Shelf:
         with self._lock:
             self.problems = []
             found: dict[str, Run] = {}
-            for path in sorted(self.folder.rglob("*.npz")):
-                log = path.with_suffix("")
-                if log.is_file():
-                    run = self._read(log)
-                    if isinstance(run, Run):
-                        found[run.key] = run
-                    else:
-                        self.problems.append((self._name(log), run))
+            indices = (path.with_suffix("") for path in sorted(self.folder.rglob("*.npz")))
+            for log in [self.folder] if self.folder.is_file() else filter(Path.is_file, indices):
+                run = self._read(log)
+                if isinstance(run, Run):
+                    found[run.key] = run
+                else:
+                    self.problems.append((self._name(log), run))
             for path in sorted(self.folder.rglob("*" + PART)):
                 self.problems.append((self._name(path), "not finished: it runs, or was cut off; run it again to go on"))
             latest = sorted(found.values(), key=lambda run: (run.date or datetime.min.replace(tzinfo=UTC), run.name))
             return {run.key: run for run in reversed(latest)}
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return path.name if path == self.folder else path.relative_to(self.folder).as_posix()
 
     def _read(self, path: Path) -> Run | str:
         name, stat = self._name(path), path.stat()
@@ -246,16 +216,6 @@ def encode(value: Any) -> bytes:
     return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
 
 
-def numbered(ids: Sequence[str]) -> list[str]:
-    """Sample ids, made different where epochs share one: the second time is "ID #2"."""
-    seen: dict[str, int] = {}
-    named = []
-    for id in ids:
-        times = seen[id] = seen.get(id, 0) + 1
-        named.append(id if times == 1 else f"{id} #{times}")
-    return named
-
-
 def texts(value: Any) -> Iterator[str]:
     """Every text within an event's data; embedded images are none."""
     stack = [value["sample_id"], value.get("data")] if isinstance(value, dict) and "sample_id" in value else [value]
@@ -281,7 +241,7 @@ def row(events: Sequence[Mapping[str, Any]]) -> list[str]:
     question = calls[0].get("prompt") if calls else ""
     if isinstance(question, list) and question:
         question = question[-1].get("content") if isinstance(question[-1], dict) else question[-1]
-    return [_short(plain(question), end=True), _short(answer), _short(plain(match.get("expected")))]
+    return [_last_lines(plain(question)), _short(answer), _short(plain(match.get("expected")))]
 
 
 def plain(value: Any) -> str:
@@ -296,23 +256,21 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def _short(text: str, end: bool = False) -> str:
-    """On one line; of a long one the beginning, or the end, where the question mostly is."""
-    cut = text[-2 * _SHORT :] if end else text[: 2 * _SHORT]
-    line = " ".join(cut.split())
-    if len(line) <= _SHORT and len(cut) == len(text):
-        return line
-    return "…" + line[-_SHORT:] if end else line[:_SHORT] + "…"
+def _short(text: str) -> str:
+    """The beginning, on one line."""
+    line = " ".join(text[: 2 * _SHORT].split())
+    return line if len(line) <= _SHORT and len(text) <= 2 * _SHORT else line[:_SHORT] + "…"
+
+
+def _last_lines(text: str) -> str:
+    """Of a long prompt the last lines, since worked samples and passages stand before the question."""
+    text = text.rstrip()
+    if len(text) <= _SHORT:
+        return _short(text)
+    start = text.find("\n", len(text) - _SHORT)
+    return "…" + _short(text[start + 1 :]) if start > 0 else "…" + " ".join(text[-_SHORT:].split())
 
 
 def _data(event: Mapping[str, Any]) -> Mapping[str, Any]:
     data = event.get("data")
     return data if isinstance(data, Mapping) else {}
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -53,7 +53,7 @@ export async function compareView(main, one, two, query) {
   const kinds = pairs.map((pair) => kindOf(first, second, pair));
   let kept = [], focused = -1;
   const status = h("p", { class: "status", role: "status" });
-  const rows = h("div", { class: "rows pairs", role: "list", "aria-label": "samples" });
+  const rows = h("div", { class: "rows pairs", role: "region", "aria-label": "samples" });
   const list = new List(rows, (at) => row(first, second, pairs, kept[at], choice, () => { focused = at; }));
   const update = () => {
     kept = [];
@@ -115,7 +115,7 @@ function row(first, second, pairs, at, choice, focus) {
   };
   const texts = [1, 2, 3].map(() => h("span", { class: "text" }, "…"));
   const put = (text, told) => { text.textContent = told; text.title = told; };
-  const element = h("a", { class: "row", role: "listitem", href: `#/compare/${first.key}/${second.key}/${at}${queryOf(choice)}`, onfocus: focus },
+  const element = h("a", { class: "row", href: `#/compare/${first.key}/${second.key}/${at}${queryOf(choice)}`, onfocus: focus },
     mark(first, a), mark(second, b), h("span", { class: "id", title: a < 0 ? second.id(b) : first.id(a) }, a < 0 ? second.short(b) : first.short(a)), texts);
   Promise.all([a < 0 ? ["", "", ""] : first.row(a), b < 0 ? ["", "", ""] : second.row(b)]).then(
     ([x, y]) => { put(texts[0], x[0] || y[0]); put(texts[1], x[1]); put(texts[2], y[1]); },

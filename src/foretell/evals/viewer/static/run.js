@@ -16,7 +16,7 @@ export async function runView(main, key, query) {
   const others = (await get("runs")).filter((other) => other.eval === run.head.eval && other.key !== key);
   const status = h("p", { class: "status", role: "status" });
   const bar = h("progress", { max: run.count, value: 0, class: "hidden", "aria-label": "searched" });
-  const rows = h("div", { class: "rows", role: "list", "aria-label": "samples" });
+  const rows = h("div", { class: "rows", role: "region", "aria-label": "samples" });
   const box = h("input", { type: "search", placeholder: "Search all texts", "aria-label": "Search all texts", value: choice.q });
   box.value = choice.q;
   let kept = [], focused = -1, timer = 0;
@@ -40,13 +40,15 @@ export async function runView(main, key, query) {
       forget();
       return update();
     }
-    let drawn = -1;
+    let drawn = 0;
     look(run, choice.q, (state) => {
       if (!rows.isConnected) return false;
-      // New rows only change what is seen where there are any; otherwise the bar alone moves.
-      if (state.hits !== drawn || state.done) update();
-      drawn = state.hits;
       bar.value = state.searched;
+      // A draw sorts all that is kept, so that many steps share one.
+      if (state.done || performance.now() > drawn + 400) {
+        update();
+        drawn = performance.now();
+      }
       return true;
     }).catch((error) => { status.textContent = error.message; });
     update();
@@ -85,16 +87,16 @@ function heading(run, others) {
   const { head } = run;
   const mean = head.mean;
   const cards = [
-    ["Score", mean ? score(mean.estimate) : "–", mean ? range(mean) : "no sample has a score"],
-    ["Samples", count(head.count), head.epochs > 1 ? `${head.epochs} epochs` : ""],
+    [head.metric || "Score", mean ? score(mean.estimate) : "–", mean ? range(mean) : "no sample has a score"],
+    ["Samples", count(head.count), head.epochs ? `${new Set(head.epochs).size} epochs` : ""],
     ["Invalid", count(head.invalid.length), "could not be judged"],
-    ["Tokens", count(head.tokens), ""],
+    ["Tokens", count(head.tokens), head.money ? `cost ${number(head.money)}` : ""],
     ["Took", duration(head.seconds), ""],
   ];
   return h("header", {},
     h("p", { class: "kicker" }, h("a", { href: "index.html" }, "Runs"), " › ", head.eval),
     h("h1", {}, head.model || "unnamed model"),
-    h("p", { class: "lead" }, [head.eval, head.version, `${date(head.date)} UTC`].filter(Boolean).join(" · ")),
+    h("p", { class: "lead" }, [head.eval, head.version, head.others.length > 0 && `with ${head.others.join(", ")}`, `${date(head.date)} UTC`, head.complete || "cut off before its end"].filter((told) => told && told !== true).join(" · ")),
     h("dl", { class: "cards" }, cards.map(([label, value, note]) => h("div", {}, h("dt", {}, label), h("dd", { class: "value" }, value), h("dd", { class: "soft" }, note)))),
     h("div", { class: "more" },
       h("details", {}, h("summary", {}, "Report and settings"),
@@ -143,7 +145,7 @@ function row(run, number, choice, focus) {
   const [word, kind] = verdict(run, number);
   const texts = [1, 2, 3].map(() => h("span", { class: "text" }, "…"));
   const epoch = run.epoch(number);
-  const element = h("a", { class: "row", role: "listitem", href: `#/run/${run.key}/${number}${queryOf(choice)}`, onfocus: focus },
+  const element = h("a", { class: "row", href: `#/run/${run.key}/${number}${queryOf(choice)}`, onfocus: focus },
     h("span", { class: `verdict ${kind}` }, word),
     h("span", { class: "id", title: run.id(number) }, run.short(number), epoch ? ` · epoch ${epoch}` : ""), texts);
   run.row(number).then((told) => texts.forEach((text, i) => { text.textContent = told[i]; text.title = told[i]; }),

@@ -1,6 +1,6 @@
 // Where the pages' data come from: the local server, or in an export the scripts beside the page.
 
-import { score } from "./format.js";
+import { number, score } from "./format.js";
 
 const LIVE = () => document.body.dataset.live === "yes";
 const KEPT = 60; // pieces that are held
@@ -133,14 +133,14 @@ async function open(key) {
   const invalid = new Uint8Array(total);
   for (const number of head.invalid) invalid[number] = 1;
   const { prefix, numbers, list } = head.ids;
-  const once = total / head.epochs;
   const run = {
     key, head, count: total, scores, invalid, choices: { names: [], codes: null },
     binary: scores.every((value) => Number.isNaN(value) || value === 0 || value === 1),
     scored: scores.some((value) => !Number.isNaN(value)),
     id: (i) => (list ? list[i] : prefix + numbers[i]),
+    rank: (i) => (list ? list[i] : numbers[i]),
     short: (i) => (list ? list[i] : String(numbers[i])) || `sample ${i}`,
-    epoch: (i) => (head.epochs > 1 ? Math.floor(i / once) + 1 : 0),
+    epoch: (i) => (head.epochs ? head.epochs[i] + 1 : 0),
     row: async (i) => (await get(`${key}/rows-${Math.floor(i / head.page)}`))[i % head.page],
   };
   if (head.graded) run.choices = await get(`${key}/choices`);
@@ -152,8 +152,9 @@ export function verdict(run, i) {
   if (run.invalid[i]) return ["invalid", "unsure"];
   const value = run.scores[i];
   const choice = run.choices.codes && run.choices.codes[i] >= 0 ? run.choices.names[run.choices.codes[i]] : "";
-  if (Number.isNaN(value)) return [choice || "–", choice === "__invalid__" ? "unsure" : "plain"];
-  if (choice) return [`${choice} · ${score(value)}`, choice === "__invalid__" ? "unsure" : "plain"];
+  if (choice === "__invalid__") return ["no choice", "unsure"];
+  if (choice) return [Number.isNaN(value) || Number(choice) === value ? choice : `${choice} · ${number(value)}`, "plain"];
+  if (Number.isNaN(value)) return ["–", "plain"];
   if (!run.binary) return [score(value), "plain"];
   return value ? ["right", "right"] : ["wrong", "wrong"];
 }
