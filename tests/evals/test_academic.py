@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foretell.evals.academic import Benchmark
+from foretell.errors import EvalError, MissingExtraError
+from foretell.evals.academic import Benchmark, write_converted
+from foretell.evals.academic_ifeval import follows
+from foretell.evals.academic_judges import (
+    last_number,
+    same_number,
+)
 from foretell.evals.base import Completion, Tally, Trial
 from foretell.evals.classes import make_eval
 from foretell.evals.completion import ModelFn
-from foretell.evals.registry import Registry
+from foretell.evals.registry import EvalSpec, Registry
+from foretell.measure.sandbox import obstacle
 
 Reply = Callable[[dict[str, Any], str], str]
 Score = Callable[[dict[str, Any], str, str], float]
@@ -53,15 +64,21 @@ def judged(
     return eval.report(tally), events
 
 
+@cache
+def loaded(name: str) -> tuple[Benchmark, list[dict[str, Any]]]:
+    eval = benchmark(name)
+    return eval, list(eval.samples())
+
+
 def benchmark(name: str, **changed: Any) -> Benchmark:
     made = make_eval(Registry(), name, **changed)
     assert isinstance(made, Benchmark)
     return made
 
 
-def some(eval: Benchmark, count: int = 200) -> list[dict[str, Any]]:
-    samples = eval.samples()
-    return random.Random(0).sample(list(samples), min(count, len(samples)))
+def some(name: str, count: int = 200) -> tuple[Benchmark, list[dict[str, Any]]]:
+    eval, samples = loaded(name)
+    return eval, random.Random(0).sample(samples, min(count, len(samples)))
 
 
 def right(sample: dict[str, Any], prompt: str) -> str:
@@ -99,7 +116,7 @@ def score_right(sample: dict[str, Any], prompt: str, continuation: str) -> float
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", COUNTS)
 def test_reads_every_row(name: str) -> None:
-    samples = benchmark(name).samples()
+    samples = loaded(name)[1]
     assert len(samples) == COUNTS[name]
     assert all(sample["query"] for sample in samples)
 
@@ -107,8 +124,7 @@ def test_reads_every_row(name: str) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", [name for name in COUNTS if name not in ("ifeval", "humaneval")])
 def test_who_knows_scores_1_and_who_does_not_0(name: str) -> None:
-    eval = benchmark(name)
-    samples = some(eval)
+    eval, samples = some(name)
     assert judged(eval, samples, right)[0]["accuracy"] == 1
     report, events = judged(eval, samples, wrong)
     assert report["accuracy"] == 0
@@ -119,10 +135,244 @@ def test_who_knows_scores_1_and_who_does_not_0(name: str) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["mmlu", "arc-challenge", "hellaswag", "winogrande", "truthfulqa"])
 def test_likelihoods_choose(name: str) -> None:
-    eval = benchmark(name)
-    samples = some(eval)
+    eval, samples = some(name)
     report, _ = judged(eval, samples, score=score_right)
     assert report["accuracy"] == 1
     assert report.get("mc2", 1) == pytest.approx(1)
     report, _ = judged(eval, samples, score=lambda *asked: -score_right(*asked))
     assert report["accuracy"] == 0
+
+
+@pytest.mark.realdata
+def test_humaneval_canonical_solutions_pass() -> None:
+    if obstacle("bubblewrap") is not None:
+        pytest.skip("no sandbox")
+    eval, samples = loaded("humaneval")
+    report, events = judged(eval, samples, right)
+    failed = [event[0][1]["detail"] for event in events if not event[-1][1]["correct"]]
+    assert report["accuracy"] == 1, failed
+    chat = lambda sample, prompt: f"Here it is:\n```python\n{sample['prompt']}{sample['canonical_solution']}```\nDone."  # noqa: E731
+    assert judged(eval, samples[::8], chat)[0]["accuracy"] == 1
+    assert judged(eval, samples[::8], wrong)[0]["accuracy"] <= 0.1
+
+
+@pytest.mark.realdata
+def test_prompts_have_their_worked_samples() -> None:
+    for name, count, mark in (
+        ("gsm8k", 5, "Question: "),
+        ("mmlu", 5, "\nAnswer:"),
+        ("arc-challenge", 25, "Question: "),
+        ("bbh", 3, "\nA: Let's think step by step."),
+        ("truthfulqa", 6, "\nA:"),
+    ):
+        eval, samples = some(name, 40)
+        for sample in samples:
+            prompt = eval.prompt(sample, eval.lettered)
+            assert prompt.count(mark) == count + 1, name
+            assert prompt.endswith(sample["query"] if not eval.lettered else "\nAnswer:")
+            assert prompt.count(sample["query"]) == (0 if eval.lettered else 1)
+    mmlu, samples = loaded("mmlu")
+    virology = next(sample for sample in samples if sample["part"] == "virology")
+    assert mmlu.prompt(virology, True).startswith(
+        "The following are multiple choice questions (with answers) about virology"
+    )
+    winogrande, samples = loaded("winogrande")
+    for sample in samples:
+        assert winogrande.prompt(sample).count("\n\n") == 5
+        assert not any(c in winogrande.prompt(sample) for c in sample["contexts"] if len(c) > 20)
+
+
+@pytest.mark.realdata
+def test_gsm8k_numbers_as_the_harness_reads_them() -> None:
+    # lm-eval's flexible-extract: the last match, without currency signs, commas and a final full stop
+    pattern = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+    seen = 0
+    for sample in loaded("gsm8k")[1]:
+        reply = sample["answer"].rpartition("####")[0]
+        theirs = re.sub(r"[,$]|\.$", "", next(filter(None, pattern.findall(reply)[-1])))
+        assert same_number(sample["answer"], sample["ideal"][0])
+        if re.fullmatch(r"-?\d+(\.\d+)?", theirs):
+            seen += 1
+            assert str(float(theirs)) == str(float(last_number(reply))), reply
+    assert seen > 1200
+
+
+QUESTION = {
+    "question": "How many more points did the Bears score?",
+    "answer": {"number": "7", "date": {"day": "", "month": "", "year": ""}, "spans": []},
+}
+PUBLISHED = {
+    "drop": {"p1": {"passage": "The Bears scored 17 points, the Lions 10, in 1994.", "qa_pairs": [
+        QUESTION | {"validated_answers": [
+            {"number": "", "date": {"day": "", "month": "", "year": "1994"}, "spans": []},
+            {"number": "", "date": {}, "spans": ["seven", "points"]},
+        ]},
+    ]}},
+    "coqa": {"version": "1.0", "data": [{
+        "id": "x", "story": "A cat sat.",
+        "questions": [{"input_text": "Who sat?", "turn_id": 1}, {"input_text": "What did it do?", "turn_id": 2}],
+        "answers": [{"input_text": "a cat", "turn_id": 1}, {"input_text": "sat", "turn_id": 2}],
+        "additional_answers": {"0": [{"input_text": "the cat"}, {"input_text": "Sat"}]},
+    }]},
+}  # fmt: skip
+
+
+def test_drop_and_coqa_as_published(tmp_path: Path) -> None:
+    for name, raw in PUBLISHED.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(raw))
+    drop = benchmark("drop", path=str(tmp_path / "drop.json"), shots="")
+    (sample,) = drop.samples()
+    assert sample["ideal"] == [["7"], ["1994"], ["seven", "points"]]
+    for reply, f1 in (("7", 1.0), ("7\nQuestion: no", 1.0), ("points; seven", 1.0), ("points", 0.5), ("8", 0.0)):
+        report, _ = judged(drop, [sample], lambda s, p, reply=reply: reply)
+        assert report["f1"] == f1 and "accuracy" not in report
+    coqa = benchmark("coqa", path=str(tmp_path / "coqa.json"))
+    first, second = coqa.samples()
+    assert coqa.prompt(second) == "A cat sat.\n\nQ: Who sat?\n\nA: a cat\n\nQ: What did it do?\n\nA:"
+    assert first["ideal"] == ["a cat", "the cat"] and second["ideal"] == ["sat"]
+    assert first["group"] == second["group"]
+    report, _ = judged(coqa, [first, second], right)
+    assert report == {"f1": 1, "em": 1}
+    assert judged(coqa, [first, second], wrong)[0] == {"f1": 0, "em": 0}
+
+
+def test_mgsm_takes_worked_samples_of_its_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def hub(place: str) -> list[dict[str, Any]]:
+        asked.append(place)
+        if "train" in place:
+            return [{"question": f"{place} {i}", "answer": f"Weil. {i}", "answer_number": i} for i in range(9)]
+        return [{"question": "Wie viele?", "answer": None, "answer_number": 6}]
+
+    monkeypatch.setattr("foretell.evals.academic.read_samples", hub)
+    monkeypatch.delenv("FORETELL_DATA", raising=False)
+    eval = benchmark("mgsm", names=["de", "fr"])
+    first, second = eval.samples()
+    assert asked == [f"hf://juletxara/mgsm?name={n}&split={s}" for s in ("test", "train") for n in ("de", "fr")]
+    assert first["part"], second["part"] == ("de", "fr")
+    assert eval.prompt(first).count("name=de") == 8 and "name=fr" not in eval.prompt(first)
+    assert "Weil. 7\n\nFrage: Wie viele?" in eval.prompt(first)
+    assert first["group"] == second["group"]
+
+
+@pytest.mark.realdata
+def test_ifeval_report() -> None:
+    eval, samples = loaded("ifeval")
+    samples = [s for s in samples if {name for name, _ in s["rules"]} == {"punctuation:no_comma"}][:4]
+    both = {"query": "x", "ideal": [], "rules": [["punctuation:no_comma", {}], ["startend:quotation", {}]]}
+    replies = iter(["None.", "One, two.", "Sure,\nnone.", "None.", "No quotes."])
+    report, _ = judged(eval, [*samples, both], lambda s, p: next(replies))
+    assert report == {
+        "accuracy": 2 / 5,
+        "prompt_loose": 3 / 5,
+        "instruction_strict": 3 / 6,
+        "instruction_loose": 4 / 6,
+    }
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["gsm8k", "winogrande", "truthfulqa", "mmlu", "lambada"])
+def test_converted_benchmarks_run_as_registries(name: str, tmp_path: Path) -> None:
+    eval = benchmark(name)
+    if name == "mmlu":
+        eval = benchmark(name, files="HaeChan0305_MLILAB-FedLLM/data/mmlu/test/virology_test.csv")
+    data, spec = write_converted(eval, tmp_path)
+    assert (data.parts[-3:], spec.parts[-2:]) == (("data", name, "samples.jsonl"), ("evals", f"{name}.yaml"))
+    other = make_eval(Registry([tmp_path]), name)
+    assert isinstance(other, Benchmark)
+    pairs = list(zip(eval.samples(), other.samples(), strict=True))[:50]
+    seen: list[list[tuple[str, float]]] = [[], []]
+    for side, made in enumerate((eval, other)):
+
+        def scored(sample: Any, prompt: str, continuation: str, side: int = side) -> float:
+            seen[side].append((prompt, continuation))
+            return score_right(sample, prompt, continuation) if "gold" in sample else -1.0
+
+        report, _ = judged(made, [pair[side] for pair in pairs], right, scored)
+        assert report["accuracy"] == 1
+    assert seen[0] == seen[1]
+    if name in ("gsm8k", "lambada"):
+        assert [eval.prompt(mine) for mine, _ in pairs] == [theirs["input"][0]["content"] for _, theirs in pairs]
+
+
+def test_reports() -> None:
+    spec = EvalSpec("x", "", {}, Path())
+    lambada = Benchmark(spec, Registry(), form="lambada")
+    sample = {"query": "He said", "ideal": ["no"]}
+    report, _ = judged(lambada, [sample, sample], lambda s, p: " no", lambda s, p, c: -math.log(4))
+    assert report["perplexity"] == pytest.approx(4) and report["accuracy"] == 1
+    parts = Benchmark(spec, Registry(), form="gsm8k", macro=True)
+    samples = [{"query": "?", "ideal": [str(i)], "part": p} for i, p in enumerate("aaab")]
+    report, _ = judged(parts, samples, lambda s, p: "3")
+    assert report == {"accuracy": 1 / 4, "macro_accuracy": 1 / 2}
+
+
+def test_normalised_choice_differs_from_plain() -> None:
+    eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="arc", normalized=True)
+    sample = {"query": "Q", "ask": "Q", "choices": ["abcdefgh", "x"], "options": ["abcdefgh", "x"], "gold": 0}
+    report, _ = judged(eval, [sample], score=lambda s, p, c: {" abcdefgh": -8.0, " x": -2.0}[c])
+    assert report == {"accuracy": 1, "acc": 0, "acc_norm": 1}
+
+
+def test_a_chat_model_is_asked_and_a_base_model_continues() -> None:
+    prompts = []
+
+    async def ask(prompt: Any, params: Any) -> Completion:
+        prompts.append(prompt)
+        return Completion(("no",), prompt)
+
+    async def score(prompt: Any, continuations: Sequence[str]) -> list[float]:
+        return [0.0 for _ in continuations]
+
+    sample = {"query": "He said", "ideal": ["no"]}
+    for scores, chat in ((None, None), (score, None), (None, False), (score, True)):
+        eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="lambada", chat=chat)
+        trial = Trial("x", [ModelFn("m", ask, score=scores)], random.Random(0))
+        asyncio.run(eval.eval_sample(sample, trial))
+    assert [isinstance(prompt, str) for prompt in prompts] == [False, True, True, False]
+    assert prompts[0][0]["content"].endswith("He said") and prompts[1] == "He said"
+
+
+def test_replies_are_cut_where_they_ask_on() -> None:
+    eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="gsm8k", stop=["Question:"])
+    reply = "It is 4.\n\nQuestion: What is 5 + 6?\nAnswer: 11"
+    assert judged(eval, [{"query": "?", "ideal": ["4"]}], lambda s, p: reply)[0]["accuracy"] == 1
+
+
+def test_what_is_missing_or_of_another_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FORETELL_DATA", raising=False)
+    with pytest.raises(MissingExtraError, match="hub"):
+        benchmark("gsm8k").samples()
+    with pytest.raises(EvalError, match="Set FORETELL_DATA"):
+        benchmark("bbh").samples()
+    with pytest.raises(EvalError, match="no file"):
+        benchmark("lambada", path=str(tmp_path / "none.jsonl")).samples()
+    for content, words in (
+        ('{"text": 1}\n', "not in a known form of gsm8k.*have text"),
+        ("{", "line 1 is not JSON"),
+        ("version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
+    ):
+        (tmp_path / "rows.jsonl").write_text(content)
+        with pytest.raises(EvalError, match=words):
+            benchmark("gsm8k", path=str(tmp_path / "rows.jsonl")).samples()
+    (tmp_path / "rows.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(EvalError, match="LFS pointer"):
+        benchmark("mmlu", path=str(tmp_path / "rows.csv"), shots="").samples()
+    (tmp_path / "drop.json").write_text("{")
+    with pytest.raises(EvalError, match="cannot be read"):
+        benchmark("drop", path=str(tmp_path / "drop.json")).samples()
+    (tmp_path / "drop.json").write_text(json.dumps(PUBLISHED["drop"]))
+    with pytest.raises(EvalError, match="Give `shots`"):
+        benchmark("drop", path=str(tmp_path / "drop.json")).samples()
+    with pytest.raises(EvalError, match="no benchmark 'chess'"):
+        Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="chess")
+    with pytest.raises(EvalError, match="no instruction 'x'"):
+        follows([["x", {}]], "a")
+
+
+def test_mmlu_as_first_published(tmp_path: Path) -> None:
+    (tmp_path / "virology_test.csv").write_text('What?,a,b,"c, d",e,C\nWhy?,a,b,c,d,A\n')
+    first, second = benchmark("mmlu", path=str(tmp_path / "*.csv"), shots="").samples()
+    assert (first["gold"], second["gold"]) == (2, 0)
+    assert (first["options"][2], first["part"]) == ("c, d", "virology")

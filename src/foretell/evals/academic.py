@@ -41,7 +41,8 @@ class Benchmark(Eval):
     """A published benchmark.
 
     form: its name in `academic_forms.FORMS`, which turns rows into samples. files: below FORETELL_DATA/benchmarks, a
-    pattern; path: the same elsewhere, in their place; hub: a dataset (hf://…), where there are no files. shots,
+    pattern; path: the same elsewhere, in their place; hub: a dataset (hf://…), where there are no files; names: of its
+    parts, each put for NAME. shots,
     hub_shots: rows for worked samples, likewise; of the sample's own part, where they have it. Without them
     worked samples are other rows of the same file, drawn once by `seed`; rows that show no work are none.
     prompts: files of ready prompts, one a part. lettered: choices are lettered also for a model that tells
@@ -64,6 +65,7 @@ class Benchmark(Eval):
         hub: str = "",
         shots: str = "",
         hub_shots: str = "",
+        names: Sequence[str] = (),
         prompts: str = "",
         num_few_shot: int = 0,
         seed: int = 0,
@@ -89,7 +91,13 @@ class Benchmark(Eval):
             shots,
             hub_shots,
         )
-        self.prompts, self.num_few_shot, self.seed, self.preamble = prompts, num_few_shot, seed, preamble
+        self.names, self.prompts, self.num_few_shot, self.seed, self.preamble = (
+            list(names),
+            prompts,
+            num_few_shot,
+            seed,
+            preamble,
+        )
         self.max_tokens, self.stop, self.chat = max_tokens, list(stop), chat
         self.lettered, self.normalized, self.macro = lettered, normalized, macro
         self._pool: dict[str | None, list[Sample]] = {}
@@ -106,9 +114,16 @@ class Benchmark(Eval):
         samples = self._converted(source or self.hub)
         if self.prompts:
             ready = {file.stem: ready_prompt(file) for file in found(below_place(self.prompts) or self.prompts)}
-            samples = [sample | {"preamble": ready.get(sample["part"], "")} for sample in samples]
+            if lacking := sorted({sample["part"] for sample in samples} - ready.keys()):
+                raise EvalError(f"{self.spec.name} has no worked samples of {lacking[0]}: {self.prompts}. Fetch them.")
+            samples = [sample | {"preamble": ready[sample["part"]]} for sample in samples]
         elif self.num_few_shot:
             rows = (below_place(self.shots) or self.shots) if source else self.hub_shots
+            if source and rows and not found(rows):
+                raise EvalError(
+                    f"{self.spec.name} takes its worked samples from {rows}, which is not there. Give `shots`: a path, "
+                    'or "" for other rows of the same file.'
+                )
             self._gather(self._converted(rows) if rows else samples, drawn=not rows)
         return samples
 
@@ -256,12 +271,18 @@ class Benchmark(Eval):
                 f"{self.spec.name} has no samples here. Set {PLACE} to the folder that holds benchmarks/{self.files}, "
                 "or give their path as `path`."
             )
-        rows = read_samples(place) if place.startswith("hf://") else list(read_rows(place))
+        if place.startswith("hf://"):
+            rows = [
+                {NUMBER: i, FILE: name, **row}
+                for name in self.names or [""]
+                for i, row in enumerate(read_samples(place.replace("NAME", name)))
+            ]
+        else:
+            rows = list(read_rows(place))
         if not rows:
             raise EvalError(f"There is no file {place}. Check the path, or fetch the benchmark again.")
         try:
-            numbered = ({NUMBER: i, FILE: ""} | row for i, row in enumerate(rows))
-            return convert(FORMS[self.form], numbered)
+            return convert(FORMS[self.form], rows)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
             keys = ", ".join(key for key in rows[0] if not key.startswith("_"))
             raise EvalError(

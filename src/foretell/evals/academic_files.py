@@ -30,6 +30,9 @@ def read_rows(pattern: str) -> Iterator[Sample]:
     for file in found(pattern):
         name = file.name.split(".")[0]
         try:
+            with file.open("rb") as stream:
+                if stream.read(64).startswith(b"version https://git-lfs"):
+                    raise EvalError(f"{file} is a Git LFS pointer, not the data. Fetch them with: git lfs pull")
             for number, row in enumerate(_rows(file)):
                 yield {**row, FILE: name, NUMBER: number}
         except (OSError, ValueError, EOFError, csv.Error) as error:

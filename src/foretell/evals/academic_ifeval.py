@@ -1,7 +1,8 @@
 """IFEval's verifiable instructions: whether a reply keeps each rule, to the letter and loosely.
 
 Source: Zhou et al. (2023), arXiv 2311.07911, and its code. Two checks do without the packages that it needs: sentences
-are split by rule and not by a trained splitter, and the language is told by script and frequent words.
+are split by rule and not by a trained splitter, and the language is told by script and frequent words. A mark such as
+"!" is counted where that code draws a letter at random.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _WORDS: dict[str, dict[str, str]] = {  # script -> language -> its frequent word
         "uk": "і в не на що з та як це до від але за ви для ми є або про якщо",
     },
     "LATIN": {
-        "en": "the of and to in is that it for was on are as with be this you not have from or by an",
-        "de": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es ich sie",
+        "en": "the of and to in is that it for was on are as with be this you not have from or by an a do if we",
+        "de": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es ich wie hat er",
         "fr": "de la le et les des en un une du est que dans qui par pour au sur pas plus ce il vous nous je",
         "es": "de la que el en y los se del las un por con no una su para es al lo como más o pero",
         "it": "di e il la che è per un in non sono una del con si le da al come i della gli ha più",
