@@ -71,7 +71,7 @@ def test_two_versions_are_compared_and_gated(capsys, registry: Path) -> None:
         assert invoke(capsys, "run", f"{__name__}:{model}", "x", "--registry-path", registry)[0] == 0
     logs = sorted(Path("runs/evals").glob("*.jsonl"))
     code, out, _ = invoke(capsys, "compare", *logs)
-    assert code == 0 and "-0.075" in out and "got worse" in out
+    assert code == 0 and "-0.075" in out and "got worse" in out and out.count("would show") == 1
     for sample in ("x.dev.2", "x.dev.4", "x.dev.6"):
         assert sample in out
     code, out, err = invoke(capsys, "gate", logs[0], "--no-worse-than", logs[0])

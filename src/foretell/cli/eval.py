@@ -147,18 +147,18 @@ def compare(
     scores = [_scores(run, store) for run in runs]
     if len(scores) < 2:
         raise typer.BadParameter("give two runs or more")
-    found = compare_many(scores, scores[0])
+    found = compare_many(scores[1:], scores[0])
+    models = {each.run: each.model for each in scores}
     rows = [
         (
-            c.candidate, f"{c.difference.estimate:+.4g}", f"{c.difference.low:+.4g} to {c.difference.high:+.4g}",
-            f"{c.p_holm:.3g}", len(c.better), len(c.worse), c.n,
+            c.candidate, models[c.candidate], f"{c.difference.estimate:+.4g}",
+            f"{c.difference.low:+.4g} to {c.difference.high:+.4g}", f"{c.p_holm:.3g}", len(c.better), len(c.worse), c.n,
         )
         for c in found
     ]  # fmt: skip
     print(f"Against {scores[0].run} ({scores[0].model}), {found[0].eval}, {found[0].metric}:\n")
-    draw.table(
-        ("run", "difference", "95 % interval", "p (Holm)", "better", "worse", "samples"), rows, right=(1, 3, 4, 5, 6)
-    )
+    head = ("run", "model", "difference", "95 % interval", "p (Holm)", "better", "worse", "samples")
+    draw.table(head, rows, right=(2, 4, 5, 6, 7))
     for c in found:
         print(f"\n{c.candidate}: a difference of {c.detectable:.3g} would show (power 80 %).")
         for lost, name in ((c.only_baseline, scores[0].run), (c.only_candidate, c.candidate)):

@@ -51,7 +51,10 @@ def _program(head: str, does: str, returns: str, test: str) -> Sample:
     }
 
 
-_CAPITALS = [_asked("What is the capital of France?", ideal="Paris"), _asked("… of Italy?", ideal=["Rome", "Roma"])]
+_CAPITALS = [
+    _asked("Which city is the capital of France?", ideal="Paris"),
+    _asked("Which city is the capital of Italy?", ideal=["Rome", "Roma"]),
+]
 _FORMS: dict[str, tuple[str, Mapping[str, Any], Sequence[Sample]]] = {
     "match": ("evals.elsuite.basic.match:Match", {}, _CAPITALS),
     "includes": ("evals.elsuite.basic.includes:Includes", {"ignore_case": True}, _CAPITALS),
@@ -228,5 +231,14 @@ def _right(events: Sequence[tuple[str, Mapping[str, Any]]], default: bool) -> bo
     return all(found) if found and BAD_SAMPLE not in dict(events) else default
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts a text of several lines as it is read."""
+
+
+_Dumper.add_representer(
+    str, lambda d, text: d.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+)
+
+
 def _yaml(raw: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(raw), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(dict(raw), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
