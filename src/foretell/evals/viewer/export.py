@@ -40,6 +40,8 @@ def export(logs: Path, out: Path, report: Report = silent) -> None:
         raise EvalError(f"There is no finished run in {logs}.{why} Run one with: foretell eval run")
     if out.exists() and not (out / _MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise EvalError(f"{out} holds something else than an export. Choose a new folder.")
+    if out.resolve() in logs.resolve().parents:
+        raise EvalError(f"{logs} lies in {out}, which is written anew as a whole. Choose another folder.")
     with atomic_folder(out) as folder:
         (folder / _MARK).touch()
         _pages(folder, list(runs.values()), shelf.problems)

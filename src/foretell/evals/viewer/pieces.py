@@ -12,6 +12,7 @@ import numpy as np
 
 from foretell.errors import EvalError
 from foretell.evals.compare import compare
+from foretell.evals.viewer.html import eval_page_name
 from foretell.evals.viewer.runs import PAGE, Run, row
 
 _NUMBERED = re.compile(r"(.*?)(0|[1-9]\d{0,14})\Z", re.DOTALL)
@@ -47,6 +48,7 @@ def head(run: Run) -> dict[str, Any]:
         **run_list([run])[0],
         "version": run.version,
         "name": run.name,
+        "history": eval_page_name(run.eval),
         "others": [str(name) for name in _others(run)],
         "complete": run.log.extra.get("complete") is not False,
         "seconds": run.cost.seconds,
@@ -81,7 +83,7 @@ def events(found: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: event.get(name) for name in ("type", "data", "created_at")} for event in found]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def difference(first: Run, second: Run) -> dict[str, Any]:
     """What the second of two runs scores beyond the first, on the samples of both; or why it cannot be told."""
     try:

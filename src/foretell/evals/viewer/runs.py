@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,49 +156,64 @@ class Shelf:
             raise EvalError(f"There is no {folder}. Give a log, or the folder that `foretell eval run` writes to.")
         self.folder = folder
         self.problems: list[tuple[str, str]] = []
-        self._known: dict[str, tuple[tuple[int, int], Run | str]] = {}
+        self._known: dict[Path, tuple[tuple[int, int], Run | str]] = {}
         self._lock = Lock()
 
     def runs(self) -> dict[str, Run]:
         """By key; the latest first."""
         with self._lock:
             self.problems = []
-            found: dict[str, Run] = {}
+            found: list[Run] = []
             indices = (path.with_suffix("") for path in sorted(self.folder.rglob("*.npz")))
             for log in [self.folder] if self.folder.is_file() else filter(Path.is_file, indices):
                 run = self._read(log)
                 if isinstance(run, Run):
-                    found[run.key] = run
+                    found.append(run)
                 else:
                     self.problems.append((self._name(log), run))
             for path in sorted(self.folder.rglob("*" + PART)):
                 self.problems.append((self._name(path), "not finished: it runs, or was cut off; run it again to go on"))
-            latest = sorted(found.values(), key=lambda run: (run.date or datetime.min.replace(tzinfo=UTC), run.name))
-            return {run.key: run for run in reversed(latest)}
+        found.sort(key=lambda run: (run.date or datetime.min.replace(tzinfo=UTC), run.name), reverse=True)
+        return {run.key: run for run in found}
+
+    def run(self, key: str) -> Run | None:
+        """One run, without a look at the others where it is known and as it was."""
+        for path, (state, run) in list(self._known.items()):
+            if isinstance(run, Run) and run.key == key and path.is_file() and _state(path) == state:
+                return run
+        return self.runs().get(key)
 
     def _name(self, path: Path) -> str:
         return path.name if path == self.folder else path.relative_to(self.folder).as_posix()
 
     def _read(self, path: Path) -> Run | str:
-        name, stat = self._name(path), path.stat()
-        state = (stat.st_mtime_ns, stat.st_size)
-        known = self._known.get(name)
+        state = _state(path)
+        known = self._known.get(path)
         if known is None or known[0] != state:
             try:
                 log = read_log(path)
                 if not isinstance(log.spec, Mapping) or not isinstance(log.report, Mapping):
                     raise EvalError("its first or last line has another form")
-                run: Run | str = Run(self._key(name, log), name, log)
+                run: Run | str = Run(self._key(path, log), self._name(path), log)
             except EvalError as error:
                 run = str(error)
-            known = self._known[name] = (state, run)
+            known = self._known[path] = (state, run)
         return known[1]
 
-    def _key(self, name: str, log: RunLog) -> str:
+    def _key(self, path: Path, log: RunLog) -> str:
         """The run's own id; where another log has the same one, or it is odd, a digest of the log's place."""
         id = str(log.spec.get("run_id", ""))
-        taken = {run.key for place, (_, run) in self._known.items() if isinstance(run, Run) and place != name}
-        return id if _KEY.match(id) and id not in taken else "x" + hashlib.sha256(name.encode()).hexdigest()[:16]
+        taken = {run.key for place, (_, run) in self._known.items() if isinstance(run, Run) and place != path}
+        return (
+            id
+            if _KEY.match(id) and id not in taken
+            else "x" + hashlib.sha256(os.fsencode(self._name(path))).hexdigest()[:16]
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -148,12 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
         found = _DATA.match(name.removeprefix("data/")) if name.startswith("data/") else None
         if found is None:
             raise NotHere(f"There is no {name} here.")
-        runs = self.shelf.runs()
         if found["first"]:
-            return encode(pieces.difference(_run(runs, found["first"]), _run(runs, found["second"])))
+            return encode(pieces.difference(self._run(found["first"]), self._run(found["second"])))
         if not found["key"]:
-            return encode(pieces.run_list(runs.values()))
-        run, what, at = _run(runs, found["key"]), found["what"], int(found["at"] or 0)
+            return encode(pieces.run_list(self.shelf.runs().values()))
+        run, what, at = self._run(found["key"]), found["what"], int(found["at"] or 0)
         if what == "search":
             given = parse_qs(query)
             start, terms = int(given.get("from", ["0"])[0]), given.get("t", [])[:_MOST_TERMS]
@@ -168,6 +167,12 @@ class _Handler(BaseHTTPRequestHandler):
             "samples": lambda: pieces.events(run.samples(at, at + 1)[0]),
         }
         return encode(made[what]())
+
+    def _run(self, key: str) -> Run:
+        run = self.shelf.run(key)
+        if run is None:
+            raise NotHere("There is no such run in this folder. It may have been deleted or written anew.")
+        return run
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
@@ -185,9 +190,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
-
-
-def _run(runs: dict[str, Run], key: str) -> Run:
-    if key not in runs:
-        raise NotHere("There is no such run in this folder. It may have been deleted or written anew: choose another.")
-    return runs[key]

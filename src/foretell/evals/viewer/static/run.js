@@ -94,7 +94,7 @@ function heading(run, others) {
     ["Took", duration(head.seconds), ""],
   ];
   return h("header", {},
-    h("p", { class: "kicker" }, h("a", { href: "index.html" }, "Runs"), " › ", head.eval),
+    h("p", { class: "kicker" }, h("a", { href: "index.html" }, "Runs"), " › ", h("a", { href: head.history }, head.eval || "unnamed eval")),
     h("h1", {}, head.model || "unnamed model"),
     h("p", { class: "lead" }, [head.eval, head.version, head.others.length > 0 && `with ${head.others.join(", ")}`, `${date(head.date)} UTC`, head.complete || "cut off before its end"].filter((told) => told && told !== true).join(" · ")),
     h("dl", { class: "cards" }, cards.map(([label, value, note]) => h("div", {}, h("dt", {}, label), h("dd", { class: "value" }, value), h("dd", { class: "soft" }, note)))),
@@ -136,7 +136,8 @@ function filters(run, choice, update) {
   return [
     h("div", { class: "kinds", role: "group", "aria-label": "Which samples" }, buttons),
     run.choices.names.length > 0 && h("label", {}, "Choice ", h("select", { onchange: (event) => { choice.c = event.target.value; update(); } },
-      option("", "any", choice.c), [...run.choices.names].sort().map((name) => option(name, name, choice.c)))),
+      option("", "any", choice.c), run.choices.names.map((name, code) => [name, run.choices.codes.filter((other) => other === code).length]).sort()
+        .map(([name, size]) => option(name, `${name} (${count(size)})`, choice.c)))),
     run.scored && !run.binary && h("label", {}, "Score ", bound("lo", "least score"), " to ", bound("hi", "largest score")),
   ];
 }

@@ -44,20 +44,26 @@ function scripted(name) {
       throw new TypeError("no data of this viewer");
     },
   }) ?? { createScriptURL: (url) => url };
-  return new Promise((resolve, reject) => {
+  if (!waiting.has(name)) {
     const script = document.createElement("script");
-    const fail = () => reject(new Error(`data/${name}.js is missing from this export. Export again.`));
-    waiting.set(name, resolve);
-    script.onload = () => { script.remove(); if (waiting.delete(name)) fail(); };
-    script.onerror = () => { script.remove(); waiting.delete(name); fail(); };
+    const entry = { text: null };
+    entry.found = new Promise((resolve, reject) => {
+      script.onload = script.onerror = () => {
+        script.remove();
+        waiting.delete(name);
+        if (entry.text === null) reject(new Error(`data/${name}.js is missing from this export. Export again.`));
+        else resolve(JSON.parse(entry.text));
+      };
+    });
+    waiting.set(name, entry);
     script.src = policy.createScriptURL(`data/${name}.js`);
     document.head.append(script);
-  });
+  }
+  return waiting.get(name).found;
 }
 
 globalThis.foretell = (name, text) => {
-  const resolve = waiting.get(name);
-  if (waiting.delete(name)) resolve(JSON.parse(text));
+  if (waiting.has(name)) waiting.get(name).text = text;
 };
 
 /** The events of a sample. */
