@@ -4,6 +4,7 @@ On the standard library alone, since its text is handed to `python -c` before th
 """
 
 import ctypes
+import functools
 import math
 import platform
 import resource
@@ -45,6 +46,7 @@ REFUSED: dict[str, tuple[int, list[int]]] = {
 }
 
 
+@functools.cache  # for every process forked from one that has called it
 def filter_code(machine: str) -> bytes:
     """The seccomp filter of a machine as BPF: refused calls fail with EPERM, new ones with ENOSYS."""
     architecture, refused = REFUSED[machine]
@@ -55,10 +57,14 @@ def filter_code(machine: str) -> bytes:
     return b"".join(struct.pack("=HBBI", *line) for line in lines)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def prctl(*arguments: int) -> None:
     """Of this process, as prctl(2). Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(*map(ctypes.c_ulong, [*arguments, 0, 0, 0][:5])):
+    if _libc().prctl(*map(ctypes.c_ulong, [*arguments, 0, 0, 0][:5])):
         raise OSError(ctypes.get_errno(), f"prctl({arguments[0]}) failed")
 
 
