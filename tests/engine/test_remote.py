@@ -251,6 +251,19 @@ def test_requests_run_side_by_side_and_are_told_apart():
     assert texts == [f"a{i}b{i}" for i in range(6)] and most == 3 and seconds == pytest.approx(2)
 
 
+def test_each_endpoint_of_an_account_keeps_its_own_number():
+    async def main():
+        async with serve(latency=1) as mock:
+            few, many = (Endpoint(mock.url, name, concurrency=n) for name, n in (("few", 2), ("many", 6)))
+            await asyncio.gather(*(endpoint.ask(MESSAGES) for _ in range(12) for endpoint in (few, many)))
+            for name, most in (("few", 2), ("many", 6)):
+                starts = [call.at for call in mock.calls if call.json["model"] == name]
+                assert max(starts.count(at) for at in starts) <= most
+            assert mock.most == 6
+
+    run(main())
+
+
 def test_samples_of_one_request_are_interleaved():
     def piece(index, text, finish=None):
         return {"choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]}

@@ -41,9 +41,7 @@ class Pace:
             try:
                 await place
             except asyncio.CancelledError:
-                if place.cancelled():
-                    self._waiting.remove(place)
-                else:  # it was given in the same moment: pass it on
+                if not place.cancelled():  # it was given in the same moment: pass it on
                     self.in_flight -= 1
                     self._admit()
                 raise
