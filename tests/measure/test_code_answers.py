@@ -41,6 +41,7 @@ def box():
         f"First `double`.\n```\n{WHOLE}```\nUse it:\n```python\nprint(double(3))\n```",
         f"```py\n{WHOLE.replace('2 *', '3 *')}```\nNo, rather\n```py\n{WHOLE}```",
         f"~~~Python\n{BODY}~~~",
+        "```python\ny = x + x\nif y:\n    return y\nreturn 0\n```",
         f"1. So:\n   ```python title=x\n{WHOLE}   ```",
         f"```python\nimport os\n\nclass A: pass\n\n{WHOLE}```",
         f"```python\n{WHOLE.replace('2 * x', 'helper(math.floor(x))')}```",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,8 @@ def human_eval(problem: Mapping[str, Any], reply: str) -> Checked:
     prompt, entry = problem["prompt"], problem["entry_point"]
     block = code_block(reply, entry)
     code = reply if block is None else block
+    if block and not defines(code, entry) and not block.lstrip("\n").startswith((" ", "\t")):
+        code = textwrap.indent(code, "    ")  # a body that was moved to the margin
     if defines(code, entry):
         code = "\n" + code  # the prompt alone is sound Python, and gives imports and helpers
     else:

@@ -32,7 +32,7 @@ class Outcome:
 
     failed: it gave something else. error: it raised, ended, or gave too much. timeout: of wall or CPU time.
     values: what it gave where it ended well: `repr` of what each call returned, or what was printed for each input.
-    detail: why it did not pass. Both are its own words.
+    detail: why it did not pass, and where in its test. Both have its own words in them, so nothing to rely on.
     """
 
     verdict: Verdict
