@@ -154,6 +154,23 @@ def test_a_log_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
     assert len(shelf.runs()["r"].log) == 3
 
 
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (["e.t.7", "e.t.12", "e.t.0"], {"prefix": "e.t.", "numbers": [7, 12, 0]}),
+        (["10", "12"], {"prefix": "", "numbers": [10, 12]}),
+        (["a.01", "a.1"], {"list": ["a.01", "a.1"]}),
+        (["a.1", "b.1"], {"list": ["a.1", "b.1"]}),
+        (["a.", "a.1"], {"list": ["a.", "a.1"]}),
+        (["a.²", "a.1"], {"list": ["a.²", "a.1"]}),
+        ([], {"list": []}),
+    ],
+)
+def test_ids_reach_the_page_as_they_are(tmp_path: Path, ids: list[str], told: dict[str, object]) -> None:
+    write(tmp_path / "r.jsonl", [match(True) for _ in ids], ids=ids)
+    assert pieces.head(only(tmp_path))["ids"] == told
+
+
 def test_runs_of_one_id_and_odd_ids_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [match(True)], run_id="same")
     write(tmp_path / "b.jsonl", [match(True)], run_id="same")

@@ -24,12 +24,18 @@ HOSTILE = [
 PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG" + b"\0" * 300).decode()
 
 
-def write(path: Path, samples: list[list[tuple[str, dict[str, Any]]]], each: int = 10**9, **spec: Any) -> Path:
+def write(
+    path: Path,
+    samples: list[list[tuple[str, dict[str, Any]]]],
+    each: int = 10**9,
+    ids: list[str] | None = None,
+    **spec: Any,
+) -> Path:
     """A finished log with the given events. each: samples of one epoch."""
     told = {"eval_name": "e", "completion_fns": ["m"], "run_id": path.stem, "created_at": "2026-01-02 03:04:05"} | spec
     journal = Journal(path, told, "d", len(samples))
     for place, events in enumerate(samples):
-        journal.add(place, f"e.test.{place % each}", events, epoch=place // each)
+        journal.add(place, ids[place] if ids else f"e.test.{place % each}", events, epoch=place // each)
     write_log(path, journal, lambda events: None, lambda: {"final_report": {"accuracy": 0.5}})
     return path
 

@@ -15,7 +15,7 @@ from foretell.evals.compare import compare
 from foretell.evals.viewer.html import eval_page_name
 from foretell.evals.viewer.runs import PAGE, Run, row
 
-_NUMBERED = re.compile(r"(.*?)(0|[1-9]\d{0,14})\Z", re.DOTALL)
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,14})\Z")
 
 
 def finite(value: Any) -> Any:
@@ -59,7 +59,7 @@ def head(run: Run) -> dict[str, Any]:
         "page": PAGE,
         "count": len(run.log),
         "mean": None,
-        "metric": "",
+        "metric": run.summed[0],
         "report": finite(run.log.report),
         "spec": finite(run.log.spec),
         "scores": numbers,
@@ -68,7 +68,6 @@ def head(run: Run) -> dict[str, Any]:
     }
     if found:
         low, high = finite([found.interval.low, found.interval.high])
-        told["metric"] = run.scores.metric
         told["mean"] = {"estimate": found.estimate, "low": low, "high": high, "n": found.n, "method": found.method}
     return told
 
@@ -103,9 +102,8 @@ def _others(run: Run) -> Sequence[Any]:
 
 def _packed(ids: Sequence[str]) -> dict[str, Any]:
     """Ids that differ only in the number at their end are told once, and their numbers."""
-    matches = [_NUMBERED.match(id) for id in ids]
-    if ids and all(matches):
-        prefixes = {m[1] for m in matches if m}
-        if len(prefixes) == 1:
-            return {"prefix": prefixes.pop(), "numbers": [int(m[2]) for m in matches if m]}
+    prefix = ids[0].rstrip("0123456789") if ids else ""
+    ends = [id[len(prefix) :] for id in ids if id.startswith(prefix)]
+    if ids and len(ends) == len(ids) and all(_NUMBER.match(end) for end in ends):
+        return {"prefix": prefix, "numbers": list(map(int, ends))}
     return {"list": list(ids)}

@@ -83,14 +83,19 @@ class Run:
         return scores_of(self.log)
 
     @cached_property
-    def summary(self) -> Summary | None:
-        """The mean of the samples' scores with its error bar; None where no sample has one."""
+    def summed(self) -> tuple[str, Summary | None]:
+        """The name of the samples' scores, and their mean with its error bar; None where no sample has one."""
         if not np.isfinite(self.log.score).any():
-            return None
+            return "", None
         try:
-            return self.scores.summary()
+            scores = self.scores
         except EvalError:
-            return None
+            return "", None
+        return scores.metric, scores.summary()
+
+    @property
+    def summary(self) -> Summary | None:
+        return self.summed[1]
 
     @property
     def has_choices(self) -> bool:

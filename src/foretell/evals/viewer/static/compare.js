@@ -73,7 +73,7 @@ export async function compareView(main, one, two, query) {
       update();
     },
   }, label(value, words), " ", h("span", { class: "soft" }, count(sizes[value]))));
-  const told = h("p", { class: "lead" }, "…");
+  const told = h("p", { class: "lead", role: "status" }, "Working out the difference…");
   get(`compare-${one}-${two}`).then((d) => { told.textContent = d.problem ?? sentence(d); }, () => { told.textContent = "The difference of these two runs is not part of this export."; });
   const pick = (run, place) => h("select", {
     "aria-label": `${place} run`,
