@@ -122,12 +122,12 @@ async def collect(generator: Generator, requests: Sequence[Request]) -> list[lis
 
 def generate_sync(generator: Generator, requests: Sequence[Request]) -> list[list[Result]]:
     """`collect` for callers that do not await."""
-    return _wait(collect(generator, requests))
+    return run_sync(collect(generator, requests))
 
 
 def score_sync(generator: Generator, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
     """`Generator.score` for callers that do not await."""
-    return _wait(generator.score(prompt, continuations))
+    return run_sync(generator.score(prompt, continuations))
 
 
 def score_many_sync(generator: Generator, asked: Sequence[tuple[Prompt, Sequence[str]]]) -> list[list[float]]:
@@ -137,10 +137,11 @@ def score_many_sync(generator: Generator, asked: Sequence[tuple[Prompt, Sequence
         return [await generator.score(prompt, continuations) for prompt, continuations in asked]
 
     batched = getattr(generator, "score_many", None)
-    return _wait(batched(asked) if batched else one_by_one())
+    return run_sync(batched(asked) if batched else one_by_one())
 
 
-def _wait(answer: Coroutine[Any, Any, T]) -> T:
+def run_sync(answer: Coroutine[Any, Any, T]) -> T:
+    """The answer, for callers that do not await."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -294,3 +294,11 @@ except EvalError as error:
 
     log = run_eval(made, [from_callable(adds_again, "adds")], path)
     assert log.report["accuracy"] == 1.0 and 0 < asked["calls"] < 50
+
+
+def test_an_eval_runs_where_a_loop_runs_already(tmp_path: Path) -> None:
+    async def notebook() -> float:
+        made, cache = small_eval(tmp_path, "Match", sums(3)), Cache(tmp_path / "answers.sqlite")
+        return float(run_eval(made, [from_callable(adds)], tmp_path / "log.jsonl", cache=cache).report["accuracy"])
+
+    assert asyncio.run(notebook()) == 1.0

@@ -21,6 +21,7 @@ from foretell.evals.base import BAD_SAMPLE, Completion, CompletionFn, Eval, Tall
 from foretell.evals.cache import Cache
 from foretell.evals.log import Journal, RunLog, read_log, write_log
 from foretell.evals.samples import order
+from foretell.generate import run_sync
 from foretell.run import Report, code_version, silent
 
 SEED = 20220722  # upstream's
@@ -79,7 +80,7 @@ def run_eval(
     fns: models; where the eval has a grader it is the last, or the only one. Raises EvalError where a model fails for
     good or the budget is spent: all that was finished is kept, and the same call goes on.
     """
-    return asyncio.run(run_async(eval, fns, log, settings, cache=cache, user=user, command=command, report=report))
+    return run_sync(run_async(eval, fns, log, settings, cache=cache, user=user, command=command, report=report))
 
 
 async def run_async(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import re
@@ -20,6 +19,7 @@ from foretell.evals.completion import from_callable
 from foretell.evals.registry import OWN, Registry
 from foretell.evals.samples import Sample
 from foretell.files import write_text
+from foretell.generate import run_sync
 from foretell.run import Report, silent
 
 _NAME = re.compile(r"[A-Za-z0-9][\w-]*")
@@ -222,7 +222,7 @@ def _ideal(sample: Sample) -> str | None:
 def _try(made: Eval, sample: Sample, answer: str) -> list[tuple[str, dict[str, Any]]]:
     model = from_callable(lambda prompt, **_: answer, "check")
     trial = Trial("check.dev.0", [model], random.Random(0))
-    asyncio.run(made.eval_sample(dict(sample), trial))
+    run_sync(made.eval_sample(dict(sample), trial))
     return trial.events
 
 
