@@ -159,7 +159,7 @@ export async function pairView(main, one, two, place, query) {
     h("div", { class: "sides" }, side(first, a, x), side(second, b, y)),
   );
   document.title = `${first.head.model} and ${second.head.model}`;
-  scrollTo(0, 0);
+  scrollTo({ top: 0, behavior: "instant" });
   const to = (address) => () => { if (address) location.hash = address; };
   return { close: () => {}, keys: { n: to(after), p: to(before), j: to(after), k: to(before), ArrowRight: to(after), ArrowLeft: to(before), u: to(list), Escape: to(list) } };
 }

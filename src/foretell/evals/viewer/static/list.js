@@ -68,7 +68,7 @@ export class List {
     const box = this.place.getBoundingClientRect();
     const at = full > tall ? (number / this.count) * tall : number * row;
     const y = box.top + at;
-    if (y < 160 || y > innerHeight - 2 * row) scrollTo({ top: scrollY + y - innerHeight / 2 });
+    if (y < 160 || y > innerHeight - 2 * row) scrollTo({ top: scrollY + y - innerHeight / 2, behavior: "instant" });
     this.draw();
     this.shown.get(number)?.focus({ preventScroll: true });
   }

@@ -31,7 +31,7 @@ export async function sampleView(main, key, place, query) {
     ...body(events),
   );
   document.title = `${run.id(at)} · ${run.head.model}`;
-  scrollTo(0, 0);
+  scrollTo({ top: 0, behavior: "instant" });
   const to = (address) => () => { if (address) location.hash = address; };
   return { close: () => {}, keys: { n: to(after), p: to(before), j: to(after), k: to(before), ArrowRight: to(after), ArrowLeft: to(before), u: to(list), Escape: to(list) } };
 }
