@@ -11,14 +11,14 @@ import pytest
 
 from foretell.chat import Conversation
 from foretell.data.world.base import is_heldout
-from foretell.errors import EvalError
+from foretell.errors import EvalError, ForetellError, SandboxError
 from foretell.evals.base import Completion
 from foretell.evals.classes import make_eval
 from foretell.evals.completion import ModelFn, dummy, from_callable
 from foretell.evals.generated import NAMES, PLACES
 from foretell.evals.log import RunLog
 from foretell.evals.registry import OWN, Registry
-from foretell.evals.runner import run_eval
+from foretell.evals.runner import Settings, identity, run_eval
 from foretell.measure.sandbox import obstacle
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -146,6 +146,40 @@ def test_steerability_needs_form_and_content(tmp_path: Path) -> None:
         fn = from_callable(lambda prompt, text=text, **_: text if prompt == pirate else "")
         log = run_eval(make_eval(Registry(), "steerability"), [fn], tmp_path / f"{text}.jsonl")
         assert log.score[[i.decode().endswith(".0") for i in log.id]].tolist() == [score]
+
+
+def test_without_a_sandbox_no_model_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(**_: Any) -> None:
+        raise SandboxError("Untrusted code is not run without a sandbox.")
+
+    monkeypatch.setattr("foretell.evals.academic_code.Sandbox", none)
+    asked: list[Any] = []
+    fn = from_callable(lambda prompt, **_: asked.append(prompt) or "")
+    with pytest.raises(ForetellError, match="without a sandbox"):
+        run_eval(make_eval(Registry(), "programs", per_grade=1), [fn], tmp_path / "log.jsonl")
+    assert not asked
+
+
+def test_programs_of_chat_models(tmp_path: Path) -> None:
+    if obstacle("bubblewrap") is not None:
+        pytest.skip("no sandbox")
+    samples = make_eval(Registry(), "programs", **SMALL["programs"]).samples()
+    known = {sample["input"]: sample["ideal"] for sample in samples}
+
+    def reply(prompt: Any, **_: Any) -> str:
+        code = prompt[0]["content"].partition("\n\n")[2]
+        return f"Sure!\n\n```python\n{code}{known[code]}\nprint('done')\n```\nIt works."
+
+    log = run("programs", tmp_path, from_callable(reply))
+    assert log.report["accuracy"] == 1
+
+
+def test_changed_settings_are_another_run(tmp_path: Path) -> None:
+    fn = from_callable(dummy)
+    few, many = (identity(make_eval(Registry(), "logic", count=n), [fn], Settings()) for n in (6, 7))
+    assert few != many
+    with pytest.raises(EvalError, match="num_fewshot"):
+        make_eval(Registry(), "gsm8k", num_fewshot=0)
 
 
 def row_solutions(text: str) -> set[str]:

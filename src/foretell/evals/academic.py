@@ -78,9 +78,8 @@ class Benchmark(Eval):
         chat: bool | None = None,
         allow_unsafe: bool = False,
         samples_jsonl: str | None = None,
-        **args: Any,
     ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
+        super().__init__(spec, registry, samples_jsonl=samples_jsonl)
         if form not in FORMS:
             raise EvalError(f"{spec.name}: there is no benchmark {form!r}; choose from {', '.join(FORMS)}.")
         self.form, self.files, self.path, self.hub, self.shots, self.hub_shots = (
@@ -239,6 +238,7 @@ class Benchmark(Eval):
         return {"mc2": sum(mass[: len(true)]) / sum(mass)}
 
     async def _program(self, sample: Sample, trial: Trial) -> dict[str, float]:
+        self._verdicts.ready()
         reply = await self._complete(sample["prompt"], trial)
         prompt, entry = sample["prompt"], sample["entry_point"]
         source = function_source(prompt, reply, entry)

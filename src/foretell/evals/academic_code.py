@@ -27,6 +27,11 @@ class Verdicts:
         self._waiting: list[tuple[Untrusted, asyncio.Future[Outcome]]] = []
         self._task: asyncio.Task[None] | None = None
 
+    def ready(self) -> None:
+        """Raises SandboxError where programs cannot be run: to be asked before a model is, which may cost."""
+        if self._sandbox is None:
+            self._sandbox = Sandbox(allow_unsafe=self.allow_unsafe)
+
     async def __call__(self, program: Untrusted) -> Outcome:
         """What became of a program."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -40,7 +45,9 @@ class Verdicts:
         while self._waiting:
             taken, self._waiting = self._waiting, []
             try:
-                outcomes = await asyncio.to_thread(self._run, [program for program, _ in taken])
+                self.ready()
+                assert self._sandbox is not None
+                outcomes = await asyncio.to_thread(self._sandbox.run_many, [program for program, _ in taken])
             except ForetellError as error:
                 for _, future in taken:
                     if not future.done():
@@ -49,11 +56,6 @@ class Verdicts:
             for (_, future), outcome in zip(taken, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)
-
-    def _run(self, programs: list[Untrusted]) -> list[Outcome]:
-        if self._sandbox is None:
-            self._sandbox = Sandbox(allow_unsafe=self.allow_unsafe)
-        return self._sandbox.run_many(programs)
 
 
 def function_source(prompt: str, reply: str, entry: str) -> str:

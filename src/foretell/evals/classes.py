@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 from foretell.errors import EvalError
@@ -28,9 +29,10 @@ def make_eval(registry: Registry, name: str, **changed: Any) -> Eval:
     Raises EvalError for a class that is not here or is no eval, or settings that it does not take.
     """
     spec = registry.eval(name)
+    spec = replace(spec, args={**spec.args, **changed})  # what a run is told apart by, and what its log says
     found = load_class(spec)
     try:
-        return found(spec, registry, **{**spec.args, **changed})
+        return found(spec, registry, **spec.args)
     except TypeError as error:
         raise EvalError(f"{spec.name}: its settings do not fit {spec.cls} ({error}).") from error
 

@@ -164,6 +164,7 @@ class Programs(FinalAnswer):
         ]
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
+        self._verdicts.ready()
         prompt: Prompt = sample["input"]
         if not trial.can_score:
             prompt = [{"role": "user", "content": f"{CODE_CHAT}{sample['input']}"}]
