@@ -26,15 +26,23 @@ print(json.dumps(said))
 """
 
 
+def run(path: Path, folder: Path, **environment: str) -> list[str]:
+    """What each cell prints."""
+    words = [sys.executable, "-c", RUNNER, str(path)]
+    own = {name: value for name, value in os.environ.items() if name != "FORETELL_DATA"}
+    environment |= own | {"TMPDIR": str(folder)}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said: list[str] = json.loads(done.stdout)
+    return said
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-c", RUNNER, str(path)]
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    printed = run(path, tmp_path)
     cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    for cell, said in zip(cells, json.loads(done.stdout), strict=True):
+    for cell, said in zip(cells, printed, strict=True):
         shown = "".join(line for output in cell["outputs"] for line in output["text"])
         assert NUMBER.split(said)[::2] == NUMBER.split(shown)[::2]  # the words, then the numbers
         numbers = [[float(number) for number in NUMBER.findall(text)] for text in (said, shown)]
@@ -42,5 +50,13 @@ def test_notebook_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
         assert numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.02)
 
 
-def test_there_is_a_notebook() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["forecast_your_ladder"]
+@pytest.mark.realdata
+def test_the_benchmark_runs_on_the_published_files(tmp_path: Path) -> None:
+    path = next(path for path in NOTEBOOKS if path.stem == "evals_academic_benchmark")
+    said = run(path, tmp_path, FORETELL_DATA=os.environ["FORETELL_DATA"])
+    assert "100 samples, 0 that could not be judged" in said[1]
+
+
+def test_the_notebooks_are_there() -> None:
+    evals = [f"evals_{name}" for name in ("academic_benchmark", "compare_versions", "model_graded")]
+    assert [path.stem for path in NOTEBOOKS] == [*evals, "forecast_your_ladder"]
