@@ -173,6 +173,12 @@ def test_nothing_is_written_over_and_what_is_missing_is_told(tmp_path: Path) -> 
         import_log(tmp_path / "none.jsonl", tmp_path / "new.jsonl")
 
 
+def test_what_a_killed_import_left_is_no_hindrance(tmp_path: Path) -> None:
+    Journal(tmp_path / "ours.jsonl", SPEC | {"run_id": "another"}, "imported", 0).close()
+    assert bring(tmp_path, lines(upstream())).spec == SPEC
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours.jsonl", "ours.jsonl.npz", "theirs.jsonl"]
+
+
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -35,9 +35,9 @@ class Brought:
 class _Rows(Journal):
     """A journal whose rows come from another log, so that they are not written twice."""
 
-    def __init__(self, out: Path, run: Brought, digest: str) -> None:
-        super().__init__(out, run.spec, digest, 0)
-        self._rows = run.rows
+    def __init__(self, out: Path, run: Brought) -> None:
+        super().__init__(out, run.spec, "imported", 0)
+        self.spec, self._rows = dict(run.spec), run.rows  # not those of an import that was killed
 
     def rows(self) -> Iterator[dict[str, Any]]:
         return self._rows
@@ -68,7 +68,7 @@ def import_log(path: str | Path, out: str | Path) -> RunLog:
         raise EvalError(f"{path} is nested too deeply to be a log.") from error
     last = {**run.last, "imported": {"form": form, "from": str(path.absolute()), "sha256": digest}}
     try:
-        journal = _Rows(out, run, digest)
+        journal = _Rows(out, run)
         try:
             write_log(out, journal, lambda events: None, lambda: last)
         finally:
