@@ -20,11 +20,16 @@ from common import RESULTS, figure, write_result
 from foretell.cli import draw
 from foretell.errors import ForetellError
 from foretell.forecast.ledger import RECORDS
-from foretell.forecast.register import bundle, read
+from foretell.forecast.register import Record, bundle, read
 from foretell.pipeline import run_recipe
 from foretell.recipes import load_recipe
 
 PRESET = "text-cpu"
+
+
+def is_free(path: Path, record: Record) -> bool:
+    """Whether a bundle may be written there: earlier forecasts, hits and misses, stay."""
+    return not path.exists() or json.loads(path.read_text())["record"]["utc"] == record.utc
 
 
 def main() -> None:
@@ -38,8 +43,9 @@ def main() -> None:
         record = read(options.folder / RECORDS / done["outcome"]["metrics"]["record"])
         out = RESULTS / "forecasts" if options.recipe == PRESET else options.folder
         out.mkdir(parents=True, exist_ok=True)
-        bundle(record.ledger / record.name, out / "text.json")
-        shutil.copyfile(options.folder / "outcome" / "index.html", out / "text.html")
+        name = next(f"text-{n:02d}" for n in range(1, 100) if is_free(out / f"text-{n:02d}.json", record))
+        bundle(record.ledger / record.name, out / f"{name}.json")
+        shutil.copyfile(options.folder / "outcome" / "index.html", out / f"{name}.html")
     except ForetellError as error:
         sys.exit(f"Error: {error}")
     claim, outcome = record.claims[0], record.outcomes[-1]
