@@ -292,7 +292,8 @@ def main() -> None:
         folder: Path = options.folder or Path(temporary)
         recipe = check_recipe(RECIPE | {"seed": LADDER_SEED}, "watch")
         band = band_of(folder, recipe, options.workers)
-        chosen = (DEVELOPED, range(500, 503), range(503, 504)) if options.develop else (JUDGED, range(20, 23), range(25, 26))
+        judged = (JUDGED, range(20, 23), range(25, 26))
+        chosen = (DEVELOPED, range(500, 503), range(503, 504)) if options.develop else judged
         asked = runs(folder, recipe.model_copy(update={"seed": chosen[1][0]}), *chosen)
         curves = {asked[i].name: curve for i, curve in fan_out(train, asked, workers=options.workers)}
     found = [(run, curves[run.name][0], band.check(*curves[run.name])) for run in asked]
