@@ -35,6 +35,7 @@ CHECKED = [  # instruction, settings, a reply that keeps it, one that does not
     ("keywords:existence", {"keywords": ["rain", "sun"]}, "Sunny and rainy", "Sunny"),
     ("keywords:forbidden_words", {"forbidden_words": ["rain"]}, "rainy", "The Rain."),
     ("keywords:frequency", {"keyword": "the", "frequency": 2, "relation": "at least"}, "The other", "The one"),
+    ("keywords:frequency", {"keyword": " the ", "frequency": 2, "relation": "at least"}, "The other", "The one"),
     ("keywords:letter_frequency", {"letter": "e", "let_frequency": 3, "let_relation": "less than"}, "Ee", "eee"),
     ("keywords:letter_frequency", {"letter": "!", "let_frequency": 2, "let_relation": "at least"}, "Go! Now!", "Go!"),
     ("language:response_language", {"language": "de"}, "Das ist ein kleiner Hund.", "That is a small dog."),
@@ -70,6 +71,27 @@ def test_every_instruction_is_tested() -> None:
 )
 def test_loosely(reply: str, strict: bool, loose: bool) -> None:
     assert follows([["startend:quotation", {}]], reply) == ([strict], [loose])
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Desayunamos en McDonald's hoy", "es"),
+        ("Today we visit the Louvre", "en"),
+        ("今天天气很好。", "zh-cn"),
+        ("日本では雨です。", "ja"),
+        ("오늘은 날씨가 좋다", "ko"),
+        ("Σήμερα βρέχει", "el"),
+        ("تہران میں بارش ہے اور سردی بھی", "ur"),
+        ("امروز در تهران باران است", "fa"),
+        ("यह एक अच्छा दिन है", "hi"),
+        ("हा एक चांगला दिवस आहे", "mr"),
+        ("Днес е хубав ден и ще се разходя", "bg"),
+        ("42!", ""),
+    ],
+)
+def test_language(text: str, code: str) -> None:
+    assert language(text) == code
 
 
 @pytest.mark.realdata

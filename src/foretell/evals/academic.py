@@ -220,8 +220,7 @@ class Benchmark(Eval):
         best, best_normed = scores.index(max(scores)), by_length.index(max(by_length))
         picked = best_normed if self.normalized else best
         self._match(sample, trial, picked == gold, choices[gold], choices[picked])
-        plain = {"acc": float(best == gold)}
-        return plain | ({"acc_norm": float(best_normed == gold)} if self.normalized else {})
+        return {"acc": float(best == gold), "acc_norm": float(best_normed == gold)} if self.normalized else {}
 
     async def _truthful(self, sample: Sample, trial: Trial) -> dict[str, float]:
         """MC1: the best answer is likelier than any false one. MC2: the share of probability that true ones have.

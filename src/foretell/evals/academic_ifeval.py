@@ -36,7 +36,7 @@ _WORDS: dict[str, dict[str, str]] = {  # script -> language -> its frequent word
         "en": "the of and to in is that it for was on are as with be this you not have from or by an a do if we",
         "de": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es ich wie hat er",
         "fr": "de la le et les des en un une du est que dans qui par pour au sur pas plus ce il vous nous je",
-        "es": "de la que el en y los se del las un por con no una su para es al lo como más o pero",
+        "es": "de la que el en y los se del las un por con no una su para es al lo como más o pero muy hoy está",
         "it": "di e il la che è per un in non sono una del con si le da al come i della gli ha più",
         "pt": "de a o que e do da em um para é com não uma os no se na por mais as dos como mas ao",
         "nl": "de het een van en in is dat op te zijn met voor niet die aan er om ook als bij",
@@ -193,7 +193,9 @@ RULES: dict[str, Rule] = {
     "keywords:forbidden_words": lambda t, a: (
         not any(re.search(rf"\b{word}\b", t, re.IGNORECASE) for word in a["forbidden_words"])
     ),
-    "keywords:frequency": lambda t, a: _relation(len(re.findall(a["keyword"], t, re.IGNORECASE)), a, "frequency"),
+    "keywords:frequency": lambda t, a: _relation(
+        len(re.findall(a["keyword"].strip(), t, re.IGNORECASE)), a, "frequency"
+    ),
     "keywords:letter_frequency": lambda t, a: _relation(
         t.lower().count(a["letter"].lower()), a, "let_frequency", "let_relation"
     ),
