@@ -108,6 +108,14 @@ def test_a_wrong_rate_or_schedule_is_told_by_its_log_alone(
     assert alarm.reason == RATE and "times the" in alarm.text
 
 
+def test_a_loss_that_departs_at_the_right_rate_is_laid_to_the_data(band: Band) -> None:
+    behind = [(share, 1.3 * loss) for share, loss in run(TARGET, 900)[0]]
+    (alarm, *_) = check(band, behind, {RATE: schedules(0.0)[RATE]})
+    assert alarm.reason == "data" and "at the rungs' own learning rate" in alarm.text
+    (alarm, *_) = check(band, behind, {})
+    assert alarm.reason == "learning rate"
+
+
 def test_a_batch_of_another_size_is_told(band: Band, sound: list[tuple[float, float]]) -> None:
     (alarm, *_) = check(band, sound, {BATCH: [(s, y / 4) for s, y in schedules(0.0)[BATCH]]})
     assert alarm.reason == BATCH and "0.25 times" in alarm.text and alarm.share <= 0.04

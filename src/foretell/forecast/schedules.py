@@ -109,7 +109,7 @@ def explain(name: str, value: float, wanted: float, share: float) -> str:
     """What to say of a quantity that departs."""
     times = f"{value / wanted:.2g} times" if wanted > 0 else "above"
     return (
-        f"the {name} is {value:.3g} at {share:.0%} of the run, {times} the {wanted:.3g} that the rungs' own rule gives "
+        f"the {name} is {value:.4g} at {share:.0%} of the run, {times} the {wanted:.4g} that the rungs' own rule gives "
         f"there: another {name}, or another schedule of it, than the ladder was run with"
     )
 

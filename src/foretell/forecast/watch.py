@@ -134,7 +134,9 @@ class Band:
                     if which[i] > 2:
                         why = self._unlike(list(away)[which[i] - 3], set_to, i)
                     else:
-                        why = explain(shares, d, room, i, bool(out[i] > 0))
+                        rate = away.get(schedules.RATE)
+                        sure = rate is not None and bool((np.abs(rate[: i + 1]) <= 1).all())
+                        why = explain(shares, d, room, i, bool(out[i] > 0), sure)
                     alarms.append(self._alarm(self.shares[i], float(live[i]), *why))
                 last = i
         return alarms
@@ -312,11 +314,13 @@ def _carried(z: Floats, y: Floats, noise_of: Floats | None = None) -> tuple[Floa
     return value, error
 
 
-def explain(shares: Floats, d: Floats, room: Floats, at: int, behind: bool) -> tuple[str, str]:
+def explain(
+    shares: Floats, d: Floats, room: Floats, at: int, behind: bool, rate_is_theirs: bool = False
+) -> tuple[str, str]:
     """What is likely wrong, from how the deviation looks: a leap, or a slow departure, when, and to which side.
 
     d: log ratio of the live to the expected curve, by bin so far. room: its bounds. at: the bin that raised the alarm.
-    behind: whether the loss was found too high.
+    behind: whether the loss was found too high. rate_is_theirs: the learning rate is known to be as on the rungs.
     """
     steps = np.abs(np.diff(d, prepend=d[0]))
     leap = max(at - 2, 0) + int(np.argmax(steps[max(at - 2, 0) : at + 1]))
@@ -329,6 +333,11 @@ def explain(shares: Floats, d: Floats, room: Floats, at: int, behind: bool) -> t
             return "spike", f"the loss leapt {where} and came back: a spike"
         return "data", f"the loss leapt {where} and stayed up: bad data from there on, or a spike without recovery"
     early = shares[at] < _EARLY
+    if rate_is_theirs:
+        what = "behind its curve at the rungs' own learning rate: harder, damaged or otherwise encoded data"
+        if not behind:
+            what = "ahead of its curve at the rungs' own learning rate: easier or repeated data"
+        return "data", f"the loss is {what}"
     if not behind:
         rate = "is too low" if early else "falls too early"
         return "learning rate", f"the loss runs ahead of its curve: the learning rate {rate}, or the data are easier"
