@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
@@ -71,10 +73,26 @@ def test_letters(reply: str, index: int | None) -> None:
         ("So the answer is valid.", "valid"),
         ("So the answer is ] ) }.", "] ) }"),
         ("It is (D).", ""),
+        ("The answer is (D) 12/14/1937", "(D)"),
+        ("**The answer is: (A).**", "(A)"),
+        ("The answer is no. Wait, so the answer is yes.\nQ: next", "yes"),
     ],
 )
 def test_bbh_answers(reply: str, answer: str) -> None:
     assert bbh_answer(reply) == answer
+
+
+@pytest.mark.realdata
+def test_bbh_worked_samples_as_the_harness_reads_them(real_data: Path) -> None:
+    seen = 0
+    for file in (real_data / "benchmarks/suzgunmirac_BIG-Bench-Hard/cot-prompts").glob("*.txt"):
+        for worked in file.read_text(encoding="utf-8").split("\nA: Let's think step by step.")[1:]:
+            reply = worked.split("\n\nQ:")[0].strip()
+            theirs = re.search(r"(?<=the answer is )(.*)(?=.)", reply)
+            if theirs:
+                seen += 1
+                assert bbh_answer(reply) == theirs[1]
+    assert seen >= 78
 
 
 def test_lambada_words() -> None:

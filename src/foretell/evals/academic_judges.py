@@ -12,7 +12,6 @@ from foretell.evals.basic import f1, normalize
 
 _NUMBER = re.compile(r"-?\$?\d[\d.,]*")
 _GROUPED = re.compile(r"-?\d{1,3}([.,  ])\d{3}(?:\1\d{3})*")
-_BBH = re.compile(r"(?<=the answer is )(.*)(?=.)")  # the harness's, which drops the last character, a full stop
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _LETTERS = (
     r"(?i:answer(?:\s+is)?)\s*:?\s*\**\s*\(?([A-Z])\b",
@@ -49,12 +48,14 @@ def same_number(reply: str, ideal: str, any_grouping: bool = False) -> bool:
 
 
 def bbh_answer(reply: str) -> str:
-    """What follows "the answer is", without its full stop; "" where a reply never says so.
+    """What follows the last "answer is" on its line, without full stop, or the option it begins with; "" if nothing.
 
     Source: BIG-Bench Hard, Suzgun et al. (2022), arXiv 2210.09261, whose worked samples all end so.
     """
-    found = _BBH.search(reply)
-    return found[1].strip() if found else ""
+    _, told, rest = reply.rpartition("answer is")
+    line = rest.strip(" *:").split("\n")[0].rstrip(" *").removesuffix(".").rstrip(" *") if told else ""
+    option = re.match(r"\([A-Z]\)", line)
+    return option[0] if option else line
 
 
 def read_letter(reply: str, count: int) -> int | None:
