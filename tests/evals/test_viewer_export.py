@@ -74,6 +74,15 @@ def test_an_export_takes_the_place_of_an_export_alone(tmp_path: Path) -> None:
     assert (logs / "r.jsonl").exists()
 
 
+def test_a_log_that_was_changed_afterwards_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "logs" / "r.jsonl", [match(True), match(True)])
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b'"sampling"', b'"sam\n'))
+    with pytest.raises(EvalError, match=r"r\.jsonl is not as its index says"):
+        export(tmp_path / "logs", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_bundle_is_every_module_as_one_script(tmp_path: Path) -> None:
     files = static_files()
     text = bundle(files)

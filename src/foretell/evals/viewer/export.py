@@ -48,8 +48,14 @@ def export(logs: Path, out: Path, report: Report = silent) -> None:
         total = sum(len(run.log) for run in runs.values())
         done = 0
         for run in runs.values():
-            for written in _samples(folder, run):
-                report("export", done + written, total, run.name)
+            try:
+                for written in _samples(folder, run):
+                    report("export", done + written, total, run.name)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise EvalError(
+                    f"{run.log.path} is not as its index says ({error!r}): it was changed afterwards. Bring it in "
+                    "again with: foretell eval import"
+                ) from error
             done += len(run.log)
         _data(folder, "runs", pieces.run_list(runs.values()))
         pairs = [(a, b) for a, b in combinations(runs.values(), 2) if a.eval == b.eval]
