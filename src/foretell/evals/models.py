@@ -57,9 +57,9 @@ def as_model(model: Any, registry: Registry, concurrency: int = 64) -> Completio
     """A model in any of its forms: a reference, a `foretell.load`ed one, a generator, an endpoint, a function."""
     if isinstance(model, str | Path):
         return make_model(str(model), registry, concurrency)
-    if hasattr(model, "ask") and hasattr(model, "url"):
-        return from_endpoint(model, model.model or model.url)
     generator = getattr(model, "generator", model)
+    if hasattr(generator, "ask") and hasattr(generator, "url"):
+        return from_endpoint(generator, generator.model or generator.url)
     if isinstance(generator, Generator):
         chat = None if getattr(generator, "template", True) is not None else False
         return from_generator(generator, str(getattr(model, "path", type(generator).__name__)), chat=chat)
