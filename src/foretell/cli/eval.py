@@ -260,6 +260,8 @@ def import_(
         done = import_log(log, out / f"{log.stem}.jsonl")
         row = kept.add(done)
         print(f"{log} → {done.path}: {row.eval}, {row.model}, {len(done)} samples")
+        if note := done.extra.get("note"):
+            print(f"  {note}")
 
 
 def _importable(registries: list[Path] | tuple[()]) -> None:

@@ -55,11 +55,13 @@ class History:
     def __init__(self, place: str | Path, wait: float = 30.0) -> None:
         url = _url(place)
         self.name = str(url.database) if _is_file(url) else url.render_as_string(hide_password=True)
-        options: dict[str, Any] = {"timeout": wait} if _is_file(url) else {"connect_timeout": max(2, int(wait))}
+        options: dict[str, Any] = {"connect_args": {"connect_timeout": max(2, int(wait))}, "pool_pre_ping": True}
+        if _is_file(url):  # nothing is held open between two calls
+            options = {"connect_args": {"timeout": wait}, "poolclass": sa.NullPool}
         with self._told():
             if _is_file(url) and url.database:
                 Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool)
+            self._engine = sa.create_engine(url, **options)
             self._prepare()
 
     def add(
