@@ -171,6 +171,10 @@ def test_prompts_have_their_worked_samples() -> None:
             assert prompt.count(mark) == count + 1, name
             assert prompt.endswith(sample["query"] if not eval.lettered else "\nAnswer:")
             assert prompt.count(sample["query"]) == (0 if eval.lettered else 1)
+    gsm8k, samples = loaded("gsm8k")
+    for sample in samples:  # those that serve as worked samples are not shown to themselves
+        assert gsm8k.prompt(sample).count(sample["query"]) == 1
+        assert gsm8k.prompt(sample).count("\n#### ") == 5
     mmlu, samples = loaded("mmlu")
     virology = next(sample for sample in samples if sample["part"] == "virology")
     assert mmlu.prompt(virology, True).startswith(
