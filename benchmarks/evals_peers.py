@@ -28,13 +28,23 @@ _UPSTREAM_NEEDS += ("zstandard", "requests", "beartype")
 INSPECT = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample, json_dataset
+from inspect_ai.model import ModelAPI, ModelOutput, get_model, modelapi
 from inspect_ai.scorer import match
 from inspect_ai.solver import generate
 
+# Its own mock model counts tokens with an encoding that is fetched from the network.
+@modelapi(name="instant")
+def instant():
+    class Instant(ModelAPI):
+        async def generate(self, input, tools, tool_choice, config):
+            return ModelOutput.from_content("instant", "This is a dummy response.")
+    return Instant
+
 @task
-def copying(file):
+def copying(file, fake=False):
     read = lambda row: Sample(input=row["input"][0]["content"], target=row["ideal"])
-    return Task(dataset=json_dataset(file, read), solver=generate(), scorer=match(location="begin"))
+    model = get_model("instant/instant") if fake else None
+    return Task(dataset=json_dataset(file, read), solver=generate(), scorer=match(location="begin"), model=model)
 """
 
 
@@ -114,11 +124,11 @@ def tools(folder: Path, peers: Path | None, url: str = "") -> list[Tool]:
         return found
     keys = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": url, "MOCK_API_KEY": "none", "MOCK_BASE_URL": url}
     if (programs := environment(peers, "inspect")) is not None:
-        model = "openai-api/mock/mock" if url else "mockllm/model"
+        model = ["--model", "openai-api/mock/mock"] if url else ["-T", "fake=true"]
         found += [
             Tool(
                 "inspect",
-                [str(programs / "inspect"), "eval", "copying.py", "--model", model, "-T", f"file={_data(folder)}",
+                [str(programs / "inspect"), "eval", "copying.py", *model, "-T", f"file={_data(folder)}",
                  "--max-connections", "64", "--display", "none", "--log-dir", str(out), "--log-format", "json"],
                 lambda out: _inspect(next(out.glob("*.json"))),
                 keys,
