@@ -36,7 +36,7 @@ HUB: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # a row as the 
             {"activity_label": "Cooking", "ctx_a": "He [title] cooks.", "ctx_b": "he", "label": "1",
              "endings": ["[step] a", "b"]},
             {"query": "Cooking: He. cooks. He", "options": [" a", "b"], "gold": 1},
-        )
+        ),
         (  # one text: what was begun after the last sentence is put as the other form puts it
             {"activity_label": "Sumo", "ctx": "A film is shown. two Men", "label": "0", "endings": ["fight.", "sit."]},
             {"query": "Sumo: A film is shown. Two men", "gold": 0, "group": "Sumo"},
