@@ -349,7 +349,10 @@ def test_what_is_missing_or_of_another_form(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(MissingExtraError, match="hub"):
         benchmark("gsm8k").samples()
     with pytest.raises(EvalError, match="Set FORETELL_DATA"):
-        benchmark("bbh").samples()
+        benchmark("bbh", hub="").samples()
+    with monkeypatch.context() as hub, pytest.raises(EvalError, match=r"no worked samples of navigate.*cot-prompts"):
+        hub.setattr("foretell.evals.academic.read_samples", lambda place: [{"input": "Turn.", "target": "Yes"}])
+        benchmark("bbh", names=["navigate"]).samples()
     with pytest.raises(EvalError, match="no file"):
         benchmark("lambada", path=str(tmp_path / "none.jsonl")).samples()
     for content, words in (
