@@ -254,8 +254,9 @@ def test_mgsm_takes_worked_samples_of_its_language(monkeypatch: pytest.MonkeyPat
     eval = benchmark("mgsm", names=["de", "fr"])
     first, second = eval.samples()
     assert asked == [f"hf://juletxara/mgsm?name={n}&split={s}" for s in ("test", "train") for n in ("de", "fr")]
-    assert first["part"], second["part"] == ("de", "fr")
-    assert eval.prompt(first).count("name=de") == 8 and "name=fr" not in eval.prompt(first)
+    assert (first["part"], second["part"]) == ("de", "fr")
+    for sample, own, other in ((first, "name=de", "name=fr"), (second, "name=fr", "name=de")):
+        assert eval.prompt(sample).count(own) == 8 and other not in eval.prompt(sample)
     assert "Weil. 7\n\nFrage: Wie viele?" in eval.prompt(first)
     assert first["group"] == second["group"]
 
