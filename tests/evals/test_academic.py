@@ -313,6 +313,12 @@ def test_reports() -> None:
     assert report == {"accuracy": 1 / 4, "macro_accuracy": 1 / 2}
 
 
+def test_only_mgsm_groups_digits_by_full_stops() -> None:
+    for form, accuracy in (("gsm8k", 0), ("mgsm", 1)):
+        eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form=form)
+        assert judged(eval, [{"query": "?", "ideal": ["70000"]}], lambda s, p: "70.000")[0]["accuracy"] == accuracy
+
+
 def test_normalised_choice_differs_from_plain() -> None:
     eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="arc", normalized=True)
     sample = {"query": "Q", "ask": "Q", "choices": ["abcdefgh", "x"], "options": ["abcdefgh", "x"], "gold": 0}
