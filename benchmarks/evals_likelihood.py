@@ -126,7 +126,7 @@ def write_rows(folder: Path, task: str, count: int) -> None:
 
 def likelihood(gguf: Path | None, peers: Path | None, count: int, rounds: int) -> Figures:
     """How much faster the same rows are scored, and how far scores are apart; nothing without model, rows or peer."""
-    from foretell.errors import EvalError
+    from foretell.errors import ForetellError
     from foretell.weights.exporting import export
 
     programs = environment(peers, "lm_eval") if peers is not None else None
@@ -138,7 +138,7 @@ def likelihood(gguf: Path | None, peers: Path | None, count: int, rounds: int) -
         try:
             for task in TASKS:
                 write_rows(folder, task, count)
-        except EvalError as error:
+        except ForetellError as error:
             print(f"Likelihoods are left out: {error}")
             return {}
         export(gguf, weights, format="hf", dtype="float32")
@@ -154,7 +154,7 @@ def _compare(folder: Path, weights: Path, python: Path, theirs: Path, count: int
             print(f"lm-eval, batch {batch}: {seconds[batch]:.1f} s", flush=True)
     best = min(seconds, key=lambda batch: seconds[batch])
     figures: Figures = {
-        "likelihood_lm_eval_batch": figure(int(best), f"rows, lm-eval's fastest of {', '.join(BATCHES)}")
+        "likelihood_lm_eval_batch": figure(int(best), f"requests, lm-eval's fastest batch of {', '.join(BATCHES)}")
     }
     with evaluator(python, OURS, weights, folder) as ours, evaluator(theirs, THEIRS, weights, folder, best) as peer:
         for task in TASKS:
