@@ -83,6 +83,14 @@ def test_events_of_threads_stand_by_sample_in_the_order_of_ids(tmp_path: Path) -
     assert "note" not in log.extra
 
 
+def test_events_of_a_sample_keep_their_order(tmp_path: Path) -> None:
+    rows = [event(n, f"s.{n % 7}", "raw_sample", {"n": n}, n % 60) for n in range(700)]
+    log = bring(tmp_path, lines([{"spec": SPEC}, *rows, {"final_report": {}}]))
+    for sample in range(7):
+        assert [e["data"]["n"] for e in log.events(sample)] == list(range(sample, 700, 7))
+        assert log.events(sample)[0]["created_at"] == rows[sample]["created_at"]
+
+
 def test_what_was_brought_in_has_scores_and_a_row(tmp_path: Path) -> None:
     log = bring(tmp_path, lines(upstream()))
     scores = scores_of(log)
@@ -109,9 +117,8 @@ def test_an_own_log_without_its_index_is_brought_in_again_with_epochs_and_groups
     journal = Journal(path, SPEC | {"run_config": {"foretell": "0.1", "epochs": 3}}, "digest", 12)
     for place in range(12):
         epoch, at = divmod(place, 4)
-        journal.add(
-            place, f"s.{at}", [("match", {"correct": place % 3 == 0, "group": f"g{at // 2}"})], epoch, f"g{at // 2}"
-        )
+        graded = ("match", {"correct": place % 3 == 0, "group": f"g{at // 2}"})
+        journal.add(place, f"s.{at}", [("sampling", {}), graded], epoch, f"g{at // 2}")
     write_log(path, journal, lambda events: None, lambda: {"final_report": {}})
     first = import_log(path, tmp_path / "again.jsonl")
     with np.load(index_path(path)) as index:
