@@ -16,6 +16,7 @@ import pytest
 
 from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.academic import Benchmark, write_converted
+from foretell.evals.academic_forms import FORMS, convert
 from foretell.evals.academic_ifeval import follows
 from foretell.evals.academic_judges import (
     last_number,
@@ -311,6 +312,15 @@ def test_reports() -> None:
     samples = [{"query": "?", "ideal": [str(i)], "part": p} for i, p in enumerate("aaab")]
     report, _ = judged(parts, samples, lambda s, p: "3")
     assert report == {"accuracy": 1 / 4, "macro_accuracy": 1 / 2}
+
+
+def test_the_best_answer_is_not_always_a() -> None:
+    eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="truthfulqa")
+    rows = [{"Question": "?", "Category": "c", "Best Answer": "t", "Correct Answers": "t", "Incorrect Answers": false}
+            for false in ("u", "u; v", "u; v; w", "u; v; w; x")]  # fmt: skip
+    samples = convert(FORMS["truthfulqa"], rows)
+    assert judged(eval, samples, lambda s, p: "A")[0]["accuracy"] < 1
+    assert judged(eval, samples, right)[0]["accuracy"] == 1
 
 
 def test_only_mgsm_groups_digits_by_full_stops() -> None:
