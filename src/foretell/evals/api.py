@@ -86,6 +86,7 @@ def run(
     file; default a new one in runs/evals. fresh: whether a run that was cut off is left alone.
     Raises EvalError where the eval, its samples or the model cannot be used; what was finished is kept.
     """
+    Scores.reduced("", "", name, "", {name: [0.0] * epochs}, reducer)  # refused before anything is asked
     registry = registry or open_registry()
     made = make_eval(registry, name, **(args or {}))
     models = list(model) if isinstance(model, list | tuple) else [model]
