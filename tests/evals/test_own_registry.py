@@ -182,12 +182,14 @@ def test_changed_settings_are_another_run(tmp_path: Path) -> None:
         make_eval(Registry(), "gsm8k", num_fewshot=0)
 
 
-def row_solutions(text: str) -> set[str]:
-    """Who may stand at the place asked for, read from the puzzle's words alone."""
+CLUE = r"\w+ is (?:somewhere|directly|not|at)[^.]*"
+
+
+def row_orders(text: str) -> list[tuple[str, ...]]:
+    """Who may stand how, read from the puzzle's words alone."""
     people, told = text.split(" stand in a row. ")
     names = re.findall("|".join(NAMES), people)
-    asked = PLACES.index(re.search(r"Who is (\w+) from the left", told)[1])
-    found = set()
+    found = []
     for order in itertools.permutations(names):
         at = order.index
         ends = (order[0], order[-1])
@@ -202,9 +204,16 @@ def row_solutions(text: str) -> set[str]:
                 return abs(at(a) - at(rest[0])) > 1
             return (a in ends) != ("not at an end" in clue)
 
-        if all(map(holds, re.findall(r"\w+ is (?:somewhere|directly|not|at)[^.]*", told))):
-            found.add(order[asked])
+        if all(map(holds, re.findall(CLUE, told))):
+            found.append(order)
     return found
+
+
+def row_solutions(text: str) -> set[str]:
+    asked = PLACES.index(re.search(r"Who is (\w+) from the left", text)[1])
+    for clue in re.findall(CLUE, text):
+        assert len(row_orders(text.replace(f"{clue}.", "", 1))) > 1, f"{clue} says nothing new in {text}"
+    return {order[asked] for order in row_orders(text)}
 
 
 def liar_solutions(text: str) -> set[str]:
