@@ -200,8 +200,9 @@ def test_a_budget_is_kept_and_more_of_it_goes_on(tmp_path: Path, budget: Budget,
     with pytest.raises(EvalError) as error:
         run_eval(made, [with_usage(asked)], path, Settings(budget=budget, concurrency=1))
     assert said in str(error.value) and asked["calls"] == (0 if budget.seconds is not None else 10)
-    log = run_eval(made, [with_usage(asked)], path)
+    log = run_eval(made, [with_usage(asked)], path, Settings(budget=Budget(prompt_price=1, completion_price=2)))
     assert asked["calls"] == 30 and log.report["usage_total_tokens"] == 450
+    assert log.extra["cost"] == {"money": pytest.approx(30 * (10 * 1 + 5 * 2) / 1e6)}
 
 
 def test_the_cache_asks_once_over_runs_but_draws_anew_for_each_epoch(tmp_path: Path) -> None:

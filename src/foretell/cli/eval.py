@@ -127,7 +127,8 @@ def view(
     from foretell.evals import viewer
 
     if out is not None:
-        viewer.export(logs, out)
+        with draw.progress() as report:
+            viewer.export(logs, out, report)
         print(f"Pages: {out / 'index.html'}")
     else:
         viewer.serve(logs, host, port, browser)

@@ -146,9 +146,9 @@ def result_of(
 
 def cost_of(log: RunLog) -> Cost:
     """What a log says of its cost: "cost" of its last line, else the tokens of its report, and the time to its end."""
-    told = log.extra.get("cost")
-    if not isinstance(told, Mapping):
-        told = {"tokens": log.report.get("usage_total_tokens"), "seconds": _span(log)}
+    told = {"tokens": log.report.get("usage_total_tokens"), "seconds": _span(log)}
+    if isinstance(cost := log.extra.get("cost"), Mapping):
+        told |= cost
     tokens, money, seconds = (
         value if isinstance(value, int | float) and 0 <= value < 1 << 53 else None
         for value in (told.get(name) for name in ("tokens", "money", "seconds"))

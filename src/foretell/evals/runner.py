@@ -51,6 +51,11 @@ class Budget:
     prompt_price: float = 0.0
     completion_price: float = 0.0
 
+    def of(self, usage: Mapping[str, int | None]) -> float:
+        """Money for so many tokens."""
+        prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        return (prompt * self.prompt_price + completion * self.completion_price) / 1e6
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -157,9 +162,8 @@ class _Calls:
         return done
 
     def _pay(self, usage: Mapping[str, int]) -> None:
-        prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        self.tokens += prompt + completion
-        self.money += (prompt * self.budget.prompt_price + completion * self.budget.completion_price) / 1e6
+        self.tokens += (usage.get("prompt_tokens") or 0) + (usage.get("completion_tokens") or 0)
+        self.money += self.budget.of(usage)
 
     def _afford(self) -> None:
         spent = {"tokens": self.tokens, "money": self.money, "seconds": time.monotonic() - self.began}
@@ -268,7 +272,11 @@ def _finish(eval: Eval, journal: Journal, log: Path, work: _Work) -> RunLog:
     def final() -> dict[str, Any]:
         report = eval.report(tally)
         report |= {f"usage_{k}": v for k, v in tally.usage.items() if f"usage_{k}" not in report}
-        return {"final_report": report | ({"invalid_samples": tally.invalid} if tally.invalid else {})}
+        report |= {"invalid_samples": tally.invalid} if tally.invalid else {}
+        prices = work.settings.budget
+        if not (prices.prompt_price or prices.completion_price):
+            return {"final_report": report}
+        return {"final_report": report, "cost": {"money": prices.of(tally.usage)}}
 
     write_log(log, journal, tally.add, final)
     return read_log(log)
