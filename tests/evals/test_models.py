@@ -92,9 +92,17 @@ def test_one_question_that_does_not_fit_spoils_no_other(tmp_path: Path) -> None:
     echo = Echo()
     rows = [{"input": text, "ideal": f"{text}!"} for text in ("a", "too long", "b", "c")]
     made = small_eval(tmp_path, "Match", rows)
-    with pytest.raises(EvalError, match=r"1 samples have no answer; the last is x.dev.1: It does not fit"):
-        run_eval(made, [from_generator(echo, "echo")], tmp_path / "log.jsonl")
-    assert (tmp_path / "log.jsonl.part").read_text().count('"correct":true') == 3
+    log = run_eval(made, [from_generator(echo, "echo")], tmp_path / "log.jsonl")
+    assert log.report["accuracy"] == 1.0 and log.report["invalid_samples"] == 1
+    (message,) = (e["data"]["message"] for n in range(4) for e in log.events(n) if e["type"] == "invalid_sample")
+    assert message == "It does not fit."
+
+
+def test_a_model_that_reads_no_prompt_at_all_has_failed(tmp_path: Path) -> None:
+    for number in (3, 40):
+        made = small_eval(tmp_path / str(number), "Match", [{"input": "too long", "ideal": "x"}] * number)
+        with pytest.raises(EvalError, match=r"samples have no answer; .*It does not fit.* 0 of"):
+            run_eval(made, [from_generator(Echo(), "echo")], tmp_path / f"{number}.jsonl")
 
 
 @pytest.mark.parametrize(("chat", "kind"), [(True, Conversation), (False, str), (None, str)])

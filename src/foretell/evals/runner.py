@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import EvalError, ForetellError
+from foretell.errors import EvalError, ForetellError, GenerationError
 from foretell.evals.base import BAD_SAMPLE, Completion, CompletionFn, Eval, Tally, Trial
 from foretell.evals.cache import Cache
 from foretell.evals.log import Journal, RunLog, read_log, write_log
@@ -26,6 +26,7 @@ from foretell.run import Report, code_version, silent
 
 SEED = 20220722  # upstream's
 _GIVE_UP = 10  # failures in a row, after which a model is taken to be gone
+_UNREADABLE = (400, 413, 422)  # statuses with which endpoints refuse a prompt
 _BREATH = 32  # samples after which a worker lets others run, though nothing was waited for
 
 
@@ -36,6 +37,10 @@ class ModelFailure(EvalError):
     def __init__(self, message: str, lasting: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
+
+
+class Unreadable(ModelFailure):
+    """A model cannot read this prompt, such as one that is too long; where it reads others, the sample is invalid."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,8 @@ class _Calls:
         try:
             done: Completion = await call()
         except ForetellError as error:
+            if isinstance(error, GenerationError) and getattr(error, "status", 400) in _UNREADABLE:
+                raise Unreadable(str(error), getattr(error, "lasting", False)) from error
             raise ModelFailure(str(error), getattr(error, "lasting", False)) from error
         except Exception as error:  # a caller's own function may raise anything
             raise ModelFailure(f"{key['model']} raised {error!r} ({_where(error)}).") from error
@@ -197,6 +204,8 @@ class _Work:
         self.failures: list[tuple[str, str]] = []
         self.spent = ""
         self._row = 0  # failures one after another
+        self._reads = journal.done > 0  # whether the model has read any prompt
+        self._unread: list[tuple[int, Trial, str | None, str]] = []
         self._base = ".".join(eval.spec.name.split(".")[:2])
         self._told = 0.0
 
@@ -211,6 +220,8 @@ class _Work:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+        self._settle()
+        self.failures += [(trial.id, message) for _, trial, _, message in self._unread]
         self._tell(now=True)
 
     async def _worker(self, places: Iterator[int]) -> None:
@@ -232,7 +243,11 @@ class _Work:
             sample = self.samples[index]
             group = sample.get("group")
             await self.eval.eval_sample(sample, trial)
-            self._row = 0
+            self._row, self._reads = 0, True
+        except Unreadable as error:
+            self._unread.append((place, trial, group, str(error)))
+            self._row = _GIVE_UP if error.lasting or (not self._reads and len(self._unread) >= _GIVE_UP) else self._row
+            return
         except ModelFailure as error:
             self.failures.append((id, str(error)))
             self._row = _GIVE_UP if error.lasting else self._row + 1
@@ -250,6 +265,13 @@ class _Work:
                 "class and run again."
             ) from error
         self.journal.add(place, id, trial.events, epoch, group)
+
+    def _settle(self) -> None:
+        """Prompts that a model did not read are faults of the samples once it has read another."""
+        while self._reads and self._unread:
+            place, trial, group, message = self._unread.pop()
+            trial.record(BAD_SAMPLE, {"message": message})
+            self.journal.add(place, trial.id, trial.events, trial.epoch, group)
 
     def _tell(self, now: bool = False) -> None:
         if now or time.monotonic() > self._told + 0.2:

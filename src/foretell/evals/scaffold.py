@@ -170,7 +170,7 @@ def check_registry(folder: Path, names: Sequence[str] = (), report: Report = sil
     model that gives it is found right and one that says nothing is not."""
     if not folder.is_dir():
         raise EvalError(f"There is no registry {folder}. Give a folder that holds evals/ and data/.")
-    registry = Registry((folder, OWN))
+    registry = Registry((folder,) if folder.resolve() == OWN.resolve() else (folder, OWN))
     asked = list(names) or [n for n, e in registry.evals.items() if e.root == folder]
     if not asked:
         raise EvalError(f"{folder} has no evals. Expected YAML files in {folder / 'evals'}.")
