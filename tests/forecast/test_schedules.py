@@ -47,6 +47,11 @@ def test_rungs_that_differ_leave_more_room_and_at_last_none() -> None:
     assert RATE not in expected(0.5) and BATCH in expected(0.5)
 
 
+def test_only_what_a_short_log_tells_is_kept() -> None:
+    assert kept({RATE: [(0.08, 0.5), (0.5, 0.25)], BATCH: []})[RATE][0] == (0.06, 0.5)
+    assert kept({RATE: [(0.08, 0.5), (0.5, 0.25)]})[RATE][-1] == (0.5, 0.25)
+
+
 def test_a_quantity_that_a_rung_lacks_is_left_out() -> None:
     runs = [schedules(z) for z in COMPUTES]
     runs[2] = {RATE: runs[2][RATE]}

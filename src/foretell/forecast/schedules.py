@@ -64,7 +64,9 @@ def kept(schedules: Schedules) -> dict[str, list[Point]]:
     """The same at few shares and four digits, which is what a record needs."""
     shares = np.arange(1, KEPT + 1) / KEPT
     return {
-        name: [(float(s), float(f"{v:.4g}")) for s, v in zip(shares, _at(points, shares), strict=True)]
+        name: [
+            (float(s), float(f"{v:.4g}")) for s, v in zip(shares, _at(points, shares), strict=True) if math.isfinite(v)
+        ]
         for name, points in schedules.items()
         if points
     }
