@@ -174,6 +174,13 @@ def test_the_learning_rate_is_read_from_anyones_logs(tmp_path: Path) -> None:
     assert len(points) == 3 and found == {RATE: [(0.125, 0.01), (0.5, 0.02)]}
 
 
+def test_a_band_that_can_tell_nothing_says_so(band: Band, sound: list[tuple[float, float]]) -> None:
+    wide = replace(band, low=tuple(c / 9 for c in band.centre), high=tuple(9 * c for c in band.centre))
+    assert wide.is_blind and not band.is_blind
+    assert "scatter too much" in "".join(map(str, watch_parts(wide, sound)))
+    assert "scatter too much" not in "".join(map(str, watch_parts(band, sound)))
+
+
 def test_the_page_shows_what_the_run_was_set_to(band: Band, sound: list[tuple[float, float]]) -> None:
     html = "".join(map(str, watch_parts(band, sound[:60], schedules(0.0, factor=0.5))))
     assert "Learning rate" in html and "tokens a step" in html and "0.5 times the" in html

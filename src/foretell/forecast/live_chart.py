@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from foretell.forecast.watch import Band
 
 
+_DRAWN = 2.0  # a band beyond so many times its middle, or as small a part of it, is cut there
+
+
 def watch_figure(
     band: Band, points: Sequence[Point], schedules: Schedules | None = None, *, relative: bool = False
 ) -> Html:
@@ -20,7 +23,9 @@ def watch_figure(
 
     relative: in percent of the expected curve, by means over its bins. What is far outside is drawn at the edge.
     """
-    low, mid, high = band.low, band.centre, band.high
+    mid = band.centre
+    low = tuple(max(v, m / _DRAWN) for v, m in zip(band.low, mid, strict=True))
+    high = tuple(min(v, m * _DRAWN) for v, m in zip(band.high, mid, strict=True))
     x, y = [x for x, _ in points], [y for _, y in points]
     alarms = {a.share: a.loss for a in band.check(points, schedules)}
     if relative:
@@ -63,7 +68,9 @@ def watch_parts(band: Band, points: Sequence[Point], schedules: Schedules | None
     ]
     seen = max(points, default=(0.0, 0.0))[0]  # the middle of the last line's steps, not their end
     so_far = f" in the {percent(seen, 0)} of the run so far" if seen < 1 - band.width else ""
+    blind = "The rungs' curves scatter too much: most of the band is wider than a loss twice off."
     return [
+        *([el("p", blind)] if band.is_blind else []),
         table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll") if alarms else el("p", f"No alarm{so_far}."),
         figure(
             watch_figure(band, points, schedules), "Training loss over the band that the ladder's own curves foretell."

@@ -35,6 +35,8 @@ _CHANCES = 30  # values that vary on their own, roughly, among all shares and te
 _EARLY = 0.15  # share by which a wrong rate has shown, and a wrong schedule has not
 _COLUMNS = 3  # that all shares count as, where neighbouring ones say nearly the same
 _LATE = 0.1  # of the run; a log that begins after it tells too little
+_BLIND = 2.0  # times the expected loss
+_BENDS = 0.3  # log loss a decade^1.5: what rungs' curves may bend; a few noisy rungs would allow for anything
 _FINEST = 1e-3  # rungs that agree better than this (relative) do so by chance
 _APART = 4  # bins in bounds that end a stretch
 _LISTS = ("shares", "centre", "low", "high", "moves", "drift", "mean", "offset")  # of a band, one value a bin
@@ -101,6 +103,11 @@ class Band:
             text = "the loss is not finite: the run has diverged, most likely by too high a learning rate"
             alarms.append(self._alarm(*points[end], "divergence", text))
         return alarms
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether most of the band is so wide that a loss twice off would stay in it."""
+        return 2 * sum(h > _BLIND * c for h, c in zip(self.high, self.centre, strict=True)) > len(self.high)
 
     def means(self, points: Sequence[Point]) -> Floats:
         """Mean loss by bin; nan where a bin is not over."""
@@ -303,7 +310,8 @@ def _carried(z: Floats, y: Floats, noise_of: Floats | None = None) -> tuple[Floa
         residual = y - line @ coefficients
         noise = np.maximum((residual * (inverse @ residual)).sum(0) / (n - 2), _FINEST**2)
         log_det = -np.linalg.slogdet(inverse)[1] - np.linalg.slogdet(normal)[1]
-        likelihood.append(-0.5 * ((n - 2) * np.log(noise).mean() + log_det))
+        prior = -0.5 * bend * float(noise.mean()) / _BENDS**2
+        likelihood.append(-0.5 * ((n - 2) * np.log(noise).mean() + log_det) + prior)
         gap = line_end - line.T @ inverse @ (bend * across)
         values.append(line_end @ coefficients + bend * across @ inverse @ residual)
         variances.append(noise * (1 + bend * end**3 / 3 - bend**2 * across @ inverse @ across + gap @ normal @ gap))
