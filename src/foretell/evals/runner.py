@@ -90,21 +90,6 @@ def run_eval(
     fns: models; where the eval has a grader it is the last, or the only one. Raises EvalError where a model fails for
     good or the budget is spent: all that was finished is kept, and the same call goes on.
     """
-    return run_sync(run_async(eval, fns, log, settings, cache=cache, user=user, command=command, report=report))
-
-
-async def run_async(
-    eval: Eval,
-    fns: Sequence[CompletionFn],
-    log: Path,
-    settings: Settings | None = None,
-    *,
-    cache: Cache | None = None,
-    user: str = "",
-    command: str = "",
-    report: Report = silent,
-) -> RunLog:
-    """`run_eval` for callers that await."""
     settings = settings or Settings()
     samples = eval.samples()
     chosen = order(len(samples), settings.max_samples)
@@ -114,7 +99,7 @@ async def run_async(
     try:
         calls = _Calls(journal, cache, settings.budget)
         work = _Work(eval, fns, samples, chosen, settings, calls, journal, report)
-        await work.all()
+        run_sync(work.all())
         return _finish(eval, journal, log, work)
     finally:
         journal.close()
