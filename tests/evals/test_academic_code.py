@@ -1,4 +1,4 @@
-"""Programs out of replies, and the sandbox that many samples share."""
+"""The sandbox that many samples share."""
 
 from __future__ import annotations
 
@@ -7,36 +7,8 @@ import asyncio
 import pytest
 
 from foretell.errors import SandboxError
-from foretell.evals.academic_code import Verdicts, function_source, header
+from foretell.evals.academic_code import Verdicts
 from foretell.measure.sandbox import Program, obstacle
-
-PROMPT = 'import math\n\ndef helper(n):\n    return n + 1\n\ndef twice(n):\n    """Twice n."""\n'
-BODY = "    return 2 * n\n"
-WHOLE = f"def twice(n):\n{BODY}"
-
-
-@pytest.mark.parametrize(
-    ("reply", "source"),
-    [
-        (BODY, PROMPT + BODY),
-        (BODY + "\ndef other():\n    pass\n", PROMPT + BODY + "\n"),
-        (BODY + "# and so on", PROMPT + BODY),
-        (WHOLE, header(PROMPT, "twice") + WHOLE),
-        (f"Here:\n```python\n{WHOLE}```\nBye", header(PROMPT, "twice") + WHOLE),
-        (f"```\n{BODY}```", PROMPT + BODY),
-        ("```python\nreturn 2 * n\n```", PROMPT + BODY),
-        (f"```py\n{WHOLE}", header(PROMPT, "twice") + WHOLE),  # the fence was never closed
-        ("def twice_as(n):\n    return n", PROMPT),
-        ("I do not know.", PROMPT),
-    ],
-)
-def test_source_of_a_reply(reply: str, source: str) -> None:
-    assert function_source(PROMPT, reply, "twice") == source
-
-
-def test_header_is_what_stands_before() -> None:
-    assert header(PROMPT, "twice") == "import math\n\ndef helper(n):\n    return n + 1\n\n"
-    assert header("def twice(n):\n", "twice") == ""
 
 
 def test_many_samples_share_a_sandbox() -> None:

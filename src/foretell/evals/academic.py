@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from foretell.errors import EvalError
-from foretell.evals.academic_code import CODE_CHAT, Verdicts, function_source, header
+from foretell.evals.academic_code import CODE_CHAT, Verdicts
 from foretell.evals.academic_files import PLACE, below_place, found, read_rows, ready_prompt
 from foretell.evals.academic_forms import FILE, FORMS, NUMBER, convert
 from foretell.evals.academic_ifeval import follows
@@ -29,7 +29,7 @@ from foretell.evals.prompts import Prompt
 from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
 from foretell.files import write_text
-from foretell.measure.sandbox import Checked
+from foretell.measure.code_answers import human_eval
 
 _CHAT = {  # what is said to a model that is asked and does not continue
     "humaneval": CODE_CHAT,
@@ -239,10 +239,7 @@ class Benchmark(Eval):
     async def _program(self, sample: Sample, trial: Trial) -> dict[str, float]:
         self._verdicts.ready()
         reply = await self._complete(sample["prompt"], trial)
-        prompt, entry = sample["prompt"], sample["entry_point"]
-        source = function_source(prompt, reply, entry)
-        test = f"{sample['test']}\n\ncheck(candidate)\n"
-        outcome = await self._verdicts(Checked(source, entry, test, header(prompt, entry)))
+        outcome = await self._verdicts(human_eval(sample, reply))
         trial.match(outcome.verdict == "passed", expected="passed", picked=outcome.verdict, sampled=reply,
                     detail=outcome.detail, part=None)  # fmt: skip
         return {}

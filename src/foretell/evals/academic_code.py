@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import textwrap
 
-from foretell.data.world.programs import body
 from foretell.errors import ForetellError
 from foretell.measure.sandbox import Outcome, Sandbox
 from foretell.measure.sandbox_programs import Untrusted
 
 CODE_CHAT = "Complete this Python function. Reply with the whole function and nothing else.\n\n"
-_FENCED = re.compile(r"```[\w+-]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
 class Verdicts:
@@ -56,25 +52,3 @@ class Verdicts:
             for (_, future), outcome in zip(taken, outcomes, strict=True):
                 if not future.done():
                     future.set_result(outcome)
-
-
-def function_source(prompt: str, reply: str, entry: str) -> str:
-    """The program of a reply to a prompt that ends in a function's docstring.
-
-    A reply that defines the function stands for itself, behind what the prompt has before it; any other is the body,
-    up to the first line that is not indented. Code in a fence is taken out of it.
-    """
-    fenced = _FENCED.search(reply)
-    code = fenced[1] if fenced else reply
-    if re.search(rf"^def {re.escape(entry)}\b", code, re.MULTILINE):
-        return header(prompt, entry) + code
-    first = next((line for line in code.splitlines() if line.strip()), "")
-    if fenced and not first.startswith((" ", "\t")):
-        code = textwrap.indent(code, "    ")
-    return prompt + body(code)
-
-
-def header(prompt: str, entry: str) -> str:
-    """What of a prompt stands before the function: imports and helpers."""
-    at = re.search(rf"^def {re.escape(entry)}\b", prompt, re.MULTILINE)
-    return prompt[: at.start()] if at else ""

@@ -13,12 +13,13 @@ from foretell.data.world.base import Item, is_right
 from foretell.data.world.personas import adheres
 from foretell.data.world.programs import ALL, MANY, MOST, problems
 from foretell.errors import EvalError, RecipeError
-from foretell.evals.academic_code import CODE_CHAT, Verdicts, function_source
+from foretell.evals.academic_code import CODE_CHAT, Verdicts
 from foretell.evals.academic_ifeval import follows
 from foretell.evals.base import Eval, Tally, Trial, ideals, required
 from foretell.evals.prompts import Prompt
 from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
+from foretell.measure.code_answers import completed
 from foretell.measure.sandbox import Program
 
 
@@ -169,7 +170,7 @@ class Programs(FinalAnswer):
         if not trial.can_score:
             prompt = [{"role": "user", "content": f"{CODE_CHAT}{sample['input']}"}]
         reply = await trial.complete(prompt, temperature=0.0, max_tokens=self.max_tokens)
-        source = function_source(sample["input"], reply, "f")
+        source = completed(sample["input"], reply, "f")
         outcome = await self._verdicts(Program(source, "f", tuple(sample["calls"]), tuple(sample["expected"])))
         trial.match(
             outcome.verdict == "passed",

@@ -47,6 +47,15 @@ def human_eval(problem: Mapping[str, Any], reply: str) -> Checked:
             "the fields prompt, test and entry_point as text, as in HumanEval.jsonl.gz."
         )
     prompt, entry = problem["prompt"], problem["entry_point"]
+    source = completed(prompt, reply, entry)
+    return Checked(source, entry, f"{problem['test']}\ncheck(candidate)\n", prelude=prompt)
+
+
+def completed(prompt: str, reply: str, entry: str) -> str:
+    """The program that a reply makes of a prompt, which ends in the docstring of the function `entry`.
+
+    reply: as in `human_eval`.
+    """
     block = code_block(reply, entry)
     code = reply if block is None else block
     if block and not defines(code, entry) and not block.lstrip("\n").startswith((" ", "\t")):
@@ -55,7 +64,7 @@ def human_eval(problem: Mapping[str, Any], reply: str) -> Checked:
         code = "\n" + code  # the prompt alone is sound Python, and gives imports and helpers
     else:
         code = code[: min([at for stop in STOPS if (at := code.find(stop)) >= 0], default=None)]
-    return Checked(prompt + code, entry, f"{problem['test']}\ncheck(candidate)\n", prelude=prompt)
+    return prompt + code
 
 
 def pass_counts(outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, tuple[int, int]]:
