@@ -9,22 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clikit import invoke
 from foretell import cli
 from foretell.errors import Stopped
-
-
-def invoke(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of `foretell ARGUMENTS`, run in this process."""
-    old, sys.argv = sys.argv, ["foretell", *arguments]
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    finally:
-        sys.argv = old
-        signal.signal(signal.SIGTERM, handler)
-    out = capsys.readouterr()
-    return int(left.value.code or 0), out.out, out.err
 
 
 @pytest.mark.parametrize(

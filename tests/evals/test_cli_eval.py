@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from evalkit import sums, write_registry
 
-from foretell import cli
+import clikit
 from foretell.cli.oaieval import translate
 from foretell.measure.sandbox import obstacle
 
@@ -38,18 +37,8 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, output and errors of `foretell eval ARGUMENTS`, run in this process."""
-    old, sys.argv = sys.argv, ["foretell", "eval", *map(str, arguments)]
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    finally:
-        sys.argv = old
-        signal.signal(signal.SIGTERM, handler)
-    out = capsys.readouterr()
-    assert "Traceback" not in out.err
-    return int(left.value.code or 0), out.out, out.err
+    """Exit code, output and errors of `foretell eval ARGUMENTS`."""
+    return clikit.invoke(capsys, "eval", *arguments)
 
 
 @pytest.fixture

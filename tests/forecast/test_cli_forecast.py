@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import csv
-import signal
-import sys
 from pathlib import Path
 
 import pytest
 from simulated import shape
 
-from foretell import cli
+import clikit
 from foretell.forecast import LadderTable, fit, read_table
 from foretell.forecast.register import note, read
 
 
 def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit code, output and errors of `foretell forecast ARGUMENTS`, run in this process."""
-    old, sys.argv = sys.argv, ["foretell", "forecast", *map(str, arguments)]
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-    finally:
-        sys.argv = old
-        signal.signal(signal.SIGTERM, handler)
-    out = capsys.readouterr()
-    assert "Traceback" not in out.err
-    return int(left.value.code or 0), out.out, out.err
+    """Exit code, output and errors of `foretell forecast ARGUMENTS`."""
+    return clikit.invoke(capsys, "forecast", *arguments)
 
 
 @pytest.fixture
