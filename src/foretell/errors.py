@@ -47,6 +47,23 @@ class GenerationError(ForetellError):
     """A request cannot be answered: prompt too long, images for a text-only model."""
 
 
+class ContextLengthError(GenerationError):
+    """A prompt, or a prompt and its reply, is longer than the model reads: found and limit, in tokens."""
+
+    def __init__(self, message: str, found: int, limit: int) -> None:
+        super().__init__(message)
+        self.found = found
+        self.limit = limit
+
+
+class OverloadedError(GenerationError):
+    """The engine's queue is full; the same request may be answered later."""
+
+
+class GrammarError(GenerationError):
+    """A schema, regular expression or grammar that a reply should follow is damaged, or too large to be used."""
+
+
 class RunError(ForetellError):
     """A run directory is missing, locked, not writable, or of another recipe."""
 

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from foretell.chat import Conversation
@@ -27,14 +27,20 @@ Prompt = Conversation | Encoded | str
 class Sampling:
     """temperature 0 is greedy. top_k 0 means all. seed None draws a fresh one.
 
-    stop: strings that end a reply and are cut from it. logprobs: how many of the likeliest tokens are told with
-    each token, by the model's own distribution; 0 tells none.
+    min_p: tokens less likely than this share of the likeliest are left out. frequency_penalty, presence_penalty: taken
+    off a token's logit for each time, and for any time, it stands in the reply so far (OpenAI's definition).
+    logit_bias: added to tokens' logits, by id; −100 forbids one. stop: strings that end a reply and are cut from it.
+    logprobs: how many of the likeliest tokens are told with each token, by the model's own distribution; 0 tells none.
     """
 
     max_tokens: int = 256
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: int = 0
@@ -47,6 +53,10 @@ class Sampling:
             ("temperature", 0 <= self.temperature < math.inf, "0 or more, and finite"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("top_k", self.top_k >= 0, "0 (all) or more"),
+            ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "-2 to 2"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "-2 to 2"),
+            ("logit_bias", all(-100 <= bias <= 100 for bias in self.logit_bias.values()), "-100 to 100 for each token"),
             ("logprobs", 0 <= self.logprobs <= 20, "0 to 20"),
             ("stop", all(isinstance(s, str) and s for s in self.stop), "strings that are not empty"),
         ):
@@ -55,13 +65,27 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What a reply must be: text is a JSON schema, a regular expression or a grammar in Lark's form."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+
+@dataclass(frozen=True)
 class Request:
-    """One prompt, and how it is to be answered."""
+    """One prompt, and how it is to be answered.
+
+    salt: who may share what was computed for this prompt's beginning: those with the same one. adapter: the LoRA
+    adapter that answers, by the name it was loaded under; None is the model as it is.
+    """
 
     prompt: Prompt
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     n: int = 1
-    schema: Mapping[str, Any] | None = None
+    grammar: Grammar | None = None
+    salt: str = ""
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import foretell
 from foretell.chat import Conversation
 from foretell.engine.remote import Endpoint
 from foretell.errors import EndpointError, GenerationError
-from foretell.generate import Generator, Request, Sampling, TokenLogprob, Usage, collect
+from foretell.generate import Generator, Grammar, Request, Sampling, TokenLogprob, Usage, collect
 from foretell.template import Encoded
 from mock_endpoint import Reply, chat_body, deltas, echo, events, run, script, serve, serve_in_thread, text_body
 
@@ -300,16 +300,16 @@ def test_log_probabilities_of_both_forms():
 def test_other_kinds_of_request():
     ids = Encoded(np.array([5, 6], np.int32), np.zeros(2, bool), np.zeros((0, 0, 0, 3), np.uint8))
     pictured = Encoded(ids.ids, ids.loss, np.zeros((1, 8, 8, 3), np.uint8))
-    schema = {"type": "object"}
+    schema = Grammar("json_schema", json.dumps({"type": "object"}))
 
     def handler(call):
         return Reply(text_body("t")) if "prompt" in call.json else Reply(chat_body("t"))  # neither streams
 
-    results, mock = streamed([Request(ids), Request(CHAT, Sampling(top_k=3), schema=schema)], handler)
+    results, mock = streamed([Request(ids), Request(CHAT, Sampling(top_k=3), grammar=schema)], handler)
     assert [(r.request, r.text, r.delta) for r in results] == [(0, "t", False), (1, "t", False)]
     tokens, chat = sorted((call.json for call in mock.calls), key=lambda sent: "messages" in sent)
     assert tokens["prompt"] == [5, 6] and chat["top_k"] == 3
-    form = {"name": "reply", "schema": schema, "strict": True}
+    form = {"name": "reply", "schema": {"type": "object"}, "strict": True}
     assert chat["response_format"] == {"type": "json_schema", "json_schema": form}
     for request, settings, message in (
         (Request(pictured), {}, "takes images in messages only"),

@@ -119,8 +119,8 @@ class Engine:
     def _open(self, requests: Sequence[Request]) -> list[Reply]:
         replies: list[Reply] = []
         for index, request in enumerate(requests):
-            if request.schema is not None:
-                raise GenerationError("Replies bound to a schema come with a later version; leave `schema` out.")
+            if request.grammar is not None:
+                raise GenerationError("Replies bound to a grammar come with a later version; leave `grammar` out.")
             if request.n < 1:
                 raise GenerationError(f"n is {request.n}; allowed is at least 1.")
             prompt = self._encode(request.prompt)

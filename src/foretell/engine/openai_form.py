@@ -74,20 +74,25 @@ def as_text(prompt: str | Sequence[Any]) -> str:
 
 
 def parameters(request: Request, chat: bool) -> dict[str, Any]:
-    """A request's sampling and schema as parameters of a call; what is left at its default of all tokens is left out.
+    """A request's sampling and grammar as parameters of a call; what is left at its default is left out.
 
-    top_k is no parameter of OpenAI's own API; other servers take it.
+    top_k and min_p are no parameters of OpenAI's own API; other servers take them.
+    Raises GenerationError for a regular expression or a grammar, which have no common form.
     """
     s = request.sampling
     found: dict[str, Any] = {"max_tokens": s.max_tokens, "temperature": s.temperature, "top_p": s.top_p}
-    found |= {"top_k": s.top_k} if s.top_k else {}
+    for name in ("top_k", "min_p", "frequency_penalty", "presence_penalty"):
+        found |= {name: value} if (value := getattr(s, name)) else {}
+    found |= {"logit_bias": {str(token): bias for token, bias in s.logit_bias.items()}} if s.logit_bias else {}
     found |= {"stop": list(s.stop)} if s.stop else {}
     found |= {"seed": s.seed} if s.seed is not None else {}
     found |= {"n": request.n} if request.n != 1 else {}
     if s.logprobs:
         found |= {"logprobs": True, "top_logprobs": s.logprobs} if chat else {"logprobs": s.logprobs}
-    if request.schema is not None:
-        schema = {"name": "reply", "schema": dict(request.schema), "strict": True}
+    if request.grammar is not None:
+        if request.grammar.kind != "json_schema":
+            raise GenerationError(f"An endpoint takes no {request.grammar.kind}. Give a JSON schema.")
+        schema = {"name": "reply", "schema": json.loads(request.grammar.text), "strict": True}
         found["response_format"] = {"type": "json_schema", "json_schema": schema}
     return found
 
