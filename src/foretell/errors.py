@@ -64,6 +64,25 @@ class GrammarError(GenerationError):
     """A schema, regular expression or grammar that a reply should follow is damaged, or too large to be used."""
 
 
+class RequestError(ForetellError):
+    """A call to the server cannot be answered: status is HTTP's; type, param and code are those of OpenAI's errors."""
+
+    def __init__(
+        self,
+        message: str,
+        status: int = 400,
+        *,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+
+
 class RunError(ForetellError):
     """A run directory is missing, locked, not writable, or of another recipe."""
 
