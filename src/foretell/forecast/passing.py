@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FORM = "foretell tallies 1"
 _TOGETHER = 16  # problems whose programs share sandboxes
-_LIMITS = Limits(wall_s=5, cpu_s=0.2, memory_bytes=256 << 20)  # a right solution takes a millisecond
+_LIMITS = Limits(wall_s=5, cpu_s=0.1, memory_bytes=256 << 20)  # a right solution takes a millisecond; few never end
 
 
 @dataclass(frozen=True)
