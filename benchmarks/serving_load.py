@@ -1,0 +1,109 @@
+"""Conversations asked of a server's own API, so many at once, streamed and timed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+Messages = list[dict[str, str]]
+WORDS = (
+    "river", "stone", "letter", "window", "garden", "winter", "market", "engine", "paper", "silver", "mountain",
+    "kitchen", "teacher", "bridge", "harbour", "music", "village", "doctor", "island", "history", "number", "question",
+    "summer", "machine", "cloud", "forest", "mirror",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """asked: messages and the most tokens of each reply. clients: how many are asked at once."""
+
+    url: str
+    model: str
+    clients: int
+    asked: Sequence[tuple[Messages, int]]
+    stream: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """first_s: from the question to its first text. tokens: of the reply, by the server's own count."""
+
+    first_s: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Told:
+    replies: list[Reply]
+    seconds: float
+
+
+def conversations(
+    count: int, rng: random.Random, words: tuple[int, int] = (10, 300), tokens: tuple[int, int] = (32, 128)
+) -> list[tuple[Messages, int]]:
+    """Questions of mixed lengths whose answers are long; sizes are even over a logarithm."""
+
+    def size(least: int, most: int) -> int:
+        return round(least * (most / least) ** rng.random())
+
+    asked = []
+    for _ in range(count):
+        text = " ".join(rng.choices(WORDS, k=size(*words)))
+        asked.append(([{"role": "user", "content": f"Tell a long story of: {text}."}], size(*tokens)))
+    return asked
+
+
+async def ask_all(load: Load) -> Told:
+    """Every conversation, `clients` at a time. Raises RuntimeError for one that is not answered."""
+    waiting = iter(load.asked)
+    replies: list[Reply] = []
+    timeout = aiohttp.ClientTimeout(total=1200)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def client() -> None:
+            for messages, tokens in waiting:
+                replies.append(await ask(session, load, messages, tokens))
+
+        began = time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(load.clients)))
+        return Told(replies, time.perf_counter() - began)
+
+
+async def ask(session: aiohttp.ClientSession, load: Load, messages: Messages, tokens: int) -> Reply:
+    body: dict[str, Any] = {"model": load.model, "messages": messages, "max_tokens": tokens, "temperature": 0}
+    if load.stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    began, first, pieces, used = time.perf_counter(), None, 0, None
+    async with session.post(f"{load.url}/chat/completions", json=body) as response:
+        if response.status != 200:
+            raise RuntimeError(f"{response.status}: {(await response.text())[:500]}")
+        if not load.stream:
+            raw = json.loads(await response.read())
+            return Reply(time.perf_counter() - began, raw["usage"]["completion_tokens"])
+        async for line in response.content:
+            if not line.startswith(b"data:") or b"[DONE]" in line:
+                continue
+            raw = json.loads(line[5:])
+            if "error" in raw:
+                raise RuntimeError(str(raw["error"]))
+            if raw.get("usage"):
+                used = raw["usage"]["completion_tokens"]
+            if any(choice.get("delta", {}).get("content") for choice in raw.get("choices", ())):
+                pieces += 1
+                first = first or time.perf_counter() - began
+    return Reply(first or time.perf_counter() - began, pieces if used is None else used)
+
+
+def first_tokens(url: str, model: str, words: int, rng: random.Random) -> tuple[float, float]:
+    """Seconds to the first token after a new text of so many words, and after the same text with another question."""
+    text = " ".join(rng.choices(WORDS, k=words))
+    asked = [([{"role": "user", "content": f"{text}\n{question}"}], 4) for question in ("Which?", "Why so?")]
+    new, known = asyncio.run(ask_all(Load(url, model, 1, asked))).replies
+    return new.first_s, known.first_s
