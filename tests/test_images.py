@@ -119,10 +119,11 @@ def test_damaged_bytes_give_an_image_or_an_image_error(form: str, changes: list[
         assert decode_image(bytes(data)).mode == "RGB"
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
+
+def png_header(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
@@ -134,6 +135,48 @@ def png_header(width: int, height: int) -> bytes:
 def test_decompression_bombs_are_refused_by_their_header(side: int) -> None:
     with pytest.raises(ImageError):
         decode_image(png_header(side, side))
+
+
+def segments(kind: str) -> bytes:
+    """Files of many parts that cost a decoder far more than they take bytes."""
+    whole = png_header(4, 4)
+    if kind == "scans":
+        jpeg = encode(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+        return jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * 100 + jpeg[-2:]
+    return {
+        "chunks before the pixels": whole[:33] + chunk(b"abCd", b"") * 2000 + whole[33:],
+        "chunks after the pixels": whole[:-12] + chunk(b"abCd", b"") * 2000 + whole[-12:],
+        "empty pixels": whole[:33] + chunk(b"IDAT", b"") * 2000 + whole[33:],
+        "profiles": whole[:33] + chunk(b"iCCP", b"a\0\0" + zlib.compress(b"a" * 1_000_000)) * 20 + whole[33:],
+        "markers": b"\xff\xd8" + b"\xff\xe1\x00\x0aExif\0\0aa" * 2000,
+        "fill": b"\xff\xd8" + b"\xff" * 20_000,
+        "comments": b"GIF89a\4\0\4\0\0\0\0\x21\xfe" + b"\x01a" * 10_000 + b"\0",
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "scans",
+        "chunks before the pixels",
+        "chunks after the pixels",
+        "empty pixels",
+        "profiles",
+        "markers",
+        "fill",
+        "comments",
+    ],
+)
+def test_images_of_endless_parts_are_refused(kind: str) -> None:
+    with pytest.raises(ImageError, match="too many segments"):
+        decode_image(segments(kind))
+
+
+def test_a_large_image_in_many_small_parts_is_read() -> None:
+    rows = b"".join(b"\0" + noise(500, 1, seed).tobytes() for seed in range(500))
+    pixels = zlib.compress(rows)
+    parts = b"".join(chunk(b"IDAT", pixels[i : i + 2048]) for i in range(0, len(pixels), 2048))
+    assert decode_image(png_header(500, 500)[:33] + parts + chunk(b"IEND", b"")).size == (500, 500)
 
 
 def test_a_long_strip_is_refused_and_the_rule_stated() -> None:

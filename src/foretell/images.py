@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 40_000_000  # more is taken for a decompression bomb
 MAX_ASPECT = 200  # a side ratio past this leaves nothing to see after resizing
 MAX_SIDE = 4096  # of a resized image; the processor's own limit
+MAX_SCANS = 32  # of a progressive JPEG: each costs a pass over all pixels, however few bytes it takes
+MAX_PROFILES = 8  # of a PNG, which may have one: each inflates to a megabyte
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -62,16 +64,33 @@ class Tiles:
     columns: int
 
 
-def decode_image(data: bytes) -> Image:
-    """Decode untrusted PNG, JPEG, WebP or GIF bytes to RGB: upright, on white, the first frame.
+class _Patience(BytesIO):
+    """A file that is read only so often: millions of empty segments would keep a decoder busy for minutes."""
 
-    Raises ImageError for what is not an image, is truncated, or is a decompression bomb (more than
-    `MAX_PIXELS` pixels by its header), or has one side more than `MAX_ASPECT` times the other.
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = 1000 + len(data) // 512
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many segments")
+        return super().read(size)
+
+
+def open_image(data: bytes) -> Image:
+    """Read the header of an untrusted image, and no pixel of it.
+
+    Raises ImageError for what is not PNG, JPEG, WebP or GIF, is a decompression bomb (more than `MAX_PIXELS` pixels by
+    its header, or parts repeated beyond use), or has one side more than `MAX_ASPECT` times the other.
     """
     from PIL import Image, UnidentifiedImageError
 
+    repeated, most = (b"iCCP", MAX_PROFILES) if data.startswith(b"\x89PNG") else (b"\xff\xda", MAX_SCANS)
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        if data.startswith((b"\x89PNG", b"\xff\xd8")) and data.count(repeated) > most:
+            raise ValueError("too many segments")
+        image = Image.open(_Patience(data), formats=FORMATS)
     except Exception as error:  # decoders of hostile bytes raise nearly anything
         why = "of no such kind" if isinstance(error, UnidentifiedImageError) else error
         raise ImageError(
@@ -88,6 +107,15 @@ def decode_image(data: bytes) -> Image:
             f"The image is {width} × {height} pixels; one side may be at most {MAX_ASPECT} times the other, since "
             "nothing of a thinner strip is left after resizing. Crop it."
         )
+    return image
+
+
+def decode_image(data: bytes) -> Image:
+    """Decode untrusted PNG, JPEG, WebP or GIF bytes to RGB: upright, on white, the first frame.
+
+    Raises ImageError as `open_image` does, and for what is truncated or damaged.
+    """
+    image = open_image(data)
     try:
         image.load()
         return _to_rgb(_upright(image))
