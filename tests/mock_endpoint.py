@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -202,11 +203,14 @@ class MockEndpoint:
 
 
 @asynccontextmanager
-async def serve(handler: Handler = echo, latency: float = 0, keep: bool = True) -> AsyncIterator[MockEndpoint]:
+async def serve(
+    handler: Handler = echo, latency: float = 0, keep: bool = True, tls: SSLContext | None = None
+) -> AsyncIterator[MockEndpoint]:
     """A running server; its base URL is `.url`."""
     mock = MockEndpoint(handler, latency, keep)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(mock), "127.0.0.1", 0, backlog=1024)
-    mock.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(mock), "127.0.0.1", 0, backlog=1024, ssl=tls)
+    mock.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield mock
     finally:
