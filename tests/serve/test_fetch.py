@@ -658,6 +658,7 @@ GOOD = base64.b64encode(PNG).decode()
 @pytest.mark.parametrize(
     "text",
     [
+        f"{GOOD[:8]}\n\n\n\n{GOOD[8:]}", f"{GOOD[:4]}!!!!{GOOD[4:]}", f"{GOOD[:4]}----{GOOD[4:]}",
         "", "=", "====", "A", "AA", "AAA", "AA=A", "A===", f"{GOOD}=", f"{GOOD}==", f"{GOOD}===", f"{GOOD}====",
         f"{GOOD}\n", f" {GOOD}", f"{GOOD[:8]}\n{GOOD[8:]}", "-_-_",
         GOOD.replace("/", "%2F") + "%", f"{GOOD}AAAA=AAA", f"{GOOD[:4]}é{GOOD[4:]}", f"{GOOD}#", f"{GOOD}?a",
@@ -694,6 +695,8 @@ def gathered(paths, reply=IMAGE, **limits):
             try:
                 return await fetcher.get_all(urls), mock
             except (ImageError, OverloadedError) as error:
+                await asyncio.sleep(1)
+                assert len(asyncio.all_tasks()) == 1, "a fetch goes on"
                 return error, mock
             finally:
                 fetcher.close()
@@ -727,6 +730,10 @@ def test_one_bad_image_ends_the_others():
 def test_only_so_many_are_fetched_at_once():
     found, mock = gathered([f"/{i}" for i in range(9)], Reply(PNG, after=1), concurrency=2)
     assert found == [PNG] * 9 and mock.most == 2
+
+
+def test_waiting_for_a_place_takes_no_time_from_a_fetch():
+    assert gathered(["/a", "/b"], Reply(PNG, after=15), concurrency=1)[0] == [PNG, PNG]
 
 
 def test_who_waits_too_long_for_a_place_is_told_to_come_again():
