@@ -85,10 +85,10 @@ def _check_shape(body: bytes, limits: BodyLimits) -> None:
     Up to the first fault of malformed JSON the count is exact, and a decoder goes no further.
     """
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    most = 4 * limits.items + 2  # quotes: a value has those of its key and its own
-    pieces = plain.split(b'"', most)
+    # A value has the quotes of its key and its own, so what is left unsplit belongs to a body of too many values.
+    pieces = plain.split(b'"', 4 * limits.items + 2)
     marks = b"".join(pieces[::2]).translate(None, _NO_MARKS)
-    if len(pieces) > most or len(marks.translate(None, b"]}")) > limits.items:
+    if len(marks.translate(None, b"]}")) > limits.items:
         raise RequestError(f"The request's body has too many values: at most {limits.items:,} are read.")
     if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > limits.depth:
         raise RequestError(f"The request's body is nested too deep: at most {limits.depth} levels are read.")
