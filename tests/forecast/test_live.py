@@ -75,6 +75,18 @@ def test_the_unit_is_the_bands(band: Band) -> None:
     assert any(live((i + 1) / 400, line(2.0)) for i in range(100))
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["step,loss,lr\n10,3.5,0.1\n20,3.25,0.1\n30,3.", '{"step": 10, "loss": 3.5}\n{"step": 20, "loss": 3.25}\n{"st'],
+)
+def test_a_line_that_is_still_written_is_left_out(tmp_path: Path, text: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(text)
+    assert read_live(log, 100)[0] == [(0.1, 3.5), (0.2, 3.25)]
+    log.write_text(text[:4] if text[0] == "{" else text[:13])
+    assert read_live(log, 100) == ([], {})
+
+
 def write(path: Path, lines: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
     return path

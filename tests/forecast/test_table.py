@@ -51,6 +51,28 @@ def test_held_out_loss_goes_before_training_loss(tmp_path: Path) -> None:
     assert table.settings["loss column"] == "val_loss"
 
 
+def test_a_column_that_is_named_goes_before_all_others(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "t.csv", "compute used,val_loss,eval/c4/bpb", "1e12,3,1")
+    table = read_table(path, named={"flops": "compute used", "loss": "eval/c4/bpb"})
+    assert losses(table) == [1] and table.unit == "bits per byte" and table.settings["loss column"] == "eval/c4/bpb"
+    for named, message in (({"loss": "nll"}, "no column 'nll' for loss"), ({"size": "loss"}, "no field 'size'")):
+        with pytest.raises(ForecastError, match=message):
+            read_table(path, named=named)
+
+
+def test_what_spreadsheets_call_unicode_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes("flops\tloss\n1e12\t3\n".encode("utf-16"))
+    assert losses(read_table(tmp_path / "t.txt")) == [3]
+
+
+@pytest.mark.parametrize("values", [(math.nan, 2.0), (-1e12, 2.0), (0.0, 2.0), (1e12, -2.0), (1e12, 0.0)])
+def test_rungs_made_by_hand_are_checked(values: tuple[float, float]) -> None:
+    with pytest.raises(ForecastError, match="expected positive numbers"):
+        Rung(*values)
+    with pytest.raises(ForecastError, match=r"1e\+12 FLOPs has a loss of nan: it diverged"):
+        LadderTable((Rung(1e12, math.nan),))
+
+
 def test_bits_per_byte_go_before_a_loss_that_a_tokenizer_moves(tmp_path: Path) -> None:
     table = read_table(csv_of(tmp_path / "t.csv", "flops,val_loss,val_bpb", "1e12,3,1"))
     assert losses(table) == [1] and table.unit == "bits per byte"
@@ -111,7 +133,8 @@ def test_nested_config_and_summary_of_an_export(tmp_path: Path) -> None:
         ("1e12,two,a", "row 3, column loss: 'two'"),
         ("1e12,1e200,a", "row 3, column loss: 1e200"),
         ("1e300,2,a", "row 3, column flops: 1e300"),
-        ("1e12,2,a,more", "row 3 has 4 values for 3 columns"),
+        ("1e12,2,a,more", r"row 3 has 4 values for the 3 columns of its first line \(flops, loss, run\)"),
+        ('1e12,"2,3",a', "row 3, column loss: '2,3'; expected a plain number, as 2.314"),
     ],
 )
 def test_bad_values_are_named_by_row_and_column(tmp_path: Path, row: str, message: str) -> None:
@@ -132,7 +155,9 @@ def test_bad_values_are_named_by_row_and_column(tmp_path: Path, row: str, messag
         ("[1, 2", "is not JSON"),
         ("flops,loss,seed\n1e12,2,x\n", "column seed: 'x'"),
         ("flops,loss,seed\n1e12,2,1.5\n", "column seed: '1.5'"),
-        ("flops,loss,run\n1e12,2,a\n1e12,2,a\n", "row 2 and row 3 are the same run"),
+        ("flops,loss,run\n1e12,2,a\n1e12,2,a\n", r"row 2 and row 3 are the same run \(a, seed 0, 1e\+12 FLOPs\)"),
+        ("flops,loss,step,seed\n1e12,2,9,0\n1e13,2,9,0\n", "no column says which rows are of one run"),
+        ("params,tokens,loss,step\n1,9,2,1\n1,9,2,2\n1,9,2,1\n1,9,2,2\n", "several losses at one step"),
         ("flops,loss,seed\n1e12,2,0\n1e13,2,0\n1e12,2,0\n", "row 2 and row 4 are the same run"),
     ],
 )

@@ -50,18 +50,27 @@ def logged(line: Mapping[str, Any], unit: str) -> float | None:
     return None if value is None else float(value)
 
 
-def read_live(path: str | Path, steps: float, unit: str = CURVE_UNIT) -> tuple[list[Point], Schedules]:
+def read_live(
+    path: str | Path, steps: float, unit: str = CURVE_UNIT, named: Mapping[str, str] | None = None
+) -> tuple[list[Point], Schedules]:
     """The curve so far of a run of `steps` steps, and its schedules, from a log in any form that a table may have.
 
-    unit: which loss is read from the log.jsonl of a run of Foretell, which holds several.
+    unit: which loss is read from the log.jsonl of a run of Foretell, which holds several. named: field → column, as of
+    `table.read_table`. A log without a row yet is an empty curve, and a last line that is still written is left out.
     Raises ForecastError where the log has no step or loss, or goes beyond the last step.
     """
-    rows = read_rows(Path(path))
+    rows = read_rows(Path(path), growing=True)
     if any(row.get("event") == "train" for _, row in rows):
         return curves_of(Path(path), unit)
-    found = columns(rows)
+    if not rows:
+        return [], {}
+    found = columns(rows, named)
     if not {"step", "loss"} <= found.keys():
-        raise ForecastError(f"{path} needs the columns step and loss; found {', '.join(found) or 'neither'}.")
+        names = ", ".join(dict.fromkeys(name for _, row in rows for name in row))
+        raise ForecastError(
+            f"{path} needs the columns step and loss; its columns are {names}. Rename them, or say which they are "
+            "(--column FIELD=COLUMN)."
+        )
     points, stepped = [], []
     for where, row in rows:
         try:

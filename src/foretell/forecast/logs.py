@@ -17,14 +17,17 @@ LIMIT = 512_000_000  # bytes of a file; a ladder with every curve is far below
 
 # The first name found wins: held-out loss before training loss, bits per byte (which no tokenizer moves) before both.
 NAMES = {
-    "flops": "flops flop compute c train_flops training_flops total_flops train_compute total_compute",
+    "flops": "flops flop compute c train_flops training_flops total_flops train_compute total_compute "
+    "train_total_flops total_flos train_total_flos",
     "loss": "val_bpb eval_bpb test_bpb bpb bits_per_byte val_bits_per_byte eval_bits_per_byte val_loss validation_loss "
-    "eval_loss test_loss heldout_loss val_nll eval_nll final_loss loss l nll cross_entropy train_loss",
-    "tokens": "tokens d train_tokens training_tokens total_tokens num_tokens n_tokens tokens_seen",
+    "eval_loss test_loss heldout_loss val_nll eval_nll lm_loss_validation final_loss loss l nll cross_entropy "
+    "train_loss lm_loss",
+    "tokens": "tokens d train_tokens training_tokens total_tokens num_tokens n_tokens tokens_seen "
+    "num_input_tokens_seen train_num_input_tokens_seen",
     "params": "params parameters n n_params num_params num_parameters total_params model_size param_count",
     "seed": "seed random_seed",
     "run": "run run_name name run_id id display_name",
-    "step": "step _step global_step iteration iter train_step training_step",
+    "step": "step _step global_step iteration iter train_step training_step train_global_step trainer_global_step",
     "state": "state",
     "lr": "lr learning_rate train_lr train_learning_rate lr_adamw lr_adam optimizer_lr",
 }
@@ -41,24 +44,35 @@ def canonical(column: str) -> str:
     return re.sub(r"^(config|summary|metrics|hparams|hyperparameters)_(value_)?", "", plain)
 
 
-def columns(rows: list[tuple[str, Row]]) -> dict[str, str]:
-    """Field → the file's own name of its column."""
+def columns(rows: list[tuple[str, Row]], named: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Field → the file's own name of its column. named: columns that a user chose; they go before any other name.
+
+    Raises ForecastError for a field that is none, or a column that is not there.
+    """
     present: dict[str, str] = {}
     for _, row in rows:
         for name in row:
             present.setdefault(canonical(name), name)
     found = {}
+    for field, name in (named or {}).items():
+        if field not in NAMES:
+            raise ForecastError(f"A ladder has no field {field!r}; its fields are {', '.join(NAMES)}.")
+        if canonical(name) not in present:
+            raise ForecastError(
+                f"There is no column {name!r} for {field}; the columns are {', '.join(present.values())}."
+            )
+        found[field] = name if name in present.values() else present[canonical(name)]
     for field, names in NAMES.items():
-        for name in names.split():
-            if name in present:
-                found[field] = present[name]
-                break
+        known = next((present[name] for name in names.split() if name in present), None)
+        if known and field not in found:
+            found[field] = known
     return found
 
 
-def read_rows(path: Path) -> list[tuple[str, Row]]:
+def read_rows(path: Path, growing: bool = False) -> list[tuple[str, Row]]:
     """(Where it stands, row) of each row of a file, known by its content, or of a TensorBoard folder.
 
+    growing: it is still written, so a last line without an end may hold half a number, and is left out.
     Raises ForecastError for what cannot be read as a table.
     """
     try:
@@ -72,11 +86,13 @@ def read_rows(path: Path) -> list[tuple[str, Row]]:
     if raw[:4] == b"PAR1":
         return list(_parquet(path, raw))
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ForecastError(
             f"{path} is neither Parquet nor UTF-8 text (byte {error.start}). Save it as CSV, JSON lines or Parquet."
         ) from error
+    if growing and not text.rstrip(" ").endswith(("\n", "\r", "}", "]")):
+        text = text[: text.rfind("\n") + 1]
     return list(_json(path, text) if text.lstrip()[:1] in ("{", "[") else _csv(path, text))
 
 
@@ -139,7 +155,11 @@ def _rows(path: Path, header: list[str], reader: Any) -> Iterator[tuple[str, Row
     for cells in reader:
         where = f"row {reader.line_num}"  # as a spreadsheet counts: the header is row 1
         if len(cells) > len(header):
-            raise ForecastError(f"{path}, {where} has {len(cells)} values for {len(header)} columns. Mend that row.")
+            names = ", ".join(header)
+            raise ForecastError(
+                f"{path}, {where} has {len(cells)} values for the {len(header)} columns of its first line "
+                f"({names:.80}). Mend that row, or begin the file with the names of the columns."
+            )
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=False) if cell.strip()}
         if row:
             yield where, row

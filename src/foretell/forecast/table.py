@@ -24,7 +24,9 @@ LARGEST = 1e100  # of any number: its square must be one, too
 
 @dataclass(frozen=True)
 class Rung:
-    """One trained model. flops: of its training. loss: final, in the table's unit. tokens: trained on."""
+    """One trained model. flops: of its training. loss: final, in the table's unit; not finite if it diverged. tokens:
+    trained on. Raises ForecastError for compute that is no positive number, or a loss below 0.
+    """
 
     flops: float
     loss: float
@@ -33,6 +35,10 @@ class Rung:
     params: float | None = None
     tokens: float | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 < self.flops < LARGEST or -math.inf < self.loss <= 0:
+            raise ForecastError(f"A rung of {self.flops} FLOPs and a loss of {self.loss}: expected positive numbers.")
+
 
 @dataclass(frozen=True)
 class LadderTable:
@@ -40,6 +46,7 @@ class LadderTable:
 
     excluded: diverged rungs, each with the reason. curves: run → (share of its own horizon in 0..1, loss).
     schedules: run → what it was set to over its horizon.
+    Raises ForecastError for a rung that diverged; `make_table` sets those aside.
     """
 
     rungs: tuple[Rung, ...]
@@ -48,6 +55,13 @@ class LadderTable:
     excluded: tuple[tuple[Rung, str], ...] = ()
     curves: Mapping[str, Sequence[Point]] = field(default_factory=dict)
     schedules: Mapping[str, Schedules] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if lost := next((rung for rung in self.rungs if not abs(rung.loss) < LARGEST), None):
+            raise ForecastError(
+                f"The rung of {lost.flops:.3g} FLOPs has a loss of {lost.loss}: it diverged, and is no part of a "
+                "ladder. Leave it out, or let make_table set it aside."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, from which `from_json` makes the same table; a loss that is no number is its name."""
@@ -155,10 +169,11 @@ def _start(logs: list[Any], limit: float) -> float:
     return middle[0] + max(middle[0] - middle[2], 0.0) + 4 * limit + 0.3
 
 
-def read_table(path: str | Path, settings: Sequence[str] = ()) -> LadderTable:
+def read_table(path: str | Path, settings: Sequence[str] = (), named: Mapping[str, str] | None = None) -> LadderTable:
     """A ladder from CSV, JSON lines, Parquet, a Weights & Biases export or a folder of TensorBoard runs.
 
     settings: further columns that must agree on all rungs, beside tokenizer, schedule, evaluation set and the like.
+    named: field → column, where the file calls it otherwise or several would do: {"loss": "eval/c4/bpb"}.
     Columns go by the field's names (flops, compute or C; val_loss, bpb or loss; tokens or D; params or N; seed; run;
     step). FLOPs are 6·params·tokens where the table has none. Rows with steps become curves, their last one a rung.
     Raises ForecastError for what is no ladder: row and column, or the setting that differs, are named.
@@ -167,12 +182,15 @@ def read_table(path: str | Path, settings: Sequence[str] = ()) -> LadderTable:
     rows = read_rows(path)
     if not rows:
         raise ForecastError(f"{path} holds no rows. A ladder has one a run, with its flops and final loss.")
-    found = columns(rows)
+    found = columns(rows, named)
     derived = "flops" not in found
     if "loss" not in found or (derived and not {"params", "tokens"} <= set(found)):
         lacking = "a loss (loss, val_loss, bpb …)" if "loss" not in found else "flops (or both params and tokens)"
         names = ", ".join(dict.fromkeys(name for _, row in rows for name in row))
-        raise ForecastError(f"{path} has no column for {lacking}; its columns are {names}. Rename or add the column.")
+        raise ForecastError(
+            f"{path} has no column for {lacking}; its columns are {names}. Rename or add "
+            "the column, or say which it is (--column FIELD=COLUMN)."
+        )
     agreed = _agreed(path, rows, settings) | {"loss column": found["loss"]}
     if derived:
         agreed["flops"] = "6·params·tokens"
@@ -235,7 +253,7 @@ class _Reader:
         try:
             number = float("x" if isinstance(value, bool) else value)
         except (TypeError, ValueError, OverflowError):
-            raise self.fault(where, column, repr(value), "a number") from None
+            raise self.fault(where, column, repr(value), "a plain number, as 2.314 or 1e20") from None
         diverged = name == "loss" and not math.isfinite(number)
         if not diverged and not 1 / LARGEST < number < LARGEST:
             raise self.fault(where, column, str(value), f"a finite number above 0, below {LARGEST:g}")
@@ -287,14 +305,22 @@ class _Reader:
             # Rows without a name or a seed of their own may well agree to the digits that were kept.
             named = (rung.run, rung.seed, rung.flops) if rung.run else (rung.seed, rung.flops, rung.loss)
             if (rung.run or "seed" in self.found) and (first := seen.setdefault(named, where)) != where:
-                raise ForecastError(f"{self.path}: {first} and {where} are the same run. Remove one.")
+                raise ForecastError(
+                    f"{self.path}: {first} and {where} are the same run ({rung.run or 'no name'}, seed {rung.seed}, "
+                    f"{rung.flops:.3g} FLOPs). Remove one, or tell them apart by run or seed."
+                )
             rungs.append(rung)
         return _numbered(rungs, "seed" in self.found), gone, {}
 
     def stepped(self, rows: list[tuple[str, Row]]) -> tuple[list[Rung], list[tuple[Rung, str]], dict[str, Any]]:
         """Rows of the same run, ordered by step; the last loss is final, constants may stand in any row."""
         keys = [self.found[name] for name in ("run", "seed") if name in self.found]
-        if "run" not in self.found and "params" in self.found:
+        if "run" not in self.found:
+            if "params" not in self.found:
+                raise ForecastError(
+                    f"{self.path} has steps, but no column says which rows are of one run. Add a column run; or, where "
+                    f"each row is a finished run, remove {self.found['step']}."
+                )
             keys.append(self.found["params"])
         runs: dict[tuple[str, ...], list[tuple[float, str, Row]]] = {}
         for where, row in rows:
@@ -312,6 +338,11 @@ class _Reader:
                 whole |= row  # FLOPs and tokens that accumulate: the last ones are of the whole run
             losses = [(at, loss, where) for at, where, row in lines if (loss := self.number(where, row, "loss"))]
             where = lines[-1][1] if not losses else losses[-1][2]
+            if "run" not in self.found and len({at for at, *_ in losses}) < len(losses):
+                raise ForecastError(
+                    f"{self.path} has several losses at one step of what looks like one run (up to {where}). Tell the "
+                    "runs apart by a column run or seed."
+                )
             if not losses:
                 raise self.fault(where, self.found["loss"], "missing in every row of its run", "a loss")
             rung = self.rung(where, whole, losses[-1][1])
