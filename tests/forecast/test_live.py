@@ -75,6 +75,15 @@ def test_the_unit_is_the_bands(band: Band) -> None:
     assert any(live((i + 1) / 400, line(2.0)) for i in range(100))
 
 
+def test_a_live_loss_is_the_one_of_the_rungs(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("step,val_loss,train/loss\n10,3,4\n")
+    assert read_live(log, 100)[0] == [(0.1, 3.0)] and read_live(log, 100, like="train_loss")[0] == [(0.1, 4.0)]
+    assert read_live(log, 100, named={"loss": "train/loss"}, like="val_bpb")[0] == [(0.1, 4.0)]
+    with pytest.raises(ForecastError, match="curves are of val_bpb, which .* does not have"):
+        read_live(log, 100, like="val_bpb")
+
+
 @pytest.mark.parametrize(
     "text",
     ["step,loss,lr\n10,3.5,0.1\n20,3.25,0.1\n30,3.", '{"step": 10, "loss": 3.5}\n{"step": 20, "loss": 3.25}\n{"st'],

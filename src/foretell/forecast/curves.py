@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from foretell.errors import ForecastError
 from foretell.forecast import schedules
-from foretell.forecast.logs import columns, read_rows
+from foretell.forecast.logs import canonical, columns, read_rows
 from foretell.forecast.schedules import Point, Schedules
 from foretell.train.log import read_log
 
@@ -51,25 +51,37 @@ def logged(line: Mapping[str, Any], unit: str) -> float | None:
 
 
 def read_live(
-    path: str | Path, steps: float, unit: str = CURVE_UNIT, named: Mapping[str, str] | None = None
+    path: str | Path,
+    steps: float,
+    unit: str = CURVE_UNIT,
+    named: Mapping[str, str] | None = None,
+    like: str | None = None,
 ) -> tuple[list[Point], Schedules]:
     """The curve so far of a run of `steps` steps, and its schedules, from a log in any form that a table may have.
 
     unit: which loss is read from the log.jsonl of a run of Foretell, which holds several. named: field → column, as of
-    `table.read_table`. A log without a row yet is an empty curve, and a last line that is still written is left out.
-    Raises ForecastError where the log has no step or loss, or goes beyond the last step.
+    `table.read_table`. like: the column that the rungs' curves were read from. A log without a row yet is an empty
+    curve, and a last line that is still written is left out.
+    Raises ForecastError where the log has no step or loss, or not the rungs' own loss and none is named, or goes beyond
+    the last step.
     """
     rows = read_rows(Path(path), growing=True)
     if any(row.get("event") == "train" for _, row in rows):
         return curves_of(Path(path), unit)
     if not rows:
         return [], {}
-    found = columns(rows, named)
+    names = {canonical(name): name for _, row in rows for name in row}
+    same = {"loss": names[canonical(like)]} if like and canonical(like) in names else {}
+    found = columns(rows, same | dict(named or {}))
     if not {"step", "loss"} <= found.keys():
-        names = ", ".join(dict.fromkeys(name for _, row in rows for name in row))
         raise ForecastError(
-            f"{path} needs the columns step and loss; its columns are {names}. Rename them, or say which they are "
-            "(--column FIELD=COLUMN)."
+            f"{path} needs the columns step and loss; its columns are {', '.join(names.values())}. Rename them, or "
+            "say which they are (--column FIELD=COLUMN)."
+        )
+    if like and not same and "loss" not in (named or {}):
+        raise ForecastError(
+            f"The rungs' curves are of {like}, which {path} does not have; its columns are "
+            f"{', '.join(names.values())}. Say which one is the same loss (--column loss=COLUMN)."
         )
     points, stepped = [], []
     for where, row in rows:
