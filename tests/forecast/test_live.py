@@ -80,7 +80,7 @@ def test_a_live_loss_is_the_one_of_the_rungs(tmp_path: Path) -> None:
     log.write_text("step,val_loss,train/loss\n10,3,4\n")
     assert read_live(log, 100)[0] == [(0.1, 3.0)] and read_live(log, 100, like="train_loss")[0] == [(0.1, 4.0)]
     assert read_live(log, 100, named={"loss": "train/loss"}, like="val_bpb")[0] == [(0.1, 4.0)]
-    with pytest.raises(ForecastError, match="curves are of val_bpb, which .* does not have"):
+    with pytest.raises(ForecastError, match=r"curves are of val_bpb, which .* does not have"):
         read_live(log, 100, like="val_bpb")
 
 
