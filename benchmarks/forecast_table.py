@@ -55,7 +55,7 @@ def row(path: Path, record: Record, claim: Claim) -> str:
     found = [outcome for outcome in record.outcomes if outcome.claim.name == claim.name]
     if not found:
         came, error, verdict = "open", "", ""
-    elif (outcome := found[-1]).measured is None:
+    elif (outcome := found[0]).measured is None:
         came, error, verdict = "diverged", "", "miss"
     else:
         came, verdict = f"{outcome.measured:.4g}", "hit" if outcome.hit else "**miss**"

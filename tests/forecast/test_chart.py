@@ -11,7 +11,7 @@ import pytest
 
 from foretell.forecast import Forecast, LadderTable, Prediction, Rung, fit
 from foretell.forecast.anchor import Checked
-from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, sentence
+from foretell.forecast.chart import advice, findings, forecast_figures, forecast_page, reading, sentence
 from foretell.forecast.fitting import Advice, BackTest, Diagnostics
 from foretell.forecast.live_chart import watch_figure
 from foretell.forecast.register import Claim, read, register, verify
@@ -61,12 +61,29 @@ def test_findings_name_bends_misses_and_warnings(forecast: Forecast) -> None:
     straight = replace(d, bend_p=0.4, back_tests=())
     said = " ".join(findings(replace(forecast, diagnostics=straight)))
     assert "No bend is seen" in said and "back-test" not in said
+    short = replace(d, bend_p=1.0, bend_flops=None, rungs=d.rungs[:5])
+    said = " ".join(findings(replace(forecast, diagnostics=short)))
+    assert "5 rungs are too few to test" in said and "No bend" not in said
 
 
 def test_advice_is_silent_unless_the_forecast_is_refused(forecast: Forecast) -> None:
     assert advice(replace(forecast, refusal=None)) == ""
     told = advice(replace(forecast, refusal=Advice("Too few rungs.", ((1e16, 2), (3e16, 1)), 5e16)))
     assert "Too few rungs. Add rungs at 10¹⁶ FLOPs (2 seeds), 3·10¹⁶ FLOPs (1 seed)" in told and "5·10¹⁶ FLOPs" in told
+
+
+def test_a_page_of_a_refused_forecast_says_so_first(forecast: Forecast, ladder: LadderTable) -> None:
+    refused = replace(forecast, refusal=Advice("Too few rungs."))
+    html = forecast_page(refused, ladder, TARGET)
+    assert html.index("Not supported by the data: a run of") < html.index("Too few rungs.") < html.index("interval</dt>")
+    assert "Not supported" not in forecast_page(replace(forecast, refusal=None), ladder, TARGET)
+
+
+def test_it_is_told_what_the_numbers_were_read_from(ladder: LadderTable) -> None:
+    assert list(reading(ladder)) == []
+    told = {"loss column": "val_bpb", "flops": "6·params·tokens"}
+    (said,) = reading(replace(ladder, settings=told))
+    assert "the loss is val_bpb, compute 6·params·tokens" in said
 
 
 def shapes(html: str, class_: str) -> int:
@@ -113,7 +130,7 @@ def test_page_tells_record_outcome_and_error(forecast: Forecast, ladder: LadderT
     html = forecast_page(forecast, ladder, record=read(path), anchors=anchors)
     assert (
         html.count(">miss<") == 3 and "diverged" in html and html.count("none yet") == 1
-    )  # both outcomes, and the card of the last
+    )  # both outcomes, and the card of the first
     assert f"{100 * (forecast.predict(TARGET).loss / loss - 1):.2f}".replace("-", "−") in html
     assert "holds" in html and "does not hold" in html and "unchecked" in html
     assert "not registered" in forecast_page(forecast, ladder, TARGET)

@@ -40,12 +40,12 @@ _SMALL = 0.05  # probability below which chance is not held for the cause of a b
 _FORMS = {"no floor": "without a floor", "floor": "with a floor", "broken": "bent once"}
 
 
-def sentence(predicted: Prediction, unit: str) -> str:
-    """The forecast in words."""
+def sentence(predicted: Prediction, unit: str, supported: bool = True) -> str:
+    """The forecast in words. supported: whether the data carry it; else it is said first that they do not."""
     value, low, high = _rounded(predicted)
     told = f"a loss of {value}" if unit == "loss" else f"{value} {unit}"
     return (
-        f"A run of {power(predicted.flops)} FLOPs will reach {told}; with {percent(predicted.level, 0)} "
+        f"{'A' if supported else 'Not supported by the data: a'} run of {power(predicted.flops)} FLOPs will reach {told}; with {percent(predicted.level, 0)} "
         f"probability it will lie between {low} and {high}."
     )
 
@@ -64,9 +64,10 @@ def findings(forecast: Forecast) -> Iterator[str]:
         f"A single run is off by {off}\u202f% (standard deviation); such errors on every rung return "
         f"{d.amplification:.1f} times as large in the forecast."
     )
-    if d.bend_p < _SMALL:
-        where = f" near {power(d.bend_flops)} FLOPs" if d.bend_flops else ""
-        yield f"The line bends{where}: chance alone does that in {percent(d.bend_p, 2)} of straight ladders."
+    if d.bend_flops is None:
+        yield f"{len(d.rungs)} rungs are too few to test whether the line bends."
+    elif d.bend_p < _SMALL:
+        yield f"The line bends near {power(d.bend_flops)} FLOPs: chance alone does that in {percent(d.bend_p, 2)} of straight ladders."
     else:
         yield f"No bend is seen; one this strong is chance in {percent(d.bend_p, 0)} of straight ladders."
     if d.back_tests:
@@ -77,6 +78,12 @@ def findings(forecast: Forecast) -> Iterator[str]:
             f"was {percent(abs(worst.error), 2)}, {worst.decades:.1f} decades ahead."
         )
     yield from d.warnings
+
+
+def reading(table: LadderTable) -> Iterator[str]:
+    """What the numbers were read from; nothing where the ladder was no table of others."""
+    if column := table.settings.get("loss column"):
+        yield f"Read from the table: the loss is {column}, compute {table.settings.get('flops', 'its FLOPs')}."
 
 
 def advice(forecast: Forecast) -> str:
@@ -153,7 +160,7 @@ def forecast_page(
     if record is not None:
         target, level = record.target, record.claims[0].level
     outcomes = [o for o in record.outcomes if o.claim.name == "loss"] if record else []
-    known = next((o.measured for o in reversed(outcomes) if o.measured is not None), None)
+    known = outcomes[0].measured if outcomes else None  # what is noted later does not replace it
     told = advice(forecast)
     predicted = forecast.predict(target, level) if target else None
     absolute, relative = forecast_figures(forecast, table, target, level=level, outcome=known)
@@ -163,7 +170,7 @@ def forecast_page(
             figure(absolute, _caption(forecast, target)),
             figure(relative, "The same, as differences from the fit."),
         ),
-        section("What the fit says of itself", el("ul", *(el("li", said) for said in findings(forecast)))),
+        section("What the fit says of itself", el("ul", *(el("li", said) for said in [*findings(forecast), *reading(table)]))),
         _rungs(forecast, table),
         _back_tests(forecast),
         _law(forecast, table),
@@ -174,8 +181,8 @@ def forecast_page(
         "Loss forecast" if target else "A ladder and its law",
         [part for part in sections if part],
         kicker="Foretell forecast" + when,
-        lead=sentence(predicted, table.unit) if predicted else "",
-        head=[_cards(forecast, table, predicted, outcomes), notice(told) if told else ""],
+        lead=sentence(predicted, table.unit, not told) if predicted else "",
+        head=[notice(told) if told else "", _cards(forecast, table, predicted, outcomes)],
         footer="Written by foretell from the ladder's table. Nothing on this page is loaded from elsewhere.",
     )
 
@@ -212,7 +219,7 @@ def _cards(forecast: Forecast, table: LadderTable, predicted: Prediction | None,
             ("Target over largest rung", f"{predicted.flops / last:,.0f} ×", f"{power(predicted.flops)} FLOPs"),
         ]
     if outcomes:
-        result = outcomes[-1]
+        result = outcomes[0]
         shown = number(result.measured, 5) if result.measured is not None else "diverged"
         items += [
             ("Outcome", shown, _verdict(result.hit)),

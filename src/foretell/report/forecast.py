@@ -72,7 +72,7 @@ def forecast_section(found: Foretold | None) -> Html | None:
     drawn, _ = forecast_figures(forecast, record.table(), record.target, level=claim.level, outcome=measured)
     ratio = record.target / record.table().rungs[-1].flops
     parts: list[object] = [
-        el("p", sentence(forecast.predict(record.target, claim.level), unit)),
+        el("p", sentence(forecast.predict(record.target, claim.level), unit, not told)),
         notice(told) if told else "",
         el("p", _came(outcome, unit)),
         figure(
