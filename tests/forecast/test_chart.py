@@ -75,7 +75,9 @@ def test_advice_is_silent_unless_the_forecast_is_refused(forecast: Forecast) -> 
 def test_a_page_of_a_refused_forecast_says_so_first(forecast: Forecast, ladder: LadderTable) -> None:
     refused = replace(forecast, refusal=Advice("Too few rungs."))
     html = forecast_page(refused, ladder, TARGET)
-    assert html.index("Not supported by the data: a run of") < html.index("Too few rungs.") < html.index("interval</dt>")
+    assert (
+        html.index("Not supported by the data: a run of") < html.index("Too few rungs.") < html.index("interval</dt>")
+    )
     assert "Not supported" not in forecast_page(replace(forecast, refusal=None), ladder, TARGET)
 
 
@@ -83,7 +85,17 @@ def test_it_is_told_what_the_numbers_were_read_from(ladder: LadderTable) -> None
     assert list(reading(ladder)) == []
     told = {"loss column": "val_bpb", "flops": "6·params·tokens"}
     (said,) = reading(replace(ladder, settings=told))
-    assert "the loss is val_bpb, compute 6·params·tokens" in said
+    assert "column val_bpb" in said and "compute is 6·params·tokens" in said
+
+
+def test_a_run_that_is_as_expected_lies_on_the_expected_line(ladder: LadderTable, forecast: Forecast) -> None:
+    """The curve is drawn where a bin has its mean, in its middle: at its end a falling curve would look too low."""
+    band = watch(ladder, forecast, TARGET)
+    curve = [(share - band.width / 2, loss) for share, loss in zip(band.shares, band.centre, strict=True)]
+    html = watch_figure(band, curve)
+    wide = html[html.index('class="wide"') : html.index('class="narrow"')]
+    lines = [points for points in re.findall(r'(?:d|points)="([^"]{200,})"', wide) if "Z" not in points.upper()]
+    assert len(lines) == 2 and lines[0] == lines[1]
 
 
 def shapes(html: str, class_: str) -> int:

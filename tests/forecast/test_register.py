@@ -222,6 +222,9 @@ def test_bundle_is_checked_alone_and_the_same_every_time(path: Path, tmp_path: P
     for place in (one, two):
         with pytest.raises(ForecastError, match="bundle"):
             verify(place, 2.0)
+    one.write_bytes(ledger.canonical({**json.loads(one.read_bytes()), "note": "added"}))
+    with pytest.raises(ForecastError, match="not in the form"):
+        read(one)
 
 
 def forge(path: Path, ladder: LadderTable, **changed: object) -> Record:

@@ -45,7 +45,8 @@ def sentence(predicted: Prediction, unit: str, supported: bool = True) -> str:
     value, low, high = _rounded(predicted)
     told = f"a loss of {value}" if unit == "loss" else f"{value} {unit}"
     return (
-        f"{'A' if supported else 'Not supported by the data: a'} run of {power(predicted.flops)} FLOPs will reach {told}; with {percent(predicted.level, 0)} "
+        f"{'A' if supported else 'Not supported by the data: a'} run of {power(predicted.flops)} FLOPs will reach "
+        f"{told}; with {percent(predicted.level, 0)} "
         f"probability it will lie between {low} and {high}."
     )
 
@@ -67,7 +68,8 @@ def findings(forecast: Forecast) -> Iterator[str]:
     if d.bend_flops is None:
         yield f"{len(d.rungs)} rungs are too few to test whether the line bends."
     elif d.bend_p < _SMALL:
-        yield f"The line bends near {power(d.bend_flops)} FLOPs: chance alone does that in {percent(d.bend_p, 2)} of straight ladders."
+        chance = f"chance alone does that in {percent(d.bend_p, 2)} of straight ladders"
+        yield f"The line bends near {power(d.bend_flops)} FLOPs: {chance}."
     else:
         yield f"No bend is seen; one this strong is chance in {percent(d.bend_p, 0)} of straight ladders."
     if d.back_tests:
@@ -83,7 +85,9 @@ def findings(forecast: Forecast) -> Iterator[str]:
 def reading(table: LadderTable) -> Iterator[str]:
     """What the numbers were read from; nothing where the ladder was no table of others."""
     if column := table.settings.get("loss column"):
-        yield f"Read from the table: the loss is {column}, compute {table.settings.get('flops', 'its FLOPs')}."
+        derived = table.settings.get("flops")
+        compute = f"{derived}, since the table has no FLOPs" if derived else "the table's own"
+        yield f"The loss is column {column} of the table; compute is {compute}."
 
 
 def advice(forecast: Forecast) -> str:
@@ -170,7 +174,10 @@ def forecast_page(
             figure(absolute, _caption(forecast, target)),
             figure(relative, "The same, as differences from the fit."),
         ),
-        section("What the fit says of itself", el("ul", *(el("li", said) for said in [*findings(forecast), *reading(table)]))),
+        section(
+            "What the fit says of itself",
+            el("ul", *(el("li", said) for said in [*findings(forecast), *reading(table)])),
+        ),
         _rungs(forecast, table),
         _back_tests(forecast),
         _law(forecast, table),

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from foretell.forecast.chart import advice, sentence
 from foretell.forecast.schedules import BATCH, RATE, Point, Schedules
-from foretell.pages import Html, Series, el, figure, line_chart, number, page, percent, section, table
+from foretell.pages import Html, Series, cards, el, figure, line_chart, number, page, percent, section, table
 
 if TYPE_CHECKING:
     from foretell.forecast.register import Record
     from foretell.forecast.watch import Band
 
 
+BLIND = (
+    "The rungs' curves scatter too much: most of the band is wider than a loss twice off, so that it tells of no fault."
+)
+_ROWS, _STRIP = 10, 10  # lines of a curve on a terminal; characters from the middle of the band to its edge
 _DRAWN = 2.0  # a band beyond so many times its middle, or as small a part of it, is cut there
 
 
@@ -28,18 +36,19 @@ def watch_figure(
     high = tuple(min(v, m * _DRAWN) for v, m in zip(band.high, mid, strict=True))
     x, y = [x for x, _ in points], [y for _, y in points]
     alarms = {a.share: a.loss for a in band.check(points, schedules)}
+    middles = tuple(share - band.width / 2 for share in band.shares)  # where the curve has the mean of a bin
     if relative:
         against = dict(zip(band.shares, mid, strict=True))
         low, high = (tuple(100 * (v / m - 1) for v, m in zip(bound, mid, strict=True)) for bound in (low, high))
-        x, y = list(band.shares), [100 * (v / m - 1) for v, m in zip(band.means(points), mid, strict=True)]
+        x, y = list(middles), [100 * (v / m - 1) for v, m in zip(band.means(points), mid, strict=True)]
         alarms = {share: 100 * (loss / against[share] - 1) for share, loss in alarms.items() if share in against}
         mid = (0.0,) * len(x)
     room = 0.3 * (max(high) - min(low))
     return line_chart(
         [
-            Series("expected", band.shares, mid, "line", 5, low, high),
+            Series("expected", middles, mid, "line", 5, low, high),
             Series("this run", x, y, "line", 0),
-            Series("alarm", list(alarms), list(alarms.values()), "rings", 3),
+            Series("alarm", [share - band.width / 2 for share in alarms], list(alarms.values()), "rings", 3),
         ],
         title="Live loss against its forecast" if relative else "Live loss",
         x_label="share of the run",
@@ -68,9 +77,8 @@ def watch_parts(band: Band, points: Sequence[Point], schedules: Schedules | None
     ]
     seen = max(points, default=(0.0, 0.0))[0]  # the middle of the last line's steps, not their end
     so_far = f" in the {percent(seen, 0)} of the run so far" if seen < 1 - band.width else ""
-    blind = "The rungs' curves scatter too much: most of the band is wider than a loss twice off."
     return [
-        *([el("p", blind)] if band.is_blind else []),
+        *([el("p", BLIND)] if band.is_blind else []),
         table(["Share", "Loss", "Expected", "Likely"], rows, align="rrll") if alarms else el("p", f"No alarm{so_far}."),
         figure(
             watch_figure(band, points, schedules), "Training loss over the band that the ladder's own curves foretell."
@@ -86,10 +94,43 @@ def watch_parts(band: Band, points: Sequence[Point], schedules: Schedules | None
     ]
 
 
+def watch_rows(band: Band, points: Sequence[Point]) -> list[tuple[str, str, str, str]]:
+    """The curve so far for a terminal, a row every few bins: share, loss, band, and where in the band it lies."""
+    live = band.means(points)
+    known = [i for i, loss in enumerate(live) if math.isfinite(loss)]
+    rows = []
+    for i in sorted({*known[:: 1 + len(known) // _ROWS], *known[-1:]}):
+        low, loss, high = band.low[i], float(live[i]), band.high[i]
+        strip = [" "] * (4 * _STRIP + 1)
+        strip[_STRIP] = strip[3 * _STRIP] = "|"
+        away = (loss - low) / (high - low) * 2 - 1
+        strip[2 * _STRIP + round(max(-2.0, min(away, 2.0)) * _STRIP)] = "●"
+        rows.append((f"{band.shares[i]:.0%}", f"{loss:.4g}", f"{low:.4g} to {high:.4g}", "".join(strip).rstrip()))
+    return rows
+
+
 def watch_page(band: Band, points: Sequence[Point], record: Record, schedules: Schedules | None = None) -> str:
     """A page of the live curve, its band and its alarms."""
+    forecast = record.forecast()
+    told, alarms = record.claims[0], len(band.check(points, schedules))
+    seen = max(points, default=(0.0, 0.0))[0]
+    items: list[tuple[str, object, object]] = [
+        ("Of the run so far", percent(seen, 0), f"{alarms or 'no'} alarm{'s' * (alarms != 1)}"),
+        (
+            "Forecast of its end",
+            number(told.value, 4),
+            f"{number(told.low, 4)} – {number(told.high, 4)} {record.raw['unit']}",
+        ),
+    ]
+    live = band.means(points)
+    if len(over := np.flatnonzero(np.isfinite(live))):
+        i = int(over[-1])
+        between = f"expected {number(band.low[i], 4)} – {number(band.high[i], 4)}"
+        items.insert(1, (f"Loss at {percent(band.shares[i], 0)}", number(float(live[i]), 4), between))
     return page(
         "A run and its forecast",
         [section("Loss so far", *watch_parts(band, points, schedules))],
+        lead=sentence(forecast.predict(record.target, told.level), record.raw["unit"], not advice(forecast)),
+        head=[cards(items)],
         kicker=f"Foretell watch · forecast registered {record.utc[:16].replace('T', ' ')} UTC · {record.sha256[:12]}",
     )

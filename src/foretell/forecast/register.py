@@ -206,7 +206,7 @@ def read(path: str | Path) -> Record:
     data = read_bytes(path)
     raw = parse(data, str(path))
     if raw.get("form") == BUNDLE:
-        if data != canonical(raw):
+        if data != canonical(raw) or raw.keys() != {"form", "name", "record", "ledger", "head"}:
             raise ForecastError(f"{path} was altered: it is not in the form that bundles are written in.")
         try:
             name, record = str(raw["name"]), raw["record"]
@@ -249,12 +249,16 @@ def check_before(path: str | Path, first_step: datetime | str, recipe: str | Non
     """The record, if the target run may use it.
 
     first_step: UTC time of the run's first step (ISO 8601 or aware datetime). recipe: digest of the run's recipe.
-    Raises ForecastError if the record is missing, altered, not older than the first step, or of another recipe.
+    Raises ForecastError if the record is missing, altered, not older than the first step, or of another recipe, and for
+    a time that is none.
     """
     record = read(path)
-    begun = datetime.fromisoformat(first_step) if isinstance(first_step, str) else first_step
+    try:
+        begun = datetime.fromisoformat(first_step) if isinstance(first_step, str) else first_step
+    except ValueError as error:
+        raise ForecastError(f"{first_step} is no time; expected one as 2026-05-04T10:00:00+00:00.") from error
     if begun.tzinfo is None:
-        raise ValueError(f"first_step {first_step} has no time zone; expected UTC")
+        raise ForecastError(f"The time {first_step} has no time zone; write UTC as 2026-05-04T10:00:00+00:00.")
     if datetime.fromisoformat(record.utc) >= begun:
         raise ForecastError(
             f"{path} was registered at {record.utc}, not before the run's first step at "
