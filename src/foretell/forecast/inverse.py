@@ -215,7 +215,7 @@ class SoftSeries:
     @cached_property
     def sizes(self) -> list[list[Point]]:
         """The points of each compute, in rising order: seeds together."""
-        rungs = [Rung(point.model.flops, 0.0, i) for i, point in enumerate(self.points)]
+        rungs = [Rung(point.model.flops, 1.0, i) for i, point in enumerate(self.points)]
         return [[self.points[rung.seed] for rung in group] for group in same_compute(rungs)]
 
     @property
