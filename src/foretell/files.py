@@ -124,6 +124,11 @@ def read_json(path: Path, limit: int = 64_000_000) -> dict[str, Any]:
     return found
 
 
+def digest(value: Any) -> str:
+    """Hex SHA-256 of canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from foretell import files
 from foretell.images import Tiling
 
 Positive = Annotated[int, Field(gt=0)]
@@ -384,5 +383,4 @@ class Recipe(Section):
 
 def digest(value: BaseModel | dict[str, Any] | list[Any]) -> str:
     """Hex SHA-256 of a configuration's canonical JSON."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return files.digest(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from foretell.errors import ForetellError, RunError
-from foretell.files import describe_os_error, sha256_file, write_json, write_text
-from foretell.recipe import digest
+from foretell.files import describe_os_error, digest, sha256_file, write_json, write_text
 
 MANIFEST = "manifest.json"
 PARTIAL = "partial.json"
@@ -135,8 +134,9 @@ def code_version() -> str:
     root = Path(__file__).parents[2]
     if (root / ".git").exists():
         try:
-            text = _git(root, "rev-parse", "--short=12", "HEAD")
-            return f"git {text}{' (changed)' if _git(root, 'status', '--porcelain', '-uno') else ''}"
+            described = ("git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty= (changed)")
+            done = subprocess.run(described, cwd=root, capture_output=True, text=True, check=True, timeout=10)
+            return f"git {done.stdout.strip()}"
         except (OSError, subprocess.SubprocessError):
             pass
     from importlib.metadata import PackageNotFoundError, version
@@ -145,11 +145,6 @@ def code_version() -> str:
         return f"foretell {version('foretell')}"
     except PackageNotFoundError:
         return "unknown"
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
 
 
 def place() -> tuple[int, int]:

@@ -14,8 +14,6 @@ import clikit
 from foretell.cli.oaieval import translate
 from foretell.measure.sandbox import obstacle
 
-pytest.importorskip("sqlalchemy")
-
 
 def adder(prompt: Any, **params: Any) -> str:
     words = prompt[-1]["content"].split()

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foretell.run import Report
+if TYPE_CHECKING:
+    from foretell.run import Report
 
 _LINE_EVERY = 20.0  # seconds between plain lines of one task
 

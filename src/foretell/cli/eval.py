@@ -291,13 +291,8 @@ def _tell(name: str, done: EvalReport) -> None:
 
 
 def _remember(done: EvalReport, store: str, product: str) -> None:
-    from foretell.errors import MissingExtraError
+    from foretell.evals.history import History
 
-    try:
-        from foretell.evals.history import History
-    except MissingExtraError:
-        print("  not kept in a history: pip install 'foretell[evals]'", file=sys.stderr)
-        return
     History(store).add(done.log, product=product)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.compare import Verdict, no_worse_than
@@ -17,32 +19,29 @@ from foretell.evals.log import RunLog, read_log
 from foretell.evals.results import Cost, Result, result_of, scores_of
 from foretell.evals.scores import Scores
 
-try:
-    import sqlalchemy as sa
-    from sqlalchemy import exc
-    from sqlalchemy.schema import CreateIndex, CreateTable
-except ImportError as _error:
-    raise MissingExtraError("The history of eval runs", "evals") from _error
-
 SCHEMA = 1
 _LOCK = 0x666F7265  # of PostgreSQL, held while tables are made
-_tables = sa.MetaData()
-_schema = sa.Table("foretell_eval_schema", _tables, sa.Column("version", sa.Integer, primary_key=True))
-_TYPES: dict[str, Any] = {
-    "str": sa.Text, "float | None": sa.Double, "int": sa.Integer, "int | None": sa.BigInteger, "datetime": sa.DateTime,
-    "bool": sa.Boolean, "Mapping[str, Any]": sa.Text,
+_TYPES = {
+    "str": "TEXT", "float": "DOUBLE PRECISION", "int": "BIGINT", "datetime": "TIMESTAMP", "bool": "BOOLEAN",
+    "Mapping[str, Any]": "TEXT",
 }  # fmt: skip
-_runs = sa.Table(
-    "foretell_eval_runs",
-    _tables,
-    *(
-        sa.Column(f.name, _TYPES[str(f.type)], primary_key=f.name == "run", nullable=str(f.type).endswith("None"))
-        for f in fields(Result)
-    ),
-    sa.Column("scores", sa.LargeBinary, nullable=False),
-    sa.Index("foretell_eval_runs_by_eval", "eval", "created"),
-)
-_row = [column for column in _runs.c if column.name != "scores"]
+_COLUMNS = [f.name for f in fields(Result)]
+_ROW = f"SELECT {', '.join(_COLUMNS)} FROM foretell_eval_runs"  # noqa: S608 (names of ours)
+
+
+def _tables() -> list[str]:
+    """What makes the tables and their index, of SQLite and PostgreSQL alike."""
+    columns = []
+    for f in fields(Result):
+        type, _, optional = str(f.type).partition(" | ")
+        key = " PRIMARY KEY" if f.name == "run" else ""
+        columns.append(f"{f.name} {_TYPES[type]}{'' if optional else ' NOT NULL'}{key}")
+    return [
+        f"CREATE TABLE IF NOT EXISTS foretell_eval_runs ({', '.join(columns)}, scores BYTEA NOT NULL)",
+        "CREATE INDEX IF NOT EXISTS foretell_eval_runs_by_eval ON foretell_eval_runs (eval, created)",
+        "CREATE TABLE IF NOT EXISTS foretell_eval_schema (version INTEGER PRIMARY KEY)",
+        f"INSERT INTO foretell_eval_schema VALUES ({SCHEMA}) ON CONFLICT DO NOTHING",  # noqa: S608 (a number)
+    ]
 
 
 class History:
@@ -53,15 +52,20 @@ class History:
     """
 
     def __init__(self, place: str | Path, wait: float = 30.0) -> None:
-        url = _url(place)
-        self.name = str(url.database) if _is_file(url) else url.render_as_string(hide_password=True)
-        options: dict[str, Any] = {"connect_args": {"connect_timeout": max(2, int(wait))}, "pool_pre_ping": True}
-        if _is_file(url):  # nothing is held open between two calls
-            options = {"connect_args": {"timeout": wait}, "poolclass": sa.NullPool}
+        self._driver: Any = sqlite3
+        self._place, self._wait = str(place), wait
+        self.name, self._secret = self._place, ""
+        if "://" in self._place:
+            self._place, self._secret = _url(self._place)
+            self.name = self._clean(self._place)
+            try:
+                import psycopg
+            except ImportError as error:
+                raise MissingExtraError("A results store in PostgreSQL", "postgres") from error
+            self._driver = psycopg
         with self._told():
-            if _is_file(url) and url.database:
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = sa.create_engine(url, **options)
+            if self._driver is sqlite3:
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
             self._prepare()
 
     def add(
@@ -83,13 +87,10 @@ class History:
         scores = scores_of(log, metric, reducer)
         row = result_of(log, scores, model=model, model_version=model_version, product=product, cost=cost)
         values = asdict(row) | {"report": json.dumps(dict(row.report), default=str), "scores": _pack(scores)}
-        with self._told():
-            try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_runs).values(values))
-                return row
-            except exc.IntegrityError:
-                stored = self.run(row.run)
+        marks = ", ".join(["%s"] * len(values))
+        query = f"INSERT INTO foretell_eval_runs ({', '.join(values)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
+        self._ask(query, *values.values())
+        stored = self.run(row.run)
         if stored.log_sha256 != row.log_sha256:
             raise EvalError(
                 f"{self.name} has run {row.run} from another log ({stored.log_path}), which differs from {log.path}. "
@@ -99,11 +100,10 @@ class History:
 
     def run(self, run: str) -> Result:
         """A stored run. Raises EvalError where there is none of that id."""
-        with self._told(), self._engine.connect() as connection:
-            row = connection.execute(sa.select(*_row).where(_runs.c.run == run)).one_or_none()
-        if row is None:
+        found = self._results(f"{_ROW} WHERE run = %s", run)
+        if not found:
             raise EvalError(f"{self.name} has no run {run}. List what it has with: foretell eval history")
-        return _result(row)
+        return found[0]
 
     def runs(
         self,
@@ -118,16 +118,11 @@ class History:
     ) -> list[Result]:
         """Stored runs in order of time. eval: its name, or a base name that stands for all splits and versions."""
         wanted = {"model": model, "model_version": model_version, "product": product, "metric": metric}
-        query = sa.select(*_row).order_by(_runs.c.created, _runs.c.run)
-        query = query.where(*(_runs.c[name] == value for name, value in wanted.items() if value is not None))
-        if eval is not None:
-            query = query.where(sa.or_(_runs.c.eval == eval, _runs.c.eval.startswith(f"{eval}.", autoescape=True)))
-        if since is not None:
-            query = query.where(_runs.c.created >= since)
-        if complete is not None:
-            query = query.where(_runs.c.complete == complete)
-        with self._told(), self._engine.connect() as connection:
-            return [_result(row) for row in connection.execute(query)]
+        tests: dict[str, Any] = {f"{name} = %s": value for name, value in {**wanted, "complete": complete}.items()}
+        tests |= {"created >= %s": since, f"substr(eval || '.', 1, {len(eval or '') + 1}) = %s": eval and f"{eval}."}
+        tests = {test: value for test, value in tests.items() if value is not None}
+        where = f" WHERE {' AND '.join(tests)}" if tests else ""
+        return self._results(f"{_ROW}{where} ORDER BY created, run", *tests.values())
 
     def history(self, eval: str, *, model: str | None = None, product: str | None = None) -> list[Result]:
         """The runs of an eval in order of time."""
@@ -136,8 +131,7 @@ class History:
     def scores(self, run: str) -> Scores:
         """The scores of a stored run, sample by sample."""
         result = self.run(run)
-        with self._told(), self._engine.connect() as connection:
-            packed = connection.execute(sa.select(_runs.c.scores).where(_runs.c.run == run)).scalar_one()
+        ((packed,),) = self._ask("SELECT scores FROM foretell_eval_runs WHERE run = %s", run)
         try:
             stored = json.loads(zlib.decompress(packed))
             return Scores(run, result.model, result.eval, result.metric, **stored)
@@ -205,64 +199,72 @@ class History:
 
     def _prepare(self) -> None:
         """Make the tables where they are not, which other processes may be doing at this moment."""
-        if not sa.inspect(self._engine).has_table(_schema.name):
-            with self._engine.begin() as connection:
-                if self._engine.dialect.name == "postgresql":
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-                connection.execute(CreateTable(_runs, if_not_exists=True))
-                for index in _runs.indexes:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
-                connection.execute(CreateTable(_schema, if_not_exists=True))
-        newest = sa.select(sa.func.max(_schema.c.version))
-        with self._engine.connect() as connection:
-            version = connection.execute(newest).scalar_one()
-        if version is None:
-            with suppress(exc.IntegrityError), self._engine.begin() as connection:
-                connection.execute(sa.insert(_schema).values(version=SCHEMA))
-            version = SCHEMA
+        sqlite = self._driver is sqlite3
+        listed = "sqlite_master WHERE name" if sqlite else "pg_tables WHERE tablename"
+        with self._connected() as connection:
+            if not connection.execute(f"SELECT 1 FROM {listed} = 'foretell_eval_schema'").fetchone():  # noqa: S608
+                connection.execute("BEGIN IMMEDIATE" if sqlite else f"SELECT pg_advisory_xact_lock({_LOCK})")
+                for statement in _tables():
+                    connection.execute(statement)
+            ((version,),) = connection.execute("SELECT max(version) FROM foretell_eval_schema").fetchall()
         if version != SCHEMA:
             raise EvalError(
                 f"{self.name} was made by a newer Foretell (its form is {version}, this one knows {SCHEMA}). Upgrade "
                 "with pip install --upgrade foretell, or give another store."
             )
 
+    def _results(self, query: str, *values: Any) -> list[Result]:
+        with self._told():
+            return [_result(row) for row in self._ask(query, *values)]
+
+    def _ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """One statement in a transaction of its own, and the rows that it gives. %s: the values, one after another."""
+        if self._driver is sqlite3:
+            query, values = query.replace("%s", "?"), tuple(map(_as_text, values))
+        with self._told(), self._connected() as connection:
+            cursor = connection.execute(query, values)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """A connection of this transaction alone: nothing is held open between two calls."""
+        options = {"timeout": self._wait} if self._driver is sqlite3 else {"connect_timeout": max(2, int(self._wait))}
+        with closing(self._driver.connect(self._place, **options)) as connection, connection:
+            yield connection
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except exc.NoSuchModuleError as error:
-            raise EvalError(f"{self.name}: {error}. Give a file, or a URL of postgresql://.") from error
-        except ImportError as error:
-            raise EvalError(
-                f"{self.name} needs the driver {error.name}, which is not installed. For PostgreSQL: "
-                "pip install 'foretell[postgres]'"
-            ) from error
-        except exc.SQLAlchemyError as error:
-            cause = " ".join(str(getattr(error, "orig", None) or error).split())
-            raise EvalError(f"{self.name} {_advice(cause)}") from error
+        except self._driver.Error as error:
+            raise EvalError(f"{self.name} {_advice(self._clean(' '.join(str(error).split())))}") from error
         except (ValueError, TypeError) as error:  # what a row holds cannot be read
             raise EvalError(f"{self.name} {_advice(f'malformed: {error}')}") from error
         except OSError as error:
             raise EvalError(f"{self.name} cannot be made ({error.strerror}). Give another place.") from error
 
+    def _clean(self, text: str) -> str:
+        return text.replace(f":{self._secret}@", ":***@") if self._secret else text
 
-def _url(place: str | Path) -> sa.URL:
-    """A URL, with psycopg as PostgreSQL's driver where none is named; what has no :// is a file."""
-    if "://" not in str(place):
-        return sa.URL.create("sqlite", database=str(place))
+
+def _url(place: str) -> tuple[str, str]:
+    """A URL of PostgreSQL as its driver takes it, and the password in it."""
     try:
-        url = sa.make_url(str(place))
-        if url.drivername in ("postgres", "postgresql"):
-            url = url.set(drivername="postgresql+psycopg")
-    except (exc.ArgumentError, ValueError) as error:
+        parts = urlsplit(place)
+        ok, password = bool(parts.scheme) and parts.port != 0, parts.password or ""
+    except ValueError:
+        ok, password = False, ""
+    if not ok:
         raise EvalError(
             "The store's URL is not of the form postgresql://user:password@host/database. Give one such, or a file."
-        ) from error
-    return url
+        )
+    if parts.scheme not in ("postgres", "postgresql", "postgresql+psycopg"):
+        raise EvalError(f"A store cannot be of {parts.scheme}://. Give a file, or a URL of postgresql://.")
+    return f"postgresql{place[len(parts.scheme) :]}", password
 
 
-def _is_file(url: sa.URL) -> bool:
-    return url.get_backend_name() == "sqlite"
+def _as_text(value: Any) -> Any:
+    return f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value  # SQLite has no type of times
 
 
 def _advice(cause: str) -> str:
@@ -282,6 +284,8 @@ def _pack(scores: Scores) -> bytes:
     return zlib.compress(json.dumps(kept, separators=(",", ":"), allow_nan=False).encode("utf-8", "surrogatepass"))
 
 
-def _result(row: sa.Row[Any]) -> Result:
-    values = row._asdict()
-    return Result(**values | {"report": json.loads(values["report"])})
+def _result(row: tuple[Any, ...]) -> Result:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    created = values["created"]
+    values["created"] = datetime.fromisoformat(created) if isinstance(created, str) else created
+    return Result(**values | {"report": json.loads(values["report"]), "complete": bool(values["complete"])})
