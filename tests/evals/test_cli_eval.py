@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from evalkit import sums, write_registry
 
 import clikit
@@ -74,6 +75,40 @@ def test_a_gate_fails_where_a_run_is_plainly_worse(capsys, registry: Path) -> No
     old, new = sorted(Path("runs/evals").glob("*.jsonl"))
     code, out, _ = invoke(capsys, "gate", new, "--no-worse-than", old)
     assert code == 1 and "worse" in out
+
+
+def test_a_gate_says_what_becomes_of_a_run_that_is_too_weak_to_tell(capsys, registry: Path) -> None:
+    for model in ("adder", "weaker"):
+        invoke(capsys, "run", f"{__name__}:{model}", "x", "--registry-path", registry)
+    old, new = sorted(Path("runs/evals").glob("*.jsonl"))
+    gate = ("gate", new, "--no-worse-than", old, "--margin", 0.05)
+    code, out, _ = invoke(capsys, *gate)
+    assert code == 0 and "Inconclusive: let through, by --inconclusive pass." in out
+    code, out, _ = invoke(capsys, *gate, "--inconclusive", "fail")
+    assert code == 1 and "Inconclusive: stopped, by --inconclusive fail." in out
+    assert invoke(capsys, *gate, "--inconclusive", "maybe")[0] == 2
+
+
+def test_a_set_goes_on_behind_what_it_finished(capsys, registry: Path) -> None:
+    add_to = registry / "evals/x.yaml"
+    bad = {"class": "nowhere:Nothing", "args": {"samples_jsonl": "x.jsonl"}}
+    also = {"class": "evals.elsuite.basic.match:Match", "args": {"samples_jsonl": "x.jsonl"}}
+    add_to.write_text(add_to.read_text() + yaml.safe_dump({"y.dev.v0": bad, "z.dev.v0": also}))
+    asked = ("run", f"{__name__}:adder", "x", "y.dev.v0", "z.dev.v0", "--registry-path", registry)
+
+    def logs() -> int:
+        return len(list(Path("runs/evals").glob("*.jsonl")))
+
+    code, out, err = invoke(capsys, *asked)
+    assert code == 2 and "x: 1 " in out and "nowhere:Nothing cannot be imported" in err and logs() == 1
+    code, out, err = invoke(capsys, *asked, "--no-exit-on-error")
+    assert code == 2 and "x: 1 " in out and "z.dev.v0: 1 " in out and "1 of 3 evals could not be run" in err
+    assert logs() == 2
+    add_to.write_text(add_to.read_text().replace("nowhere:Nothing", also["class"]))
+    code, out, _ = invoke(capsys, *asked)
+    assert code == 0 and "y.dev.v0: 1 " in out and logs() == 3
+    assert invoke(capsys, *asked)[0] == 0 and logs() == 6
+    assert invoke(capsys, "history")[1].count("dev.v0") == 6
 
 
 @pytest.mark.parametrize(
@@ -166,6 +201,7 @@ def test_oaievals_arguments_are_understood(capsys, registry: Path) -> None:
         "dummy", "x", "--max_samples", "5", "--seed=7", "--cache", "runs/evals/answers.sqlite",
     ]  # fmt: skip
     assert translate(["m", "s", "--no-resume", "--http-batch-size=3"]) == ["m", "s", "--fresh"]
+    assert translate(["m", "s", "--no-exit-on-error"]) == ["m", "s", "--no-exit-on-error"]
     with pytest.raises(SystemExit, match="--dry-run is not offered"):
         translate(["--dry-run"])
     code, out, _ = invoke(capsys, "run", *translate(given), "--registry_path", registry, "--record_path", "log.jsonl")

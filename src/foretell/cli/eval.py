@@ -60,6 +60,9 @@ def run(
     store: Store = STORE,
     product: Annotated[str, typer.Option(help="Product or integration, for the history.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew beside a run that was cut off.")] = False,
+    exit_on_error: Annotated[
+        bool, typer.Option(help="Of several evals: end with the first that cannot be run, or go on with the others.")
+    ] = True,
     allow_unsafe: Annotated[
         bool, typer.Option("--allow-unsafe", help="Run models' programs without a sandbox where none works.")
     ] = False,
@@ -84,15 +87,21 @@ def run(
     models = [make_model(ref, registry, concurrency, **defaults) for ref in model.split(",")]
     judge = make_model(grader, registry, concurrency) if grader else None
     args = _pairs(extra_eval_params, "--extra-eval-params") | ({"allow_unsafe": True} if allow_unsafe else {})
-    for name in names:
-        with draw.progress() as report:
-            done = api.run(
-                name, models, grader=judge, samples=max_samples, epochs=epochs, reducer=reducer, seed=seed,
-                concurrency=concurrency, budget=budget, registry=registry, args=args, out=record_path, cache=cache,
-                user=user, command=shlex.join(sys.argv), fresh=fresh, report=report,
-            )  # fmt: skip
-        _tell(name, done)
-        _remember(done, store, product)
+    failed = 0
+    for name, done in api.run_set(
+        names, models, exit_on_error=exit_on_error, fresh=fresh, progress=draw.progress, grader=judge,
+        samples=max_samples, epochs=epochs, reducer=reducer, seed=seed, concurrency=concurrency, budget=budget,
+        registry=registry, args=args, out=record_path, cache=cache, user=user, command=shlex.join(sys.argv),
+    ):  # fmt: skip
+        if isinstance(done, Exception):
+            failed += 1
+            print(f"\n{name}: {done}", file=sys.stderr)
+        else:
+            _tell(name, done)
+            _remember(done, store, product)
+    if failed:
+        print(f"\n{failed} of {len(names)} evals could not be run; the same command goes on.", file=sys.stderr)
+        raise typer.Exit(2)
 
 
 @app.command("list")
@@ -196,14 +205,24 @@ def gate(
     no_worse_than: Annotated[str, typer.Option(help="Log or run id; last or best of the candidate's model.")],
     margin: Annotated[float, typer.Option(min=0, help="A drop that is put up with.")] = 0.0,
     level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the interval.")] = 0.95,
+    inconclusive: Annotated[
+        str, typer.Option(metavar="pass|fail", help="What becomes of a run that is too weak to tell.")
+    ] = "pass",
     store: Store = STORE,
 ) -> None:
     """Exit code 1 if a run is worse than another by more than the margin, for continuous integration."""
     from foretell.evals.history import History
 
+    if inconclusive not in ("pass", "fail"):
+        raise typer.BadParameter(f"--inconclusive is {inconclusive!r}; expected pass or fail.")
     verdict = History(store).gate(candidate, no_worse_than, margin=margin, level=level)
     print(verdict.reason)
-    if not verdict.passed:
+    weak = verdict.outcome == "too weak to tell"
+    if weak:
+        print(
+            f"Inconclusive: {'let through' if inconclusive == 'pass' else 'stopped'}, by --inconclusive {inconclusive}."
+        )
+    if not verdict.passed or (weak and inconclusive == "fail"):
         raise typer.Exit(1)
 
 

@@ -9,7 +9,6 @@ from typing import NoReturn
 _FLAGS = (
     "--debug", "--no-debug", "--visible", "--no-visible", "--local-run", "--no-local-run", "--no-http-run",
     "--no-cache", "--dry-run-logging", "--no-dry-run-logging", "--no-dry-run", "--resume",
-    "--exit-on-error", "--no-exit-on-error",
 )  # fmt: skip
 _VALUED = ("--log_to_file", "--http-batch-size", "--http-fail-percent-threshold")
 _ANSWERS = "runs/evals/answers.sqlite"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import EvalError
+from foretell.errors import EvalError, ForetellError
 from foretell.evals.base import CompletionFn, Eval
 from foretell.evals.cache import Cache
 from foretell.evals.classes import make_eval
-from foretell.evals.log import PART, RunLog
+from foretell.evals.log import PART, RunLog, read_log
 from foretell.evals.models import as_model
 from foretell.evals.registry import OWN, Registry
 from foretell.evals.results import scores_of
 from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
 from foretell.evals.scores import Scores, Summary
+from foretell.files import digest, write_json
 from foretell.run import Report, silent
 
 LOGS = Path("runs") / "evals"
@@ -93,10 +95,60 @@ def run(
     fns = [as_model(each, registry, concurrency) for each in models]
     if grader is not None:
         fns.append(as_model(grader, registry, concurrency))
-    settings = Settings(seed, samples, epochs, concurrency, budget or Budget())
+    settings = Settings(seed, samples, epochs, concurrency, budget or Budget(), reducer)
     path = Path(out) if out is not None else log_path(LOGS, made, fns, settings, fresh)
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
+    return _report(log, reducer)
+
+
+def run_set(
+    names: Sequence[str],
+    model: Any,
+    *,
+    exit_on_error: bool = True,
+    fresh: bool = False,
+    folder: Path = LOGS,
+    progress: Callable[[], AbstractContextManager[Report]] = lambda: nullcontext(silent),
+    **settings: Any,
+) -> Iterator[tuple[str, EvalReport | ForetellError]]:
+    """Run evals one after another, with `run`'s settings; each comes out with its report as soon as it is finished.
+
+    A set that was cut off goes on: what it finished is read from its logs. exit_on_error: whether the first eval that
+    cannot be run ends the set; else its error comes out in place of a report. folder: where it is noted what is done.
+    progress: told of each eval.
+    """
+    models = model if isinstance(model, list | tuple) else [model]
+    told = [getattr(each, "identity", repr(each)) for each in (*models, settings.get("grader"))]
+    what = {k: settings.get(k) for k in ("samples", "epochs", "seed", "args")}
+    note = folder / f".set-{digest([sorted(names), told, repr(what)])[:16]}.json"
+    logs: dict[str, str] = {}
+    if note.is_file() and not fresh:
+        with suppress(OSError, ValueError):
+            logs = {k: v for k, v in json.loads(note.read_bytes()).items() if Path(v).is_file()}
+    failed = False
+    for name in names:
+        try:
+            if name in logs:
+                yield name, _report(read_log(Path(logs[name])), settings.get("reducer", "mean"))
+                continue
+            with progress() as report:
+                done = run(name, models, fresh=fresh, report=report, **settings)
+        except ForetellError as error:
+            if exit_on_error:
+                raise
+            failed = True
+            yield name, error
+            continue
+        if len(names) > 1:
+            logs[name] = str(done.log.path.absolute())
+            write_json(note, logs)
+        yield name, done
+    if not failed:
+        note.unlink(missing_ok=True)
+
+
+def _report(log: RunLog, reducer: str) -> EvalReport:
     scores = scores_of(log, None, reducer)
     return EvalReport(log, scores, scores.summary())
 

@@ -76,7 +76,7 @@ class History:
         model_version: str | None = None,
         product: str = "",
         metric: str | None = None,
-        reducer: str = "mean",
+        reducer: str | None = None,
         cost: Cost | None = None,
     ) -> Result:
         """Store a run; what is there already stays as it is. model, model_version, cost: other than the log says.

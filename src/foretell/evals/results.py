@@ -64,8 +64,8 @@ class Result:
     report: Mapping[str, Any]
 
 
-def scores_of(log: RunLog, metric: str | None = None, reducer: str = "mean") -> Scores:
-    """The scores of a run, epochs reduced as `Scores.reduced` says.
+def scores_of(log: RunLog, metric: str | None = None, reducer: str | None = None) -> Scores:
+    """The scores of a run, epochs reduced as `Scores.reduced` says, by default as the run was told.
 
     metric: "accuracy" for whether a sample is right, or a name that its metrics events carry; by default the one that
     the log's index holds, which takes no look at the events.
@@ -85,7 +85,9 @@ def scores_of(log: RunLog, metric: str | None = None, reducer: str = "mean") -> 
     groups = {id: names[group] for id, group in zip(ids, log.group.tolist(), strict=True) if group >= 0}
     spec = log.spec
     run, eval = _text(spec, "run_id"), _text(spec, "eval_name")
-    return Scores.reduced(run, model_of(spec), eval, metric or indexed, draws, reducer, groups)
+    return Scores.reduced(
+        run, model_of(spec), eval, metric or indexed, draws, reducer or str(log.extra.get("reducer", "mean")), groups
+    )
 
 
 def model_of(spec: Mapping[str, Any]) -> str:

@@ -65,13 +65,14 @@ class Budget:
 @dataclass(frozen=True)
 class Settings:
     """seed: of the samples' own generators. max_samples: the first so many after the shuffle. epochs: how often each is
-    asked. concurrency: samples at a time."""
+    asked. concurrency: samples at a time. reducer: of a sample's epochs."""
 
     seed: int = SEED
     max_samples: int | None = None
     epochs: int = 1
     concurrency: int = 64
     budget: Budget = Budget()
+    reducer: str = "mean"
 
 
 def run_eval(
@@ -112,7 +113,7 @@ def identity(eval: Eval, fns: Sequence[CompletionFn], settings: Settings) -> str
     asked = {
         "eval": eval.spec.name, "class": eval.spec.cls, "args": dict(eval.spec.args), "changed": eval.args,
         "models": [getattr(fn, "identity", fn.name) for fn in fns],
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("concurrency", "budget")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("concurrency", "budget", "reducer")},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -280,10 +281,13 @@ def _finish(eval: Eval, journal: Journal, log: Path, work: _Work) -> RunLog:
         report = eval.report(tally)
         report |= {f"usage_{k}": v for k, v in tally.usage.items() if f"usage_{k}" not in report}
         report |= {"invalid_samples": tally.invalid} if tally.invalid else {}
+        last: dict[str, Any] = {"final_report": report}
         prices = work.settings.budget
-        if not (prices.prompt_price or prices.completion_price):
-            return {"final_report": report}
-        return {"final_report": report, "cost": {"money": prices.of(tally.usage)}}
+        if prices.prompt_price or prices.completion_price:
+            last["cost"] = {"money": prices.of(tally.usage)}
+        if work.settings.epochs > 1:
+            last["reducer"] = work.settings.reducer
+        return last
 
     write_log(log, journal, tally.add, final)
     return read_log(log)
