@@ -299,7 +299,9 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 
 def _tell(name: str, done: EvalReport) -> None:
-    s, of = done.summary, done.scores.model
+    from foretell.evals.results import model_of
+
+    s, of = done.summary, model_of(done.log.spec)
     score = f"{s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples"
     print(f"\n{name}: {score if s.n else f'no score, {len(done.log)} samples'}, {of}")
     if invalid := int(done.log.invalid.sum()):

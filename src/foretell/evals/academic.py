@@ -154,7 +154,7 @@ class Benchmark(Eval):
             for how in ("strict", "loose"):
                 report[f"instruction_{how}"] = sum(tally.metrics.get(how, ())) / count if count else math.nan
         if self.macro:
-            parts: dict[Any, list[bool]] = {}
+            parts: dict[Any, list[int]] = {}
             for part, right in zip(tally.kept["part"], tally.correct, strict=True):
                 parts.setdefault(part, []).append(right)
             report["macro_accuracy"] = math.fsum(sum(p) / len(p) for p in parts.values()) / max(len(parts), 1)

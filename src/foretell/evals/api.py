@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from foretell.evals.classes import make_eval
 from foretell.evals.log import PART, RunLog, read_log
 from foretell.evals.models import as_model
 from foretell.evals.registry import OWN, Registry
-from foretell.evals.results import scores_of
+from foretell.evals.results import scores_of, summary_of
 from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
 from foretell.evals.scores import Scores, Summary
 from foretell.files import digest, write_json
@@ -29,11 +30,16 @@ LOGS = Path("runs") / "evals"
 
 @dataclass(frozen=True)
 class EvalReport:
-    """What came of a run. report: the final report, in upstream's names. scores: sample by sample. log: the file."""
+    """What came of a run. report: the final report, in upstream's names. log: the file. reducer: of epochs."""
 
     log: RunLog
-    scores: Scores
     summary: Summary
+    reducer: str = "mean"
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Sample by sample."""
+        return scores_of(self.log, None, self.reducer)
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -99,7 +105,7 @@ def run(
     path = Path(out) if out is not None else log_path(LOGS, made, fns, settings, fresh)
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
-    return _report(log, reducer)
+    return EvalReport(log, summary_of(log, reducer), reducer)
 
 
 def run_set(
@@ -130,7 +136,8 @@ def run_set(
     for name in names:
         try:
             if name in logs:
-                yield name, _report(read_log(Path(logs[name])), settings.get("reducer", "mean"))
+                log, reducer = read_log(Path(logs[name])), settings.get("reducer", "mean")
+                yield name, EvalReport(log, summary_of(log, reducer), reducer)
                 continue
             with progress() as report:
                 done = run(name, models, fresh=fresh, report=report, **settings)
@@ -146,11 +153,6 @@ def run_set(
         yield name, done
     if not failed:
         note.unlink(missing_ok=True)
-
-
-def _report(log: RunLog, reducer: str) -> EvalReport:
-    scores = scores_of(log, None, reducer)
-    return EvalReport(log, scores, scores.summary())
 
 
 def log_path(folder: Path, made: Eval, fns: Sequence[CompletionFn], settings: Settings, fresh: bool = False) -> Path:

@@ -22,6 +22,7 @@ from foretell.evals.prompts import Prompt
 from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
 
+_ALIKE = 1000
 BAD_SAMPLE = "invalid_sample"  # type of the event of a sample that cannot be judged
 
 
@@ -121,9 +122,10 @@ class Tally:
     """What of all samples' events the report needs, held small. kept: fields of match events that are held, too."""
 
     def __init__(self, kept: Sequence[str] = ()) -> None:
-        self.correct: list[bool] = []
+        self.correct = bytearray()  # 1 for right, 0 for wrong
         self.metrics: dict[str, list[Any]] = {}
         self.kept: dict[str, list[Any]] = {name: [] for name in kept}
+        self._known: dict[float | str, float | str] = {}
         self.usage: Counter[str] = Counter()
         self.invalid = 0
 
@@ -131,11 +133,15 @@ class Tally:
         """The events of one sample."""
         for type, data in events:
             if type == "match":
-                self.correct.append(data["correct"])
+                self.correct.append(bool(data["correct"]))
                 for name, values in self.kept.items():
                     values.append(data.get(name))
             elif type == "metrics":
                 for name, value in data.items():
+                    if isinstance(value, float | str):  # of values that many samples share, one is held
+                        if len(self._known) < _ALIKE:
+                            self._known.setdefault(value, value)
+                        value = self._known.get(value, value)
                     self.metrics.setdefault(name, []).append(value)
             elif type == "sampling" and data.get("usage"):
                 self.usage.update({k: v for k, v in data["usage"].items() if isinstance(v, int)})
@@ -181,7 +187,7 @@ class Eval:
         return {"accuracy": tally.accuracy, "boostrap_std": half_sample_std(tally.correct)}
 
 
-def half_sample_std(correct: Sequence[bool]) -> float:
+def half_sample_std(correct: Sequence[int]) -> float:
     """Standard deviation of the accuracy of a random half, which upstream estimates by a thousand draws.
 
     Closed form: sampling without replacement, finite population. The name in reports, boostrap_std, is upstream's.

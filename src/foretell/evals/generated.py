@@ -46,7 +46,7 @@ class FinalAnswer(Eval):
 
     def report(self, tally: Tally) -> dict[str, Any]:
         report = super().report(tally) | {name: tally.mean(name) for name in tally.metrics}
-        tasks: dict[str, list[bool]] = {}
+        tasks: dict[str, list[int]] = {}
         for task, right in zip(tally.kept["task"], tally.correct, strict=True):
             if task is not None:
                 tasks.setdefault(task, []).append(right)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +17,11 @@ from urllib.parse import urlsplit
 from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.compare import Verdict, no_worse_than
 from foretell.evals.log import RunLog, read_log
-from foretell.evals.results import Cost, Result, result_of, scores_of
+from foretell.evals.results import Cost, Result, result_of, samples_of, scores_of
 from foretell.evals.scores import Scores
 
 SCHEMA = 1
+_AT_ONCE = 10_000  # scores that are written together
 _LOCK = 0x666F7265  # of PostgreSQL, held while tables are made
 _TYPES = {
     "str": "TEXT", "float": "DOUBLE PRECISION", "int": "BIGINT", "datetime": "TIMESTAMP", "bool": "BOOLEAN",
@@ -84,9 +86,9 @@ class History:
         Raises EvalError where another log is stored under the run's id.
         """
         log = log if isinstance(log, RunLog) else read_log(Path(log))
-        scores = scores_of(log, metric, reducer)
+        scores = None if (metric, reducer) == (None, None) and not log.epoch.any() else scores_of(log, metric, reducer)
         row = result_of(log, scores, model=model, model_version=model_version, product=product, cost=cost)
-        values = asdict(row) | {"report": json.dumps(dict(row.report), default=str), "scores": _pack(scores)}
+        values = asdict(row) | {"report": json.dumps(dict(row.report), default=str), "scores": _pack(log, scores)}
         marks = ", ".join(["%s"] * len(values))
         query = f"INSERT INTO foretell_eval_runs ({', '.join(values)}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
         self._ask(query, *values.values())
@@ -279,9 +281,24 @@ def _advice(cause: str) -> str:
     return f"does not answer as a store of runs should ({cause}). Check the place, and that its server runs."
 
 
-def _pack(scores: Scores) -> bytes:
-    kept = {"values": dict(scores.values), "groups": dict(scores.groups), "invalid_draws": scores.invalid_draws}
-    return zlib.compress(json.dumps(kept, separators=(",", ":"), allow_nan=False).encode("utf-8", "surrogatepass"))
+def _pack(log: RunLog, scores: Scores | None) -> bytes:
+    """Scores, or those of a log as it has them, a few at a time: a million need not be held as text."""
+    if scores is None:
+        values: Iterable[tuple[str, Any]] = ((id, value) for id, value, _ in samples_of(log))
+        groups: Iterable[tuple[str, Any]] = ((id, group) for id, _, group in samples_of(log) if group is not None)
+    else:
+        values, groups = scores.values.items(), scores.groups.items()
+    packer, draws = zlib.compressobj(), scores.invalid_draws if scores is not None else 0
+    end = f'}},"invalid_draws":{draws}}}'
+    pieces = chain(['{"values":{'], _pairs(values), ['},"groups":{'], _pairs(groups), [end])
+    return b"".join([*(packer.compress(piece.encode("utf-8", "surrogatepass")) for piece in pieces), packer.flush()])
+
+
+def _pairs(items: Iterable[tuple[str, Any]]) -> Iterator[str]:
+    comma, rest = "", iter(items)
+    while some := dict(islice(rest, _AT_ONCE)):
+        yield comma + json.dumps(some, separators=(",", ":"), allow_nan=False)[1:-1]
+        comma = ","
 
 
 def _result(row: tuple[Any, ...]) -> Result:

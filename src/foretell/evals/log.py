@@ -48,11 +48,10 @@ class Journal:
             raise EvalError(
                 f"{self.path} is being written by another run. Wait for it, or give --record_path."
             ) from error
-        # Of each place: where its line begins, its length. Arrays, so that a million samples stay small.
-        self._begin, self._length = np.zeros(total, np.int64), np.zeros(total, np.int64)
+        self._begin = np.zeros(total, np.int64)  # of each place: where its line begins; 0 where there is none
         digest = f"{digest}-{total}"  # a file of samples that grew makes another run
         self.done = 0
-        self.answers: dict[str, dict[str, Any]] = {}  # of samples that are not done
+        self.answers: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}  # of samples that are not done, by question
         self.spec = dict(spec)
         self._end = 0
         try:
@@ -76,9 +75,11 @@ class Journal:
                         )
                     self.spec = row["spec"]
                 elif "call" in row:
-                    self.answers[row["call"]] = row["answer"]
+                    known = self.answers.setdefault((row.get("id", ""), row.get("epoch", 0)), {})
+                    known[row["call"]] = row["answer"]
                 else:
-                    self._place(int(row["place"]), self._end, len(line))
+                    self.answers.pop((row["id"], row.get("epoch", 0)), None)
+                    self._place(int(row["place"]), self._end)
             except (ValueError, KeyError, TypeError, IndexError):
                 break
             self._end += len(line)
@@ -95,25 +96,26 @@ class Journal:
         if group is not None:
             row["group"] = group
         self._write(row)
-        self._place(place, start, self._end - start)
+        self._place(place, start)
 
     def __contains__(self, place: int) -> bool:
-        return bool(self._length[place])
+        return bool(self._begin[place])
 
-    def _place(self, place: int, begin: int, length: int) -> None:
-        self.done += not self._length[place]
-        self._begin[place], self._length[place] = begin, length
+    def _place(self, place: int, begin: int) -> None:
+        self.done += not self._begin[place]
+        self._begin[place] = begin
 
-    def answered(self, key: str, answer: Mapping[str, Any]) -> None:
+    def answered(self, id: str, epoch: int, key: str, answer: Mapping[str, Any]) -> None:
         """An answer within a sample that goes on asking."""
-        self._write({"call": key, "answer": answer})
+        self._write({"call": key, "id": id, "epoch": epoch, "answer": answer})
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Finished samples in the run's order."""
         with self.path.open("rb") as stream:
-            for place in np.flatnonzero(self._length):
-                stream.seek(int(self._begin[place]))
-                yield json.loads(stream.read(int(self._length[place])))
+            for begin in self._begin:
+                if begin:
+                    stream.seek(int(begin))
+                    yield json.loads(stream.readline())
 
     def close(self, delete: bool = False) -> None:
         if delete:
@@ -196,13 +198,17 @@ def score_of(events: Iterable[tuple[str, Mapping[str, Any]]]) -> float:
 _COLUMNS = ("begin", "length", "score", "invalid", "epoch", "id", "group", "groups")
 
 
+_AT_ONCE = 4096  # ids that are packed together
+
+
 class _Index:
     def __init__(self) -> None:
-        self.begin, self.length, self.invalid, self.epoch = array("q"), array("q"), array("b"), array("q")
+        self.begin, self.length, self.invalid, self.epoch = array("q"), array("I"), array("b"), array("i")
         self.score = array("d")
         self.ids: list[bytes] = []
+        self.packed: list[npt.NDArray[np.bytes_]] = []
         self.groups: dict[str, int] = {}
-        self.group = array("q")
+        self.group = array("i")
 
     def add(self, begin: int, length: int, row: Mapping[str, Any]) -> None:
         self.begin.append(begin)
@@ -211,17 +217,24 @@ class _Index:
         self.invalid.append(any(type == BAD_SAMPLE for type, _ in row["events"]))
         self.epoch.append(row.get("epoch", 0))
         self.ids.append(row["id"].encode("utf-8", "surrogatepass"))
+        if len(self.ids) == _AT_ONCE:
+            self._pack()
         group = row.get("group")
         self.group.append(-1 if group is None else self.groups.setdefault(str(group), len(self.groups)))
 
+    def _pack(self) -> None:
+        self.packed.append(np.array(self.ids, np.bytes_))
+        self.ids.clear()
+
     def write(self, log: Path) -> None:
+        self._pack()
         path = index_path(log)
         temporary = path.with_name(path.name + ".tmp.npz")
         arrays: dict[str, Any] = {
-            name: np.array(getattr(self, name)) for name in _COLUMNS if name not in ("id", "groups")
+            name: np.asarray(getattr(self, name)) for name in _COLUMNS if name not in ("id", "groups")
         }
         names = [name.encode("utf-8", "surrogatepass") for name in self.groups]
-        np.savez(temporary, id=np.array(self.ids, np.bytes_), groups=np.array(names, np.bytes_), **arrays)
+        np.savez(temporary, id=np.concatenate(self.packed), groups=np.array(names, np.bytes_), **arrays)
         temporary.rename(path)
 
 
@@ -243,12 +256,12 @@ class RunLog:
     report: Mapping[str, Any]
     extra: Mapping[str, Any]
     begin: npt.NDArray[np.int64]
-    length: npt.NDArray[np.int64]
+    length: npt.NDArray[np.uint32]
     score: npt.NDArray[np.float64]
     invalid: npt.NDArray[np.int8]
-    epoch: npt.NDArray[np.int64]
+    epoch: npt.NDArray[np.int32]
     id: npt.NDArray[np.bytes_]
-    group: npt.NDArray[np.int64]
+    group: npt.NDArray[np.int32]
     groups: npt.NDArray[np.bytes_]
 
     def __len__(self) -> int:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foretell.errors import EvalError
 from foretell.evals.log import RunLog
-from foretell.evals.scores import Scores
+from foretell.evals.scores import Scores, Summary, summarize
 from foretell.files import sha256_file
 
 ACCURACY = "accuracy"
@@ -71,23 +73,41 @@ def scores_of(log: RunLog, metric: str | None = None, reducer: str | None = None
     the log's index holds, which takes no look at the events.
     Raises EvalError for a metric that no sample has, and for a log that is not as its index says.
     """
-    indexed = _indexed_metric(log)
-    values = log.score.tolist()
+    indexed, wanted = _indexed_metric(log), None
     if metric not in (None, indexed):
-        values = [_value(events, str(metric)) for events in _events(log)]
-        if not any(map(math.isfinite, values)):
+        wanted = [_value(events, str(metric)) for events in _events(log)]
+        if not any(map(math.isfinite, wanted)):
             raise EvalError(f"No sample of {log.path} has the metric {metric!r}. Its scores are of {indexed!r}.")
-    ids = [id.decode("utf-8", "surrogatepass") for id in log.id.tolist()]
-    names = [name.decode("utf-8", "surrogatepass") for name in log.groups.tolist()]
     draws: dict[str, list[float | None]] = {}
-    for id, value, invalid in zip(ids, values, log.invalid.tolist(), strict=True):
-        draws.setdefault(id, []).append(value if math.isfinite(value) and not invalid else None)
-    groups = {id: names[group] for id, group in zip(ids, log.group.tolist(), strict=True) if group >= 0}
-    spec = log.spec
-    run, eval = _text(spec, "run_id"), _text(spec, "eval_name")
-    return Scores.reduced(
-        run, model_of(spec), eval, metric or indexed, draws, reducer or str(log.extra.get("reducer", "mean")), groups
-    )
+    groups: dict[str, str] = {}
+    for id, value, group in samples_of(log, wanted):
+        draws.setdefault(id, []).append(value)
+        if group is not None:
+            groups[id] = group
+    reducer = reducer or str(log.extra.get("reducer", "mean"))
+    run, eval = _text(log.spec, "run_id"), _text(log.spec, "eval_name")
+    return Scores.reduced(run, model_of(log.spec), eval, metric or indexed, draws, reducer, groups)
+
+
+def samples_of(log: RunLog, values: Iterable[float] | None = None) -> Iterator[tuple[str, float | None, str | None]]:
+    """Id, score and group of every sample and epoch, in the log's order. values: others than the index has."""
+    names = [name.decode("utf-8", "surrogatepass") for name in log.groups.tolist()]
+    scores = map(float, log.score) if values is None else values
+    for id, value, invalid, group in zip(log.id, scores, log.invalid, log.group, strict=True):
+        valid = math.isfinite(value) and not invalid
+        yield id.decode("utf-8", "surrogatepass"), value if valid else None, names[group] if group >= 0 else None
+
+
+def summary_of(log: RunLog, reducer: str | None = None) -> Summary:
+    """The mean of a run's scores with its error bar; read off the index where there is one epoch."""
+    if log.epoch.any():
+        return scores_of(log, None, reducer).summary()
+    valid = np.isfinite(log.score) & (log.invalid == 0)
+    group = log.group[valid]
+    alone = -1 - np.arange(len(group))  # a group of its own
+    labels = np.where(group < 0, alone, group).tolist() if (group >= 0).any() else []
+    shared = labels if len(set(labels)) < len(labels) else None
+    return summarize(log.score[valid], shared, len(log) - len(group))
 
 
 def model_of(spec: Mapping[str, Any]) -> str:
@@ -100,18 +120,18 @@ def model_of(spec: Mapping[str, Any]) -> str:
 
 def result_of(
     log: RunLog,
-    scores: Scores,
+    scores: Scores | None = None,
     *,
     model: str | None = None,
     model_version: str | None = None,
     product: str = "",
     cost: Cost | None = None,
 ) -> Result:
-    """The row of a run. model, model_version, cost: other than the log says.
+    """The row of a run. scores: others than its own. model, model_version, cost: other than the log says.
 
     Raises EvalError for a spec without what a row needs.
     """
-    spec, summary = log.spec, scores.summary()
+    spec, summary = log.spec, summary_of(log) if scores is None else scores.summary()
     config = spec.get("run_config")
     config = config if isinstance(config, Mapping) else {}
     eval_spec = config.get("eval_spec")
@@ -120,13 +140,13 @@ def result_of(
     seed = config.get("seed")
     cost = cost or cost_of(log)
     return Result(
-        run=scores.run,
-        eval=scores.eval,
+        run=_text(spec, "run_id"),
+        eval=_text(spec, "eval_name"),
         eval_digest=_digest({"class": eval_spec.get("cls"), "args": eval_spec.get("args")}),
-        model=model or scores.model,
+        model=model or model_of(spec),
         model_version=version_of(log) if model_version is None else model_version,
         product=product,
-        metric=scores.metric,
+        metric=_indexed_metric(log) if scores is None else scores.metric,
         value=_finite(summary.estimate),
         stderr=_finite(summary.stderr),
         low=_finite(summary.interval.low) if summary.n else None,
@@ -172,10 +192,10 @@ def _span(log: RunLog) -> float | None:
 def _events(log: RunLog, most: int | None = None) -> Iterator[list[dict[str, Any]]]:
     """The events of every sample, or of the first ones."""
     with log.path.open("rb") as stream:
-        for begin, length in zip(log.begin[:most].tolist(), log.length[:most].tolist(), strict=True):
-            stream.seek(begin)
+        for begin, length in zip(log.begin[:most], log.length[:most], strict=True):
+            stream.seek(int(begin))
             try:
-                events = [json.loads(line) for line in stream.read(length).splitlines()]
+                events = [json.loads(line) for line in stream.read(int(length)).splitlines()]
                 if not all(isinstance(event["type"], str) and isinstance(event["data"], dict) for event in events):
                     raise ValueError("no event")
             except (ValueError, KeyError, TypeError) as error:
@@ -190,7 +210,7 @@ def _indexed_metric(log: RunLog) -> str:
     """What the index of a log holds of every sample."""
     if isinstance(named := log.extra.get("metric"), str):
         return named
-    for events, score in zip(_events(log), log.score.tolist(), strict=True):
+    for events, score in zip(_events(log), log.score, strict=True):
         if math.isfinite(score):
             if any(event["type"] == "match" for event in events):
                 break

@@ -127,11 +127,11 @@ class _Calls:
 
     async def __call__(self, trial: Trial, key: Mapping[str, Any], call: Callable[[], Any]) -> Completion:
         if self.journal.answers:
-            known = self.journal.answers.get(_digest(key, trial))
+            known = self.journal.answers.get((trial.id, trial.epoch), {}).get(_digest(key, trial))
             if known is not None:
                 return _completion(known)
         for earlier, answer in trial.unsaved:  # only now is it known that one answer is not all of the sample
-            self.journal.answered(_digest(earlier, trial), _plain(answer))
+            self.journal.answered(trial.id, trial.epoch, _digest(earlier, trial), _plain(answer))
         trial.unsaved.clear()
         cached = ""
         if self.cache is not None:
@@ -221,7 +221,7 @@ class _Work:
 
     async def _judge(self, place: int) -> None:
         epoch, at = divmod(place, len(self.chosen))
-        index = int(self.chosen[at])
+        index = self.chosen[at]
         id = f"{self._base}.{index}"
         rng = random.Random(f"{id}:{self.settings.seed}{f':{epoch}' if epoch else ''}".encode())
         trial, group = Trial(id, self.fns, rng, epoch, self.calls), None

@@ -10,6 +10,7 @@ from math import isfinite
 from typing import Literal, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
 from foretell.errors import EvalError
 from foretell.measure.stats import Interval, bootstrap, is_binary, mean_stderr, pass_at_k, proportion, student
@@ -91,26 +92,37 @@ class Scores:
         return replace(self, values={s: v if _is_valid(v) else value for s, v in self.values.items()})
 
     def summary(self, confidence: float = 0.95, rng: np.random.Generator | None = None) -> Summary:
-        """The mean of the valid samples with its error bar.
-
-        0/1 grades take Wilson's interval, of as many grades as the groups are worth where samples share one; other
-        values Student's of the clustered error where they do, and otherwise the bootstrap (BCa; Student's for many
-        samples). rng: of the bootstrap; a fixed one by default, so that the same scores have the same interval.
-        """
+        """The mean of the valid samples with its error bar, as `summarize` makes it."""
         valid = self.valid
-        labels = group_labels(list(valid), self.groups)
         x = np.fromiter(valid.values(), np.float64, len(valid))
-        _, stderr = mean_stderr(x, labels)
-        method: Method
-        if is_binary(x):
-            method, interval = "clustered wilson" if labels else "wilson", proportion(x, labels, confidence)
-        elif labels or len(x) > _BOOTSTRAPPED:
-            method, interval = "clustered student" if labels else "student", student(x, labels, confidence)
-        else:
-            x.sort()  # so that the order of the log does not show in the interval
-            method, interval = "bootstrap", bootstrap(x, rng or np.random.default_rng(0), confidence=confidence)
-        groups = len(set(labels)) if labels else len(x)
-        return Summary(interval, stderr, len(x), groups, len(self.values) - len(x), self.invalid_draws, method)
+        lost = len(self.values) - len(x)
+        return summarize(x, group_labels(list(valid), self.groups), lost, self.invalid_draws, confidence, rng)
+
+
+def summarize(
+    x_N: npt.NDArray[np.float64],
+    labels: Sequence[Hashable] | None,
+    invalid: int = 0,
+    invalid_draws: int = 0,
+    confidence: float = 0.95,
+    rng: np.random.Generator | None = None,
+) -> Summary:
+    """The mean of scores with its error bar. labels: a group for each, where two share one.
+
+    0/1 grades take Wilson's interval, of as many grades as the groups are worth where samples share one; other values
+    Student's of the clustered error where they do, and otherwise the bootstrap (BCa; Student's for many samples).
+    rng: of the bootstrap; a fixed one by default, so that the same scores have the same interval.
+    """
+    _, stderr = mean_stderr(x_N, labels)
+    method: Method
+    if is_binary(x_N):
+        method, interval = "clustered wilson" if labels else "wilson", proportion(x_N, labels, confidence)
+    elif labels or len(x_N) > _BOOTSTRAPPED:
+        method, interval = "clustered student" if labels else "student", student(x_N, labels, confidence)
+    else:  # sorted, so that the order of the log does not show in the interval
+        method, interval = "bootstrap", bootstrap(np.sort(x_N), rng or np.random.default_rng(0), confidence=confidence)
+    groups = len(set(labels)) if labels else len(x_N)
+    return Summary(interval, stderr, len(x_N), groups, invalid, invalid_draws, method)
 
 
 def group_labels(samples: Sequence[str], groups: Mapping[str, str]) -> list[Hashable] | None:
