@@ -403,7 +403,7 @@ def test_container_commands_close_what_bubblewrap_closes(backend):
     assert "--user=65534:65534" in words
     assert any(re.fullmatch(r"--tmpfs=/tmp:.*size=1048576", word) for word in words)
     assert not any(word.startswith(("--volume", "-v", "--mount", "--privileged", "--init")) for word in words)
-    for name in ("confine", "runner"):
+    for name in ("confine", "frames", "runner"):
         assert Path(sandbox.__file__).with_name(f"sandbox_{name}.py").read_text()[-500:] in words[-1]
     compile(words[-1], "", "exec")
 

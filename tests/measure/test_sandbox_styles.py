@@ -10,7 +10,7 @@ import pytest
 
 from foretell.errors import SandboxError
 from foretell.measure import sandbox
-from foretell.measure import sandbox_runner as runner
+from foretell.measure import sandbox_frames as frames
 from foretell.measure.sandbox import Checked, Limits, Piped, Program, Sandbox, obstacle
 
 LIMITS = Limits(wall_s=5.0, cpu_s=1, memory_bytes=256 << 20, output_bytes=40_000, tmp_bytes=1 << 20)
@@ -38,7 +38,7 @@ def same(body, test, **more):
     ],
 )
 def test_plain_data_travels_as_it_is(value):
-    back = runner.unpack(runner.pack(value))
+    back = frames.unpack(frames.pack(value))
     assert back == value
     assert type(back) is type(value)
     assert repr(back) == repr(value)
@@ -56,18 +56,18 @@ def test_other_data_travels_as_what_it_equals_or_not_at_all():
         (point(1, 2), (1, 2)),
         (kind.B, 2),
     ):
-        assert runner.unpack(runner.pack(value)) == plain == value
+        assert frames.unpack(frames.pack(value)) == plain == value
     for value in (deque([1, 2]), range(1, 3), {1: 0, 2: 0}.keys(), (x for x in (1, 2)), map(int, "12")):
-        assert list(runner.unpack(runner.pack(value))) == [1, 2]
-    assert runner.unpack(runner.pack(-(10**5000))) == -(10**5000)  # longer than Python writes out
-    assert math.isnan(runner.unpack(runner.pack(math.nan)))
+        assert list(frames.unpack(frames.pack(value))) == [1, 2]
+    assert frames.unpack(frames.pack(-(10**5000))) == -(10**5000)  # longer than Python writes out
+    assert math.isnan(frames.unpack(frames.pack(math.nan)))
     for value in (object(), len, int, (1).__add__, [object()]):
         with pytest.raises(TypeError, match="cannot leave"):
-            runner.pack(value)
+            frames.pack(value)
     round_ = []
     round_.append(round_)
     with pytest.raises(RecursionError):
-        runner.pack(round_)
+        frames.pack(round_)
 
 
 def test_a_test_sees_values_and_exceptions_as_if_the_function_were_its_own(box):

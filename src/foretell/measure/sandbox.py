@@ -259,7 +259,9 @@ def obstacle(backend: Backend, limits: Limits | None = None) -> str | None:
 
 def command(backend: Backend, limits: Limits) -> list[str]:
     """The command line that starts the runner as process 1 of a sandbox (as a plain process for "none")."""
-    texts = [Path(__file__).with_name(f"sandbox_{x}.py").read_text(encoding="utf-8") for x in ("confine", "runner")]
+    texts = [
+        Path(__file__).with_name(f"sandbox_{x}.py").read_text(encoding="utf-8") for x in ("confine", "frames", "runner")
+    ]
     code = re.sub(r"^from foretell.*\n", "", "".join(texts), flags=re.MULTILINE)
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     if backend == "none":

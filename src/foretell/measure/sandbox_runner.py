@@ -1,6 +1,6 @@
 """What runs inside a sandbox: process 1, which forks confined children for each program and sends back what they said.
 
-On the standard library and `sandbox_confine`, since their texts are handed to `python -c`, joined. Untrusted code runs
+On the standard library and its two neighbours, since their texts are handed to `python -c`, joined. Untrusted code runs
 only in children, which hold nothing but their program, what it is asked, and pipes for what it says. Right answers do
 not enter the sandbox, so there is nothing in it to read and no verdict to forge; but for a program's test, which is
 read by a child of its own and is never in the memory that programs are forked from.
@@ -9,7 +9,6 @@ read by a child of its own and is never in the memory that programs are forked f
 import ast
 import atexit
 import builtins
-import collections.abc
 import copy  # noqa: F401  imported once here, programs import these for nothing
 import fcntl
 import functools  # noqa: F401
@@ -23,7 +22,6 @@ import re  # noqa: F401
 import select
 import signal
 import string  # noqa: F401
-import struct
 import sys
 import time
 import types
@@ -31,6 +29,7 @@ import typing
 from contextlib import suppress
 
 from foretell.measure.sandbox_confine import DEATH_SIGNAL, DUMPABLE, REFUSED, confine, filter_code, prctl
+from foretell.measure.sandbox_frames import frame_of, pack, send, unpack, write
 
 _LOOK_S = 0.02
 
@@ -87,7 +86,7 @@ def _call(program: dict[str, typing.Any]) -> int:
         said["values"] = [repr(_find(names, program["entry"])(*ast.literal_eval(call))) for call in program["calls"]]
     except BaseException as error:
         said = {"error": _words(error)}
-    _write(3, json.dumps(said).encode())
+    write(3, json.dumps(said).encode())
     return 0
 
 
@@ -105,47 +104,9 @@ def _print(source: str) -> int:
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else error.code is not None
     except BaseException as error:
-        _write(3, _words(error).encode(errors="replace"))
+        write(3, _words(error).encode(errors="replace"))
         status = 1
     return status & 255
-
-
-def pack(value: typing.Any) -> typing.Any:
-    """Plain data as JSON that tells its types apart. TypeError for what is not plain data."""
-    if value is None or isinstance(value, bool | float | str):
-        return value
-    if isinstance(value, int):  # Python refuses to write very long ones in decimal
-        return value if value.bit_length() < 10_000 else {"int": hex(value)}
-    if isinstance(value, list):
-        return [pack(item) for item in value]
-    if isinstance(value, dict):
-        return {"dict": [[pack(key), pack(item)] for key, item in value.items()]}
-    for kind in (tuple, set, frozenset):
-        if isinstance(value, kind):
-            return {kind.__name__: [pack(item) for item in value]}
-    if isinstance(value, bytes | bytearray):
-        return {type(value).__name__: list(value)}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, collections.abc.Iterable):
-        return {"iter": [pack(item) for item in value]}
-    raise TypeError(f"a value of type {type(value).__name__} cannot leave its process")
-
-
-_KINDS: dict[str, typing.Callable[[typing.Any], typing.Any]] = {
-    **{kind.__name__: kind for kind in (tuple, set, frozenset, dict, bytes, bytearray, iter)},
-    "complex": lambda parts: complex(*parts),
-}
-
-
-def unpack(packed: typing.Any) -> typing.Any:
-    """The inverse: builds nothing but plain data, whatever is given."""
-    if isinstance(packed, list):
-        return [unpack(item) for item in packed]
-    if not isinstance(packed, dict):
-        return packed
-    ((kind, parts),) = packed.items()
-    return int(parts, 16) if kind == "int" else _KINDS[kind](unpack(parts))
 
 
 def _serve(program: dict[str, typing.Any]) -> int:
@@ -157,8 +118,8 @@ def _serve(program: dict[str, typing.Any]) -> int:
     except BaseException as error:
         said = _raised(error)
     while True:
-        _send(said, 3)
-        if (asked := _frame(4)) is None:
+        send(said, 3)
+        if (asked := frame_of(4)) is None:
             return 0
         try:
             arguments, named = unpack(asked["arguments"]), unpack(asked["named"])
@@ -192,7 +153,7 @@ class _Candidate:
             self.raised = error, _words(error)
             raise
         with suppress(BrokenPipeError):
-            _send(asked, 4)
+            send(asked, 4)
         value, changed = self.answer()
         for mine, new in zip(arguments, changed, strict=False):
             if type(mine) is type(new) and isinstance(mine, list | dict | set) and mine != new:
@@ -202,7 +163,7 @@ class _Candidate:
 
     def answer(self) -> tuple[typing.Any, typing.Any]:
         try:
-            reply = _frame(5, self.limit)
+            reply = frame_of(5, self.limit)
             if "value" in reply:
                 return unpack(reply["value"]), unpack(reply.get("arguments", []))
             kinds, message = [str(name) for name in reply["raised"]], str(reply["message"])
@@ -230,7 +191,7 @@ def _line(frame: types.FrameType | None) -> int:
 
 
 def _conclude(line: int, kind: str, own: str | None) -> typing.NoReturn:
-    _write(3, json.dumps({"line": line, "type": kind, "own": own}).encode())
+    write(3, json.dumps({"line": line, "type": kind, "own": own}).encode())
     os._exit(0)
 
 
@@ -240,9 +201,9 @@ def _test(limits: dict[str, typing.Any]) -> int:
     The runner is not to know it, since every later program starts as a copy of the runner: so it is read here. Nor is
     more told than a line number and the program's own words.
     """
-    frame = _frame(0)
+    frame = frame_of(0)
     os.dup2(1, 0)
-    _write(3, b"+")
+    write(3, b"+")
     candidate = None
     try:
         names = _load(frame["prelude"], "prelude")
@@ -258,7 +219,7 @@ def _test(limits: dict[str, typing.Any]) -> int:
             at = at.tb_next
         own = candidate.raised[1] if candidate and candidate.raised[0] is error else None
         _conclude(line, type(error).__name__, own)
-    _write(3, b'{"passed": true}')
+    write(3, b'{"passed": true}')
     return 0
 
 
@@ -359,33 +320,6 @@ def _hear(
     return late
 
 
-def _write(number: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(number, data) :]
-
-
-def _receive(number: int, count: int) -> bytes:
-    data = b""
-    while len(data) < count and (chunk := os.read(number, count - len(data))):
-        data += chunk
-    return data
-
-
-def _send(frame: dict[str, typing.Any], number: int) -> None:
-    data = json.dumps(frame).encode()
-    _write(number, struct.pack("=I", len(data)) + data)
-
-
-def _frame(number: int, limit: int = 1 << 32) -> typing.Any:
-    """What was sent; None at the end. OverflowError where it is longer than the limit."""
-    if len(head := _receive(number, 4)) < 4:
-        return None
-    (size,) = struct.unpack("=I", head)
-    if size > limit:
-        raise OverflowError
-    return json.loads(_receive(number, size))
-
-
 def main() -> None:
     """Frames of length and JSON: the limits come first, then programs, one at a time; the end of input ends it."""
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # they come with `site`, which is not loaded
@@ -395,12 +329,12 @@ def main() -> None:
         prctl(DEATH_SIGNAL, signal.SIGKILL)
         if platform.machine() in REFUSED:
             filter_code(platform.machine())  # once, not in every child
-    limits: dict[str, typing.Any] = _frame(0)
+    limits: dict[str, typing.Any] = frame_of(0)
     trial = run({"source": "import os\ndef f():\n    return os.fork()", "entry": "f", "calls": ["()"]}, limits)
     refused = trial["said"].startswith(('{"error": "PermissionError', '{"error": "BlockingIOError'))
-    _send({"confined": refused} | trial, 1)
-    while (program := _frame(0)) is not None:
-        _send(reply := run(program, limits), 1)
+    send({"confined": refused} | trial, 1)
+    while (program := frame_of(0)) is not None:
+        send(reply := run(program, limits), 1)
         if reply["dirty"]:
             break
 

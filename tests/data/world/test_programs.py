@@ -188,3 +188,5 @@ def test_bad_options_and_too_many_are_errors():
         world.make_kind("programs", {"tasks": ["programs.7"]})
     with pytest.raises(RecipeError, match="Grade 1 has about"):
         problems(200, grades=[1])
+    with pytest.raises(RecipeError, match="grades is 9; allowed is whole numbers from 1 to 8"):
+        problems(1, grades=[1, 9])

@@ -229,10 +229,11 @@ def problems(
 ) -> list[Problem]:
     """Different problems, `per_grade` of each grade, easiest first; the first ones are the same for every number.
 
-    Raises RecipeError when a grade has too few.
+    Raises RecipeError when a grade has too few, or is none.
     """
     found: list[Problem] = []
     for grade in grades:
+        require(is_whole(grade, 1, MOST), "grades", grade, f"whole numbers from 1 to {MOST}")
         rng = random.Random(f"programs/{split}/{seed}/{grade}")
         made: dict[str, Problem] = {}
         tries = 0
