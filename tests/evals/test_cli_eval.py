@@ -181,6 +181,28 @@ def test_bad_input_is_one_paragraph(capsys, registry: Path, arguments: tuple[str
     assert code == 2 and said in err and err.count("\n") <= 12 and not list(Path().glob("runs/evals/*.jsonl*"))
 
 
+def test_what_could_not_be_judged_is_told_with_its_first_reason(capsys, tmp_path: Path) -> None:
+    write_registry(tmp_path / "bad", "Match", [*sums(3), '{"inp', {"input": 3, "ideal": "3"}])
+    code, out, _ = invoke(capsys, "run", "dummy", "x", "--registry-path", "bad")
+    assert code == 0 and "2 of 5 could not be judged, such as x.dev." in out
+    log = next(Path("runs/evals").glob("*.jsonl")).read_text()
+    assert "line 4 is not JSON" in log and "input is '3'; expected text, or a list of messages." in log
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ("[samples_jsonl]", "has args that are a list; expected names"),
+        ("{samples_jsonl: x.jsonl, num_few_shot: 1, few_shot_jsonl: x.jsonl}", "a row without messages as sample"),
+    ],
+)
+def test_an_entry_that_cannot_be_meant_is_told(capsys, registry: Path, args: str, said: str) -> None:
+    entry = f"y.dev.v0: {{class: 'evals.elsuite.basic.match:Match', args: {args}}}\n"
+    (registry / "evals/y.yaml").write_text(entry)
+    code, _, err = invoke(capsys, "run", "dummy", "y.dev.v0", "--registry-path", registry)
+    assert code == 2 and said in err
+
+
 def test_a_registry_that_is_not_there_is_told(capsys) -> None:
     code, _, err = invoke(capsys, "run", "dummy", "x", "--registry-path", "gone")
     assert code == 2 and "There is no registry gone" in err

@@ -41,6 +41,7 @@ def run(
     reducer: Annotated[str, typer.Option(help="Of a sample's epochs: mean, mode, max, pass@K.")] = "mean",
     seed: Annotated[int, typer.Option(help="Of what a sample draws, such as the order of answers.")] = 20220722,
     concurrency: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which an endpoint must answer.")] = 600,
     completion_args: Annotated[
         str, typer.Option("--completion-args", "--completion_args", metavar="K=V,…", help="For every question.")
     ] = "",
@@ -84,8 +85,8 @@ def run(
     budget = Budget(max_tokens_spent, max_cost, None if max_minutes is None else 60 * max_minutes, *prices)
     from foretell.evals.models import make_model
 
-    models = [make_model(ref, registry, concurrency, **defaults) for ref in model.split(",")]
-    judge = make_model(grader, registry, concurrency) if grader else None
+    models = [make_model(ref, registry, concurrency, timeout, **defaults) for ref in model.split(",")]
+    judge = make_model(grader, registry, concurrency, timeout) if grader else None
     args = _pairs(extra_eval_params, "--extra-eval-params") | ({"allow_unsafe": True} if allow_unsafe else {})
     failed = 0
     for name, done in api.run_set(
@@ -299,13 +300,16 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 
 def _tell(name: str, done: EvalReport) -> None:
+    from foretell.evals.base import BAD_SAMPLE
     from foretell.evals.results import model_of
 
     s, of = done.summary, model_of(done.log.spec)
     score = f"{s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples"
     print(f"\n{name}: {score if s.n else f'no score, {len(done.log)} samples'}, {of}")
     if invalid := int(done.log.invalid.sum()):
-        print(f"  {invalid} samples could not be judged; they are in the log.")
+        events = done.log.events(int(done.log.invalid.argmax()))
+        id, why = next((e["sample_id"], e["data"].get("message")) for e in events if e["type"] == BAD_SAMPLE)
+        print(f"  {invalid} of {len(done.log)} could not be judged, such as {id}: {why}")
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from foretell.errors import EvalError
+from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.academic_code import CODE_CHAT, Verdicts
 from foretell.evals.academic_files import PLACE, below_place, found, read_rows, ready_prompt
 from foretell.evals.academic_forms import FILE, FORMS, NUMBER, convert
@@ -110,7 +110,13 @@ class Benchmark(Eval):
         if self.samples_jsonl is not None:
             return super().samples()
         source = self.path or below_place(self.files)
-        samples = self._converted(source or self.hub)
+        try:
+            samples = self._converted(source or self.hub)
+        except MissingExtraError as error:
+            raise EvalError(
+                f"{self.spec.name} comes without its data. Take them from the hub (pip install 'foretell[hub]'), or "
+                f"give a file such as {self.files}: --extra-eval-params path=FILE, or below {PLACE}/benchmarks."
+            ) from error
         if self.prompts:
             ready = {file.stem: ready_prompt(file) for file in found(below_place(self.prompts) or self.prompts)}
             if lacking := sorted({sample["part"] for sample in samples} - ready.keys()):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from foretell.errors import EvalError
-from foretell.evals.prompts import Prompt
+from foretell.evals.prompts import Prompt, is_chat
 from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
 
@@ -200,10 +200,12 @@ def half_sample_std(correct: Sequence[int]) -> float:
 
 
 def required(sample: Sample, *keys: str) -> None:
-    """Raises EvalError where a sample lacks a key."""
+    """Raises EvalError where a sample lacks a key, or its input is neither text nor messages."""
     for key in keys:
         if key not in sample:
             raise EvalError(f"The sample has no {key!r}; it has {', '.join(sample) or 'nothing'}.")
+        if key == "input" and not (isinstance(sample[key], str) or is_chat(sample[key])):
+            raise EvalError(f"input is {str(sample[key])[:60]!r}; expected text, or a list of messages.")
 
 
 def ideals(sample: Sample) -> list[str]:

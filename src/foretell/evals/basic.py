@@ -41,6 +41,8 @@ class FewShot(Eval):
             if few_shot_jsonl is None:
                 raise EvalError(f"{spec.name} asks for {num_few_shot} worked samples; add few_shot_jsonl to its args.")
             rows = read_samples(spec.path(few_shot_jsonl))[:num_few_shot]
+            if lacking := [row for row in rows if not is_chat(row.get("sample"))]:
+                raise EvalError(f"{few_shot_jsonl} has a row without messages as sample: {str(lacking[0])[:80]}")
             self.shots = [message for row in rows for message in row["sample"]]
 
     def prompt(self, sample: Sample) -> Prompt:

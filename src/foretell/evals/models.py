@@ -23,22 +23,24 @@ _COT = ("ChainOfThoughtCompletionFn", "CoTSolver")
 _MODELS = ("OpenAIChatCompletionFn", "OpenAICompletionFn", "OpenAISolver", "OpenAIChatCompletionsSolver")
 
 
-def make_model(ref: str, registry: Registry, concurrency: int = 64, **defaults: Any) -> CompletionFn:
+def make_model(
+    ref: str, registry: Registry, concurrency: int = 64, timeout_s: float = 600, /, **defaults: Any
+) -> CompletionFn:
     """A model by reference.
 
     ref: "dummy"; a completion function of the registry; "URL" or "URL#MODEL" of an OpenAI-compatible endpoint; a run, a
     checkpoint, open weights, a GGUF file, or a hub id where OPENAI_BASE_URL is not set; "module:function" of Python;
     else the name of a model at OPENAI_BASE_URL, by default OpenAI's.
-    defaults: parameters of every question, such as temperature.
+    timeout_s: of one attempt at an endpoint. defaults: parameters of every question, such as temperature.
     Raises EvalError or GenerationError for what is none of these, MissingExtraError for what needs more packages.
     """
     if ref == "dummy":
         return from_callable(dummy, "dummy")
     if (registered := registry.completion_fn(ref)) is not None:
-        return _registered(ref, *registered, registry, concurrency, defaults)
+        return _registered(ref, *registered, registry, concurrency, timeout_s, defaults)
     if ref.startswith(("http://", "https://")):
         url, _, model = ref.partition("#")
-        return from_endpoint(_endpoint(url, model or None, concurrency), model or url, defaults)
+        return from_endpoint(_endpoint(url, model or None, concurrency, timeout_s), model or url, defaults)
     # A hub id where no endpoint is named, since endpoints call their models alike.
     if Path(ref).expanduser().exists() or ("/" in ref and not os.environ.get("OPENAI_BASE_URL")):
         from foretell.loading import load
@@ -50,7 +52,7 @@ def make_model(ref: str, registry: Registry, concurrency: int = 64, **defaults: 
     if ":" in ref and "/" not in ref:
         return from_callable(_function(ref), ref)
     chat = not ref.startswith(_COMPLETIONS)
-    return from_endpoint(_endpoint(None, ref, concurrency, chat), ref, defaults)
+    return from_endpoint(_endpoint(None, ref, concurrency, timeout_s, chat), ref, defaults)
 
 
 def as_model(model: Any, registry: Registry, concurrency: int = 64) -> CompletionFn:
@@ -87,14 +89,22 @@ def from_endpoint(endpoint: Endpoint, name: str, defaults: Mapping[str, Any] | N
     return ModelFn(name, ask, identity, defaults, score if endpoint.can_score else None)
 
 
-def _endpoint(url: str | None, model: str | None, concurrency: int, chat: bool | None = None) -> Endpoint:
+def _endpoint(
+    url: str | None, model: str | None, concurrency: int, timeout_s: float, chat: bool | None = None
+) -> Endpoint:
     from foretell.engine.remote import Endpoint
 
-    return Endpoint(url, model, concurrency=concurrency, chat=chat, role="system")
+    return Endpoint(url, model, concurrency=concurrency, timeout_s=timeout_s, chat=chat, role="system")
 
 
 def _registered(
-    name: str, cls: str, args: Mapping[str, Any], registry: Registry, concurrency: int, defaults: Mapping[str, Any]
+    name: str,
+    cls: str,
+    args: Mapping[str, Any],
+    registry: Registry,
+    concurrency: int,
+    timeout_s: float,
+    defaults: Mapping[str, Any],
 ) -> CompletionFn:
     kind = cls.rpartition(":")[2]
     if kind in _COT:
@@ -102,7 +112,7 @@ def _registered(
         if not think:
             raise EvalError(f"{name} thinks step by step with no model. Add cot_completion_fn to its args.")
         answer = args.get("extract_completion_fn") or _nested(args.get("extract_solver")) or think
-        first, second = (make_model(str(ref), registry, concurrency, **defaults) for ref in (think, answer))
+        first, second = (make_model(str(ref), registry, concurrency, timeout_s, **defaults) for ref in (think, answer))
         words = {key: args[key] for key in ("cot_template", "extract_answer_template") if key in args}
         return ChainOfThoughtFn(first, second, **words)
     if kind in _MODELS:
@@ -111,7 +121,7 @@ def _registered(
         if not model:
             raise EvalError(f"{name} names no model. Add one to its args.")
         chat = kind != "OpenAICompletionFn" and not model.startswith(_COMPLETIONS)
-        endpoint = _endpoint(named.get("api_base"), model, concurrency, chat)
+        endpoint = _endpoint(named.get("api_base"), model, concurrency, timeout_s, chat)
         return from_endpoint(endpoint, name, {**extra, **defaults})
     if cls.startswith("evals."):
         raise EvalError(

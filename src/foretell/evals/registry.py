@@ -110,7 +110,7 @@ class Registry:
         return EvalSpec(
             entry.name,
             str(raw["class"]).strip(),
-            dict(raw.get("args") or {}),
+            self._args(entry),
             entry.root,
             entry.file.stem,
             str(told.get("description") or raw.get("description") or ""),
@@ -163,7 +163,7 @@ class Registry:
             return None
         entry = self._find(self.completion_fns, name, "completion function")
         raw = self._mapping(entry)
-        return str(raw.get("class", "")).strip(), dict(raw.get("args") or {})
+        return str(raw.get("class", "")).strip(), self._args(entry)
 
     def _load(self, kind: str) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
@@ -191,6 +191,13 @@ class Registry:
             if name in seen:
                 raise EvalError(f"The {what} {seen[0]} is an alias of itself: {' → '.join([*seen, name])}.")
             seen.append(name)
+
+    @classmethod
+    def _args(cls, entry: Entry) -> dict[str, Any]:
+        args = cls._mapping(entry).get("args") or {}
+        if not isinstance(args, Mapping):
+            raise EvalError(f"{entry.name} in {entry.file} has args that are a {type(args).__name__}; expected names.")
+        return dict(args)
 
     @staticmethod
     def _mapping(entry: Entry) -> Mapping[str, Any]:
