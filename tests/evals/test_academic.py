@@ -150,7 +150,7 @@ def test_humaneval_canonical_solutions_pass() -> None:
         pytest.skip("no sandbox")
     eval, samples = loaded("humaneval")
     report, events = judged(eval, samples, right)
-    failed = [event[0][1]["detail"] for event in events if not event[-1][1]["correct"]]
+    failed = [event[-1][1].get("detail") for event in events if not event[-1][1]["correct"]]
     assert report["accuracy"] == 1, failed
     chat = lambda sample, prompt: f"Here it is:\n```python\n{sample['prompt']}{sample['canonical_solution']}```\nDone."  # noqa: E731
     assert judged(eval, samples[::8], chat)[0]["accuracy"] == 1
