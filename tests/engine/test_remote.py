@@ -344,14 +344,14 @@ def test_a_closed_endpoint_opens_again():
     run(main())
 
 
-def test_it_works_without_torch():
+def test_it_works_without_torch_and_says_what_it_lacks():
     hidden = ["torch", "safetensors", "tokenizers", "psutil", "jinja2", "gguf", "aiohttp"]
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"
+        f"import sys, asyncio; sys.modules.update(dict.fromkeys({hidden!r}))\n"
         "import foretell\n"
-        "from foretell.errors import EndpointError\n"
+        "from foretell.errors import MissingExtraError\n"
         "try:\n    foretell.load('http://127.0.0.1:9/v1#m').complete('a')\n"
-        "except EndpointError as error:\n    print(error)\n"
+        "except MissingExtraError as error:\n    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "cannot be reached" in done.stdout
+    assert "foretell[evals]" in done.stdout

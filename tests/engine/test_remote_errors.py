@@ -15,7 +15,7 @@ import pytest
 from foretell.chat import Conversation
 from foretell.engine import wire
 from foretell.engine.remote import Endpoint
-from foretell.errors import EndpointError
+from foretell.errors import EndpointError, MissingExtraError
 from foretell.generate import Request
 from mock_endpoint import Reply, chat_body, deltas, events, run, script, serve
 
@@ -353,3 +353,9 @@ def test_a_crowded_server_is_asked_as_fast_as_it_can_bear():
     texts, calls, seconds = run(main())
     assert texts == [("fine",)] * 500
     assert seconds < 1.5 * 500 / 8 and calls < 1.4 * 500
+
+
+def test_the_extra_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "aiohttp", None)
+    with pytest.raises(MissingExtraError, match=r"foretell\[evals\]"):
+        run(Endpoint("http://h", "m").ask(MESSAGES))

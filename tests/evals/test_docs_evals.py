@@ -24,6 +24,8 @@ from foretell.evals.registry import OWN
 from foretell.measure.sandbox import obstacle
 from mock_endpoint import Call, Reply, chat_body, serve_in_thread
 
+pytest.importorskip("aiohttp")
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evals.md"
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```', re.M | re.S)
 PROGRESS = re.compile(r"^\S+ \d+%.*\n?", re.M)

@@ -6,10 +6,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from foretell.chat import Conversation
-from foretell.engine.http import Response
 from foretell.engine.openai_form import (
     Answer,
     FormError,
@@ -26,6 +25,9 @@ from foretell.engine.openai_form import (
 from foretell.engine.wire import Trouble, Wire
 from foretell.errors import EndpointError, GenerationError
 from foretell.generate import Prompt, Request, Result
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 __all__ = ["Answer", "Endpoint"]
 
@@ -47,7 +49,7 @@ class Endpoint:
     the waits between attempts are drawn from.
 
     For one event loop at a time, and another after it; the connections close with their loop, or by `close`.
-    Raises GenerationError for a URL that is none.
+    Raises GenerationError for a URL that is none, MissingExtraError, on the first call, without the extra `evals`.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Endpoint:
         """
         chat, path, body = self._body(prompt)
 
-        async def read(response: Response) -> Answer:
+        async def read(response: ClientResponse) -> Answer:
             return read_answer(await self._wire.object_of(response), chat)
 
         return await self._call(path, {**params, **body}, read)
@@ -135,7 +137,7 @@ class Endpoint:
         # One token is asked for, and left out of the sum: some servers refuse to draw none.
         body = {"prompt": wholes if len(wholes) > 1 else wholes[0], "max_tokens": 1, "logprobs": 1, "echo": True}
 
-        async def read(response: Response) -> list[float]:
+        async def read(response: ClientResponse) -> list[float]:
             try:
                 scores = read_echoes(await self._wire.object_of(response), text, wholes)
                 self._scored = True
@@ -170,12 +172,12 @@ class Endpoint:
         body = {**parameters(request, chat), **body, "stream": True, "stream_options": {"include_usage": True}}
         handed_on = False
 
-        async def read(response: Response) -> list[Result]:
+        async def read(response: ClientResponse) -> list[Result]:
             nonlocal handed_on
             if "event-stream" not in response.headers.get("content-type", ""):  # a server that does not stream
                 return results_of(read_answer(await self._wire.object_of(response), chat), index, chat)
             finished = []
-            async for result in read_stream(response.pieces, index, chat):
+            async for result in read_stream(response.content.iter_any(), index, chat):
                 if result.delta:
                     handed_on = True
                     emit(result)
@@ -193,7 +195,7 @@ class Endpoint:
         self,
         path: str,
         body: Mapping[str, Any],
-        read: Callable[[Response], Awaitable[T]],
+        read: Callable[[ClientResponse], Awaitable[T]],
         repeatable: Callable[[], bool] = lambda: True,
     ) -> T:
         if not body.get("model"):

@@ -12,14 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from foretell.engine.http import Http, Response, Unreachable, Untrusted
 from foretell.engine.openai_form import FormError, read_json, refusal_of
 from foretell.engine.pacing import Pace, backoff, shared_pace, spent_wait, told_wait
-from foretell.errors import EndpointError, GenerationError
+from foretell.errors import EndpointError, GenerationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+    from yarl import URL
 
 T = TypeVar("T")
 
@@ -50,7 +53,8 @@ class _Session:
     """What belongs to one event loop."""
 
     loop: asyncio.AbstractEventLoop
-    http: Http
+    http: ClientSession
+    addresses: Mapping[str, URL]
     gate: asyncio.Semaphore
     naming: asyncio.Lock
     pace: Pace
@@ -75,7 +79,6 @@ class Wire:
     ) -> None:
         try:
             parts = urlsplit(url)
-            parts.netloc.encode("idna")
             ok = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and not parts.username
         except ValueError:
             ok = False
@@ -96,7 +99,7 @@ class Wire:
                 raise GenerationError(f"The header {name} holds characters that none can. Copy the key again.")
         path = re.sub(r"/(chat/)?completions$", "", parts.path.rstrip("/")) or "/v1"
         self.url = f"{parts.scheme}://{parts.netloc}{path}"
-        self._path, self._query, self._key = path, f"?{parts.query}" if parts.query else "", key
+        self._query, self._key = parts.query, key
         self.timeout_s, self.retries, self.concurrency = timeout_s, retries, concurrency
         told = [*(v for k, v in self._headers.items() if _SECRET.search(k)), *(v for _, v in parse_qsl(parts.query))]
         # A short one ("EMPTY", for a local server) is no secret, and might well be part of an answer.
@@ -132,7 +135,7 @@ class Wire:
         self,
         path: str,
         body: Mapping[str, Any] | None,
-        read: Callable[[Response], Awaitable[T]],
+        read: Callable[[ClientResponse], Awaitable[T]],
         repeatable: Callable[[], bool] = lambda: True,
     ) -> T:
         """Ask until there is an answer, or no more hope of one. body: None for a GET."""
@@ -184,10 +187,12 @@ class Wire:
         session: _Session,
         path: str,
         body: Mapping[str, Any] | None,
-        read: Callable[[Response], Awaitable[T]],
+        read: Callable[[ClientResponse], Awaitable[T]],
         left: float,
     ) -> T:
         """Ask once. Raises Trouble, whatever happens."""
+        import aiohttp
+
         sent = body
         if body is not None and self._mended:
             sent = {self._mended.get(name, name): value for name, value in body.items()}
@@ -198,7 +203,10 @@ class Wire:
             async with (
                 asyncio.timeout(seconds),
                 session.http.request(
-                    f"{self._path}{path}{self._query}", None if sent is None else json.dumps(sent).encode()
+                    "GET" if sent is None else "POST",
+                    session.addresses[path],
+                    data=None if sent is None else json.dumps(sent).encode(),
+                    allow_redirects=False,
                 ) as response,
             ):
                 if spent := spent_wait(response.headers):
@@ -218,13 +226,13 @@ class Wire:
         except TimeoutError:
             text = f"{self.url} did not answer within {seconds:g} s. Check that it runs, or raise timeout_s."
             trouble = Trouble(EndpointError(text), _ALWAYS, crowded=True)
-        except Untrusted as error:
+        except aiohttp.ClientSSLError as error:
             text = f"{self.url} has no connection that can be trusted ({error}). Check the URL and the certificate."
             trouble = Trouble(EndpointError(self._clean(text), lasting=True))
-        except Unreachable as error:
+        except aiohttp.ClientConnectorError as error:
             text = f"{self.url} cannot be reached ({error}). Check the URL, and that the server runs."
             trouble = Trouble(EndpointError(self._clean(text)), _ALWAYS if self._answered else _HASTE)
-        except OSError as error:
+        except (aiohttp.ClientError, OSError) as error:
             text = f"{self.url} hung up ({error or type(error).__name__}). Check the URL, or look at the server's log."
             trouble = Trouble(EndpointError(self._clean(text)), _ALWAYS)
         raise trouble
@@ -264,25 +272,25 @@ class Wire:
             )
         return final(f"Change or leave out {param}." if param else "")
 
-    async def _names(self, response: Response) -> list[str]:
+    async def _names(self, response: ClientResponse) -> list[str]:
         data = (await self.object_of(response)).get("data")
         if not isinstance(data, list) or not all(isinstance(entry, dict) and "id" in entry for entry in data):
             raise FormError("told its models in an unknown form")
         return [str(entry["id"]) for entry in data]
 
-    async def object_of(self, response: Response) -> dict[str, Any]:
+    async def object_of(self, response: ClientResponse) -> dict[str, Any]:
         """The reply's JSON object, without keys that it may repeat."""
         body = await self._read(response)
         found = read_json(body)
         if found.get("error") and not found.get("choices"):  # some gateways send failures with status 200
             code = found["error"].get("code") if isinstance(found["error"], dict) else None
             status = code if isinstance(code, int) and code >= 400 else 500
-            raise self._refusal(status, body, response.headers, "", None)
+            raise self._refusal(status, body, response.headers, response.url.path, None)
         return found
 
-    async def _read(self, response: Response) -> bytes:
+    async def _read(self, response: ClientResponse) -> bytes:
         size, pieces = 0, []
-        async for piece in response.pieces:
+        async for piece in response.content.iter_any():
             pieces.append(piece)
             if (size := size + len(piece)) > _BODY:
                 raise FormError(f"sent more than {_BODY // 10**6} MB")
@@ -301,9 +309,20 @@ class Wire:
         loop = asyncio.get_running_loop()
         if self._session is not None and self._session.loop is loop and not self._session.http.closed:
             return self._session
+        try:
+            import aiohttp
+            from yarl import URL
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("Asking an endpoint", "evals") from error
         host = urlsplit(self.url)
         direct = _is_local(host.hostname or "") or proxy_bypass(host.netloc)
-        http = Http(self.url, self._headers, None if direct else getproxies().get(host.scheme), _CONNECT_S)
+        http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            proxy=None if direct else getproxies().get(host.scheme),
+        )
 
         async def keep() -> AsyncIterator[None]:
             try:
@@ -312,9 +331,11 @@ class Wire:
                 await http.close()
 
         keeper = keep()  # a loop that shuts down ends its generators, and this one then ends the session
+        query = f"?{self._query}" if self._query else ""
         self._session = _Session(
             loop,
             http,
+            {path: URL(f"{self.url}{path}{query}") for path in ("/chat/completions", "/completions", "/models")},
             asyncio.Semaphore(self.concurrency),
             asyncio.Lock(),
             shared_pace(host.netloc, self._key, self.concurrency),

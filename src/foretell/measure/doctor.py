@@ -16,7 +16,7 @@ from foretell.measure import machine
 # Feature → (extra of the package, modules it needs, what pip calls them).
 FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "models, training, engine": ("torch", ("torch", "safetensors", "tokenizers", "matplotlib")),
-    "BLEU of evals": ("evals", ("sacrebleu",)),
+    "endpoints": ("evals", ("aiohttp",)),
     "data sets from the hub": ("hub", ("datasets",)),
     "TensorBoard log": ("track", ("tensorboard",)),
     "tests and checks": ("dev", ("pytest", "hypothesis", "mypy", "ruff", "transformers")),
