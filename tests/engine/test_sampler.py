@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy.stats import chisquare, kstest
 
-from foretell.engine.sampler import choose, distribution, draw, log_probabilities, stream
+from foretell.engine.sampler import choose, distribution, draw, log_probabilities, uniform
 from foretell.errors import GenerationError
 from foretell.generate import Sampling
 
@@ -57,12 +57,12 @@ def test_distribution_is_the_closed_form(logits, temperature, top_k, top_p):
 def test_draws_follow_the_distribution(sampling):
     logits = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0]
     draws, rows = 40_000, 2_000
-    generator = stream(11, 0)
     batch = torch.tensor(logits).expand(rows, -1)
     allowed = torch.ones(8, dtype=torch.bool)
     counts = np.zeros(8)
-    for _ in range(draws // rows):
-        tokens = choose(batch, [sampling] * rows, [generator] * rows, allowed)
+    for sample in range(draws // rows):
+        numbers = [uniform(11, sample, position) for position in range(rows)]
+        tokens = choose(batch, [sampling] * rows, numbers, allowed)
         counts += np.bincount(tokens.numpy(), minlength=8)
     expected = closed_form(logits, sampling.temperature, sampling.top_k, sampling.top_p)
     assert counts[expected == 0].sum() == 0
@@ -99,31 +99,35 @@ def test_a_row_does_not_depend_on_its_neighbours():
     allowed = torch.ones(50, dtype=torch.bool)
 
     def text(rows):
-        streams = [stream(row, 0) for row in rows]
         picked = [samplings[row] for row in rows]
-        return [choose(logits[rows], picked, streams, allowed).tolist() for _ in range(20)]
+        return [
+            choose(logits[rows], picked, [uniform(row, 0, at) for row in rows], allowed).tolist() for at in range(20)
+        ]
 
     together = text(list(range(6)))
     for row in range(6):
         assert [[step[row]] for step in together] == text([row])
 
 
-def test_streams_differ_by_seed_and_sample_and_repeat():
-    def first(seed, sample):
-        return torch.rand(1, generator=stream(seed, sample)).item()
-
-    assert first(1, 0) == first(1, 0)
-    assert len({first(1, 0), first(1, 1), first(2, 0), first(-1, 0), first(None, 0), first(None, 0)}) == 6
+def test_numbers_follow_from_seed_sample_and_position():
+    assert uniform(1, 0, 0) == uniform(1, 0, 0)
+    places = [(1, 0, 0), (1, 1, 0), (1, 0, 1), (2, 0, 0), (-1, 0, 0), (2**64 - 2, 0, 0)]
+    assert len({uniform(*place) for place in places}) == 6
+    numbers = [uniform(5, sample, position) for sample in range(100) for position in range(100)]
+    assert min(numbers) >= 0
+    assert max(numbers) < 1
+    assert kstest(numbers, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 0.05
 
 
 def test_forbidden_tokens_are_never_chosen_and_broken_logits_are_told():
     logits = torch.tensor([[9.0, 1.0, 8.0]])
     allowed = torch.tensor([False, True, True])
     for sampling in (Sampling(temperature=0), Sampling(temperature=5.0)):
-        drawn = {choose(logits, [sampling], [stream(i, 0)], allowed).item() for i in range(50)}
+        drawn = {choose(logits, [sampling], [uniform(i, 0, 0)], allowed).item() for i in range(50)}
         assert 0 not in drawn
     with pytest.raises(GenerationError, match="not finite"):
-        choose(torch.full((1, 3), math.nan), [Sampling()], [stream(0, 0)], allowed)
+        choose(torch.full((1, 3), math.nan), [Sampling()], [0.5], allowed)
 
 
 def test_log_probabilities_are_of_the_models_own_distribution():

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from foretell.engine.cache import BLOCK
 from foretell.engine.runner import Runner
-from foretell.engine.sampler import draw, stream, weigh
+from foretell.engine.sampler import draw, weigh
 from foretell.generate import Sampling
 
 if TYPE_CHECKING:
     from foretell.template import Encoded
+
+_ROWS = 64  # different beginnings computed at once; the others wait
 
 
 @torch.inference_mode()
@@ -26,25 +29,49 @@ def count_draws(
     Distributed as drawing one reply at a time; what is lost is their order, which is random. The cost is that of the
     different prefixes, far fewer than the draws where a model is sure of its reply.
     """
-    cache, logits_BV = runner.prefill([prompt], len(prompt.ids) + sampling.max_tokens)
-    random = stream(sampling.seed, 0)
+    random = torch.Generator()
+    random.seed() if sampling.seed is None else random.manual_seed(sampling.seed % 2**63)
+    blocks = -(-(len(prompt.ids) + sampling.max_tokens) // BLOCK)
+    own = blocks - len(prompt.ids) // BLOCK  # of each row; the others are shared
+    cache = runner.cache((blocks + (_ROWS + 1) * own) * BLOCK)
     found: Counter[tuple[int, ...]] = Counter()
-    prefixes: list[tuple[int, ...]] = [()]
-    counts_B = torch.tensor([draws])
-    while prefixes:
-        weights_BV = weigh(logits_BV, [sampling] * len(prefixes), allowed_V).cpu()
-        row_N = torch.arange(len(prefixes)).repeat_interleave(counts_B)
-        token_N = draw(weights_BV[row_N], torch.rand(len(row_N), generator=random, dtype=torch.float64))
-        paths, counts_B = torch.stack([row_N, token_N]).unique(dim=1, return_counts=True)  # type: ignore[no-untyped-call]
-        rows, grown = paths[0].tolist(), [(*prefixes[row], token) for row, token in paths.T.tolist()]
-        live = [i for i, ids in enumerate(grown) if ids[-1] not in ends and len(ids) < sampling.max_tokens]
-        found.update({ids: n for ids, n in zip(grown, counts_B.tolist(), strict=True)})
-        for i in live:
-            del found[grown[i]]
-        if not live:
-            break
-        if [rows[i] for i in live] != list(range(len(prefixes))):
-            cache = runner.take(cache, [rows[i] for i in live])
-        prefixes, counts_B = [grown[i] for i in live], counts_B[live]
-        logits_BV = runner.step(cache, paths[1, live].to(runner.device))
+    waiting: list[dict[tuple[int, ...], int]] = [{(): draws}]
+    while waiting:
+        counts = waiting.pop()
+        rows = {ids: runner.open(prompt, ids) for ids in counts}
+        for sequence in rows.values():
+            known = cache.find(sequence.name(len(prompt.ids) // BLOCK)[: (len(sequence.ids) - 1) // BLOCK])
+            cache.share(known)
+            sequence.blocks, sequence.filled = known + cache.take(blocks - len(known)), len(known) * BLOCK
+        while counts:
+            pieces = [(sequence, len(sequence.ids) - sequence.filled) for sequence in rows.values()]
+            logits_BV = runner.logits(torch.stack([states[-1] for states in runner.forward(cache, pieces)]))
+            weights_BV = weigh(logits_BV, [sampling] * len(rows), allowed_V).cpu()
+            row_N = torch.arange(len(rows)).repeat_interleave(torch.tensor(list(counts.values())))
+            token_N = draw(weights_BV[row_N], torch.rand(len(row_N), generator=random, dtype=torch.float64))
+            paths, repeats = torch.stack([row_N, token_N]).unique(dim=1, return_counts=True)  # type: ignore[no-untyped-call]
+            before, parents = list(rows), rows
+            grown: list[tuple[tuple[int, ...], tuple[int, ...], int]] = []
+            for (row, token), n in zip(paths.T.tolist(), repeats.tolist(), strict=True):
+                ids = (*before[row], token)
+                if token in ends or len(ids) == sampling.max_tokens:
+                    found[ids] += n
+                else:
+                    grown.append((ids, before[row], n))
+            later = grown[_ROWS:]
+            waiting += [{ids: n for ids, _, n in later[i : i + _ROWS]} for i in range(0, len(later), _ROWS)]
+            counts, rows = {ids: n for ids, _, n in grown[:_ROWS]}, {}
+            for ids, parent, _ in grown[:_ROWS]:
+                if parent in parents:
+                    sequence = parents.pop(parent)
+                else:  # another went on from there: a copy of its blocks
+                    first = next(rows[other] for other in rows if other[:-1] == parent)
+                    sequence = runner.open(prompt, parent)
+                    sequence.filled = first.filled
+                    sequence.blocks = cache.fork(first.blocks, first.filled)
+                    sequence.blocks += cache.take(blocks - len(sequence.blocks))
+                sequence.ids.append(ids[-1])
+                rows[ids] = sequence
+            for sequence in parents.values():
+                cache.release(sequence.blocks)
     return found

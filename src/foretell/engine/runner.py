@@ -1,77 +1,242 @@
-"""The model's side of the engine: prompts and tokens in, logits out, with the KV cache between."""
+"""The model's side of the engine: pieces of sequences in, final states out, with keys and values kept between.
+
+One step multiplies all rows of all pieces together. Attention is computed for groups of pieces whose lengths are
+alike, over whole blocks of the cache: a row's bits do not depend on what else is in its step (see `model.packed`;
+padding adds exact zeros), nor on how its sequence was cut into pieces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from foretell.model.decoder import KVCache
+from foretell.engine.cache import BLOCK, Cache, chain
+from foretell.model.decoder import Attend
+from foretell.model.fused import linear
+from foretell.model.packed import packed, row_multiple
 
 if TYPE_CHECKING:
     from foretell.model.multimodal import Multimodal
     from foretell.template import Encoded
 
+_TILES = 256  # whose features are kept
+_SUMMED = 6 * BLOCK  # positions that one product sums over; MKL sums so many without a cut
+_ALIKE = 0.75  # least share of the longest of a group that its shortest has, in blocks
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Token ids whose first `filled` positions are in the cache, in `blocks`. salt: who may share them."""
+
+    prompt: Encoded
+    ids: list[int]
+    salt: bytes = b""
+    blocks: list[int] = field(default_factory=list)
+    filled: int = 0
+    names: list[bytes] = field(default_factory=list)
+    slots: dict[int, tuple[int, int]] = field(default_factory=dict)  # position -> tile, place in it
+    digests: list[bytes] = field(default_factory=list)
+
+    def name(self, count: int) -> list[bytes]:
+        """The chained names of the first `count` whole blocks."""
+        while len(self.names) < count:
+            start = len(self.names) * BLOCK
+            places = range(start, start + BLOCK)
+            tiles = [self.slots[i] for i in places if i in self.slots] if self.slots else []
+            extra = b"".join(self.digests[tile] + place.to_bytes(4) for tile, place in tiles)
+            before = self.names[-1] if self.names else hashlib.blake2b(self.salt, digest_size=24).digest()
+            self.names.append(chain(before, self.ids[start : start + BLOCK], extra))
+        return self.names[:count]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Pieces of t tokens each whose attention is computed together. gather: rows of the cache, (B · G · blocks,);
+    bias: 0 or -inf on the scores, (B · G or 1, rows, L), near: the same within the window."""
+
+    start: int
+    count: int
+    t: int
+    gather: Tensor
+    bias: Tensor
+    near: Tensor
+
 
 class Runner:
-    """A batch in flight: one cache row per sequence, all rows one step at a time.
-
-    pad: an id that no prompt needs to attend to; it fills short rows on the right.
-    """
+    """A model on its device. pad: an id that fills short batches."""
 
     def __init__(self, model: Multimodal, pad: int) -> None:
-        self.model = model
-        self.pad = pad
-        self.device = model.device
+        self.model, self.pad, self.device = model, pad, model.device
+        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self.pack()
 
-    def prefill(self, prompts: Sequence[Encoded], length: int) -> tuple[KVCache, Tensor]:
-        """Read the prompts into a fresh cache of `length` positions a row; logits (B, V) of what follows."""
-        cache = self._cache(len(prompts), length)
-        pixels = [p.tiles for p in prompts if len(p.tiles)]
-        tiles = torch.from_numpy(np.concatenate(pixels)).to(self.device) if pixels else None
-        hidden_BTD, counts_B = self._extend(cache, [p.ids.tolist() for p in prompts], tiles)
-        last_BD = hidden_BTD[torch.arange(len(prompts), device=self.device), counts_B - 1]
-        return cache, self.model.logits(last_BD)
+    def pack(self) -> None:
+        """Take the model's weights as they are now."""
+        self.decoder, self._head = packed(self.model.decoder, self.model.compute_dtype)
+        self._multiple = row_multiple(self._head)
+        self._version = self._versions()
+        self._features.clear()
 
-    def step(self, cache: KVCache, tokens_B: Tensor) -> Tensor:
-        """Append one token to each row; logits (B, V) of what follows."""
-        hidden_B1D = self.model.step(self.model.embed(tokens_B[:, None], None), cache, None)
-        return self.model.logits(hidden_B1D[:, 0])
+    def stale(self) -> bool:
+        """Whether the model's weights were changed since they were packed."""
+        return self._version != self._versions()
 
-    def score(self, cache: KVCache, first_BV: Tensor, tails: Sequence[list[int]]) -> list[float]:
-        """Log-probability in nats of each row's tail (at least one token), whose first token follows first_BV."""
-        firsts = torch.tensor([tail[0] for tail in tails], device=self.device)
-        scores_B = first_BV.float().log_softmax(-1).gather(1, firsts[:, None])[:, 0].double()
-        if any(len(tail) > 1 for tail in tails):
-            hidden_BTD, counts_B = self._extend(cache, [tail[:-1] for tail in tails], None)
-            rows, columns = (torch.arange(hidden_BTD.shape[1], device=self.device) < counts_B[:, None]).nonzero().T
-            targets = torch.tensor([i for tail in tails for i in tail[1:]], device=self.device)
-            for start in range(0, len(targets), 512):  # full logits are never held
-                at = slice(start, start + 512)
-                logs = self.model.logits(hidden_BTD[rows[at], columns[at]]).float().log_softmax(-1)
-                scores_B.index_add_(0, rows[at], logs.gather(1, targets[at, None])[:, 0].double())
-        return [float(x) for x in scores_B]
+    def _versions(self) -> list[int]:
+        return [0 if p.is_inference() else p._version for p in self.model.parameters()]
 
-    def take(self, cache: KVCache, rows: Sequence[int]) -> KVCache:
-        """A cache of these rows, in this order, repeats allowed."""
-        index = torch.tensor(rows, device=self.device)
-        taken = self._cache(len(rows), cache.length)
-        taken.lengths.copy_(cache.lengths[index])
-        filled = int(taken.lengths.max())
-        for new, old in zip([*taken.keys, *taken.values], [*cache.keys, *cache.values], strict=True):
-            new[:, :, :filled] = old[index, :, :filled]
-        return taken
+    def cache(self, tokens: int) -> Cache:
+        return Cache(self.model.config, tokens, self.model.compute_dtype, self.device)
 
-    def _cache(self, rows: int, length: int) -> KVCache:
-        return KVCache(self.model.config, rows, length, self.model.compute_dtype, self.device)
+    def open(self, prompt: Encoded, ids: Many[int] = (), salt: bytes = b"") -> Sequence:
+        """A sequence of a prompt and ids after it, of which nothing is computed."""
+        sequence = Sequence(prompt, [*prompt.ids.tolist(), *ids], salt)
+        if len(prompt.tiles) and self.model.config.vision is not None:
+            each = self.model.config.vision.tokens_per_tile
+            places = (prompt.ids == self.model.config.image_token).nonzero()[0].tolist()
+            sequence.slots = {place: divmod(i, each) for i, place in enumerate(places)}
+            sequence.digests = [hashlib.blake2b(tile.tobytes(), digest_size=24).digest() for tile in prompt.tiles]
+        return sequence
 
-    def _extend(self, cache: KVCache, ids: Sequence[list[int]], tiles: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Append ragged rows; hidden (B, T, D), right-padded, and the rows' lengths (B,)."""
-        counts_B = torch.tensor([len(row) for row in ids], device=self.device)
-        tokens_BT = torch.full((len(ids), int(counts_B.max())), self.pad, dtype=torch.int64)
-        for i, row in enumerate(ids):
-            tokens_BT[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-        return self.model.step(self.model.embed(tokens_BT.to(self.device), tiles), cache, counts_B), counts_B
+    def forward(self, cache: Cache, pieces: Many[tuple[Sequence, int]]) -> list[Tensor]:
+        """Compute the next `count` positions of each sequence; their final states (count, D).
+
+        The sequences' blocks must reach that far. They are filled, and known to the cache where they are whole.
+        """
+        order = sorted(range(len(pieces)), key=lambda i: (pieces[i][1] > 1, -pieces[i][0].filled))
+        parts = [pieces[i] for i in order]
+        total = sum(count for _, count in parts)
+        padding = -total % self._multiple
+        ids, positions, places = [self.pad] * (total + padding), [0] * (total + padding), []
+        at = 0
+        for sequence, count in parts:
+            span = range(sequence.filled, sequence.filled + count)
+            ids[at : at + count] = sequence.ids[span.start : span.stop]
+            positions[at : at + count] = span
+            places += [sequence.blocks[i // BLOCK] * BLOCK + i % BLOCK for i in span]
+            at += count
+        x_1ND = self.decoder.embed(self._tensor([ids]), self.model.compute_dtype)
+        self._place_images(x_1ND[0], parts)
+        self.decoder.reach(max(positions) + 1)
+        attend = self._attend(cache, self._tensor(places), self._groups(cache, parts))
+        states_ND: Tensor = self.decoder(x_1ND, self._tensor([positions]), attend)[0]
+        found = dict(zip(order, torch.split(states_ND[:total], [n for _, n in parts]), strict=True))
+        for sequence, count in parts:
+            whole = sequence.filled // BLOCK
+            sequence.filled += count
+            for i, name in enumerate(sequence.name(sequence.filled // BLOCK)[whole:], whole):
+                cache.learn(sequence.blocks[i], name)
+        return [found[i] for i in range(len(pieces))]
+
+    def logits(self, states_ND: Tensor) -> Tensor:
+        """(N, V) float32"""
+        n = len(states_ND)
+        padded = torch.nn.functional.pad(states_ND, (0, 0, 0, -n % self._multiple))
+        return linear(padded, self._head)[:n].float()
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+    def _place_images(self, x_ND: Tensor, parts: Many[tuple[Sequence, int]]) -> None:
+        at = 0
+        for sequence, count in parts:
+            if sequence.slots:
+                span = range(sequence.filled, sequence.filled + count)
+                for row, slot in enumerate(map(sequence.slots.get, span), at):
+                    if slot is not None:
+                        x_ND[row] = self._tile(sequence, slot[0])[slot[1]]
+            at += count
+
+    def _tile(self, sequence: Sequence, tile: int) -> Tensor:
+        """Features (tokens_per_tile, D) of a tile, each computed alone so that its bits are always the same."""
+        name = sequence.digests[tile]
+        if name not in self._features:
+            assert self.model.vision is not None
+            pixels = torch.from_numpy(sequence.prompt.tiles[tile : tile + 1]).to(self.device)
+            self._features[name] = self.model.vision(pixels, self.model.compute_dtype)[0]
+            while len(self._features) > _TILES:
+                self._features.popitem(last=False)
+        self._features.move_to_end(name)
+        return self._features[name]
+
+    def _groups(self, cache: Cache, parts: Many[tuple[Sequence, int]]) -> list[_Group]:
+        """parts: single tokens first, longest sequence first."""
+        starts, longest = [0], 0
+        for i, (sequence, count) in enumerate(parts):
+            length = -(-(sequence.filled + count) // BLOCK)
+            if i and (count > 1 or length < _ALIKE * longest - 1):
+                starts.append(i)
+            if starts[-1] == i:
+                longest = length
+        at, groups = 0, []
+        for a, b in pairwise([*starts, len(parts)]):
+            groups.append(self._group(at, parts[a:b]))
+            at += groups[-1].count * groups[-1].t
+        return groups
+
+    def _group(self, start: int, parts: Many[tuple[Sequence, int]]) -> _Group:
+        config, t = self.model.config, parts[0][1]
+        kv, share = config.n_kv_heads, config.heads // config.n_kv_heads
+        lengths = np.array([sequence.filled for sequence, _ in parts])
+        blocks = -(-(int(lengths.max()) + t) // BLOCK)
+        table = np.zeros((len(parts), blocks), np.int64)
+        for row, (sequence, _) in zip(table, parts, strict=True):
+            used = sequence.blocks[:blocks]
+            row[: len(used)] = used
+        gather = table[:, None] * kv + np.arange(kv)[:, None]
+        place, position = np.arange(blocks * BLOCK), lengths[:, None] + np.arange(t)
+        seen = place <= position[..., None]
+        biases = []
+        for mask in (
+            (seen, seen & (place > position[..., None] - config.sliding_window)) if config.sliding_window else (seen,)
+        ):
+            rows = np.zeros((len(parts), t * share + -t * share % 4, mask.shape[-1]), np.float32)
+            rows[:, : t * share][np.repeat(~mask, share, 1)] = -np.inf
+            repeated = rows if len(parts) == 1 else np.repeat(rows, kv, 0)
+            biases.append(torch.from_numpy(repeated).to(self.device, self.model.compute_dtype))
+        return _Group(start, len(parts), t, self._tensor(gather.ravel()), biases[0], biases[-1])
+
+    def _attend(self, cache: Cache, places_N: Tensor, groups: Many[_Group]) -> Attend:
+        config, n = self.model.config, len(places_N)
+        kv, dim, scale = config.n_kv_heads, config.head_dim, config.head_dim**-0.5
+        block_N, offset_N = places_N // BLOCK, places_N % BLOCK
+        sliding = frozenset(config.sliding_layers)
+
+        def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = cache.keys[layer], cache.values[layer]
+            keys[block_N, :, offset_N] = k[0, :, :n].transpose(0, 1)
+            values[block_N, :, offset_N] = v[0, :, :n].transpose(0, 1)
+            out_NHD = q.new_zeros(q.shape[2], q.shape[1], dim)
+            for group in groups:
+                rows = slice(group.start, group.start + group.count * group.t)
+                q_BtGRD = q[0, :, rows].transpose(0, 1).reshape(group.count, group.t, kv, -1, dim)
+                wide = group.bias.shape[1]
+                q_MSD = q.new_zeros(group.count * kv, wide, dim)
+                real = group.t * q_BtGRD.shape[3]
+                q_MSD[:, :real] = q_BtGRD.transpose(1, 2).reshape(group.count * kv, real, dim)
+                k_MLD = keys.view(-1, BLOCK * dim).index_select(0, group.gather).view(group.count * kv, -1, dim)
+                v_MLD = values.view(-1, BLOCK * dim).index_select(0, group.gather).view(group.count * kv, -1, dim)
+                bias = (group.near if layer in sliding else group.bias).expand(group.count * kv, -1, -1)
+                scores = torch.baddbmm(bias, q_MSD, k_MLD.transpose(1, 2), alpha=scale)
+                seen_MSD = _weighted(torch.softmax(scores, -1), v_MLD)
+                seen_BtGRD = seen_MSD[:, :real].view(group.count, kv, group.t, -1, dim).transpose(1, 2)
+                out_NHD[rows] = seen_BtGRD.reshape(-1, q.shape[1], dim)
+            return out_NHD[None]
+
+        return attention
+
+
+def _weighted(weights_MSL: Tensor, values_MLD: Tensor) -> Tensor:
+    """weights @ values, summed piece by piece: BLAS libraries cut a long sum at places that depend on its length."""
+    total = torch.bmm(weights_MSL[..., :_SUMMED], values_MLD[:, :_SUMMED])
+    for start in range(_SUMMED, weights_MSL.shape[-1], _SUMMED):
+        piece = slice(start, start + _SUMMED)
+        total.baddbmm_(weights_MSL[..., piece], values_MLD[:, piece])
+    return total

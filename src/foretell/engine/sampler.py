@@ -1,39 +1,49 @@
-"""From logits to tokens: pure functions, one random stream per reply.
+"""From logits to tokens: pure functions; a random number follows from a seed and a place alone.
 
-A reply's token depends on its own logits and its own stream alone, so the same seed gives the same text
-whatever else is in the batch (up to float rounding of the logits themselves).
+A reply's token depends on its own logits, its seed, and how many tokens stand before it, so the same seed gives the
+same text whatever else is in the batch, and however often it is computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from foretell.errors import GenerationError
 from foretell.generate import Sampling
 
+FORBIDDEN = -100  # a bias that no logit outweighs
+NOT_FINITE = (
+    "The model's logits are not finite numbers, so no token can be drawn. The checkpoint comes from a run "
+    "that diverged; load an earlier one (pretrain/checkpoints)."
+)
 
-def stream(seed: int | None, sample: int) -> torch.Generator:
-    """The random stream of one sample of a request; seed None draws a fresh one."""
-    entropy = None if seed is None else seed % 2**64
-    state = np.random.SeedSequence(entropy, spawn_key=(sample,)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
+
+def uniform(seed: int, sample: int, position: int) -> float:
+    """A number in [0, 1) for one token of one sample: a hash of where it stands, so that none depends on another."""
+    place = b"".join((part % 2**64).to_bytes(8, "little") for part in (seed, sample, position))
+    return (int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "little") >> 11) / 2**53
 
 
-def distribution(logits_BV: Tensor, temperature_B: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
-    """What is sampled from: temperature, then top-k, then top-p.
+def distribution(
+    logits_BV: Tensor, temperature_B: Tensor, top_k_B: Tensor, top_p_B: Tensor, min_p_B: Tensor | None = None
+) -> Tensor:
+    """What is sampled from: temperature, then min-p, then top-k, then top-p.
 
     logits_BV: float; -inf is never drawn. temperature_B: 0 puts all mass on the first argmax. top_k_B: int64,
     0 means all; of equal tokens the lower ids stay. top_p_B: the smallest set of most likely tokens that holds
-    at least this share; never empty. Returns (B, V) weights in id order, each row with a positive, finite sum.
+    at least this share; never empty. min_p_B: tokens below this share of the likeliest weigh nothing.
+    Returns (B, V) weights in id order, each row with a positive, finite sum.
     Source: nucleus sampling, Holtzman et al. 2020 (arXiv:1904.09751).
     """
     best_B1 = logits_BV.amax(-1, keepdim=True)
     greedy_B = temperature_B == 0
     weights_BV = ((logits_BV - best_B1) / temperature_B.masked_fill(greedy_B, 1)[:, None]).softmax(-1)
+    if min_p_B is not None:
+        weights_BV = weights_BV.masked_fill(weights_BV < min_p_B[:, None] * weights_BV.amax(-1, keepdim=True), 0)
     cut = ((top_k_B > 0) | (top_p_B < 1)).nonzero()[:, 0]
     if len(cut):
         weights_BV[cut] = _truncate(weights_BV[cut], top_k_B[cut], top_p_B[cut])
@@ -65,41 +75,63 @@ def draw(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
     return torch.searchsorted(mass_BV, below_B1, right=True)[:, 0]
 
 
+def adjust(logits_BV: Tensor, samplings: Sequence[Sampling], counts: Sequence[Mapping[int, int]]) -> Tensor:
+    """Logits with each row's penalties, for tokens drawn so often, and biases."""
+    changed = [i for i, s in enumerate(samplings) if s.frequency_penalty or s.presence_penalty or s.logit_bias]
+    if not changed:
+        return logits_BV
+    logits_BV = logits_BV.clone()
+    for i in changed:
+        s = samplings[i]
+        added = dict(s.logit_bias)
+        if s.frequency_penalty or s.presence_penalty:
+            for token, count in counts[i].items():
+                added[token] = added.get(token, 0) - s.frequency_penalty * count - s.presence_penalty
+        ids = torch.tensor(list(added), dtype=torch.int64, device=logits_BV.device)
+        values = [-torch.inf if s.logit_bias.get(token) == FORBIDDEN else value for token, value in added.items()]
+        logits_BV[i, ids] += torch.tensor(values, dtype=logits_BV.dtype, device=logits_BV.device)
+    return logits_BV
+
+
 def weigh(logits_BV: Tensor, samplings: Sequence[Sampling], allowed_V: Tensor) -> Tensor:
     """What each row is sampled from, as `distribution` gives it; tokens outside allowed_V (bool) weigh nothing.
 
     Raises GenerationError when the logits are not finite numbers.
     """
-    logits_BV, device = _checked(logits_BV, allowed_V), logits_BV.device
+    return _weigh(_checked(logits_BV, allowed_V), samplings)
+
+
+def _weigh(logits_BV: Tensor, samplings: Sequence[Sampling]) -> Tensor:
+    device, wide = logits_BV.device, _wide(logits_BV)
     return distribution(
         logits_BV,
         torch.tensor([s.temperature for s in samplings], device=device),
         torch.tensor([s.top_k for s in samplings], device=device),
-        torch.tensor([s.top_p for s in samplings], device=device, dtype=_wide(logits_BV)),
+        torch.tensor([s.top_p for s in samplings], device=device, dtype=wide),
+        torch.tensor([s.min_p for s in samplings], device=device) if any(s.min_p for s in samplings) else None,
     )
 
 
-def choose(
-    logits_BV: Tensor, samplings: Sequence[Sampling], streams: Sequence[torch.Generator], allowed_V: Tensor
-) -> Tensor:
-    """The next token of each row, (B,) int64; tokens outside allowed_V (bool) are never chosen.
+def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float], allowed_V: Tensor) -> Tensor:
+    """The next token of each row, (B,) int64; tokens outside allowed_V (bool, also (B, V)) are never chosen.
 
     Raises GenerationError when the logits are not finite numbers.
     """
+    return pick(_checked(logits_BV, allowed_V), samplings, uniforms)
+
+
+def pick(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
+    """`choose` where every row has a finite greatest logit; -inf is never chosen."""
     if all(s.temperature == 0 for s in samplings):
-        return _checked(logits_BV, allowed_V).argmax(-1)
-    weights_BV = weigh(logits_BV, samplings, allowed_V)
-    uniform_B = torch.cat([torch.rand(1, generator=g, dtype=torch.float64) for g in streams])
-    return draw(weights_BV, uniform_B.to(weights_BV.device, _wide(weights_BV)))
+        return logits_BV.argmax(-1)
+    weights_BV = _weigh(logits_BV, samplings)
+    return draw(weights_BV, torch.tensor(uniforms, dtype=_wide(weights_BV), device=weights_BV.device))
 
 
 def _checked(logits_BV: Tensor, allowed_V: Tensor) -> Tensor:
     logits_BV = logits_BV.float().masked_fill(~allowed_V, -torch.inf)
     if not torch.isfinite(logits_BV.amax(-1)).all():
-        raise GenerationError(
-            "The model's logits are not finite numbers, so no token can be drawn. The checkpoint comes from a run "
-            "that diverged; load an earlier one (pretrain/checkpoints)."
-        )
+        raise GenerationError(NOT_FINITE)
     return logits_BV
 
 

@@ -12,28 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEW_ROWS = 4  # up to which a product with a whole weight is bound by reading the weight
+PLAIN_ROWS = 4  # from which on a row of MKL's float32 products has the same bits whatever their number
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weightᵀ + bias, in x's type; x (..., D), weight (N, D). Returns (..., N).
-
-    BLAS libraries are made for many rows. The few of decoding in float32 on a CPU are faster as weight @ xᵀ, and a
-    single one in two halves, which keeps MKL off a slow path (measured 2.2 times faster on one core of an EPYC).
-    """
-    weight = weight.to(x.dtype)
+    """x @ weightᵀ + bias, in x's type. x: (..., D); weight: (N, D), as it is or by `packed.pack`. Returns (..., N)."""
     bias = None if bias is None else bias.to(x.dtype)
-    rows, width = x.numel() // x.shape[-1], weight.shape[0]
-    few = 0 < rows <= FEW_ROWS and x.dtype is torch.float32 and x.is_cpu
-    if not few or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.linear(x, weight, bias)
-    columns = x.reshape(rows, -1).t()
-    if rows == 1 and width % 2 == 0:
-        out = torch.bmm(weight.view(2, width // 2, -1), columns.expand(2, -1, 1))
-    else:
-        out = torch.mm(weight, columns).t()
-    out = out.reshape(*x.shape[:-1], width)
-    return out if bias is None else out + bias
+    if weight.layout is torch._mkldnn:  # type: ignore[attr-defined]
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return F.linear(x, weight.to(x.dtype), bias)
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
