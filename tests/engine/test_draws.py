@@ -7,6 +7,7 @@ import torch
 from scipy.stats import chi2_contingency, chisquare
 
 from foretell.engine.draws import count_draws
+from foretell.engine.local import Engine
 from foretell.engine.sampler import weigh
 from foretell.errors import GenerationError
 from foretell.generate import Request, Sampling, generate_sync
@@ -61,6 +62,7 @@ def test_replies_come_up_as_often_as_their_chances_say(engine, sampling):
 
 
 def test_they_are_distributed_as_replies_drawn_one_by_one(engine):
+    engine = Engine(engine.model, engine.tokenizer, None, max_batch=128)
     sampling = Sampling(max_tokens=6, top_k=2, seed=4)
     slow = generate_sync(engine, [Request(engine.encode_text(PROMPT), sampling, n=1500)])[0]
     one_by_one = Counter(result.token_ids for result in slow)

@@ -13,7 +13,7 @@ from foretell.chat import Conversation
 from foretell.data.tokenizer import Tokenizer
 from foretell.engine.local import Engine
 from foretell.errors import ConversationError, ForetellError, GenerationError
-from foretell.generate import Grammar, Request, Sampling, collect, generate_sync, score_many_sync, score_sync
+from foretell.generate import Request, Sampling, collect, generate_sync, score_many_sync, score_sync
 from foretell.jinja import JinjaTemplate
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
@@ -190,7 +190,6 @@ def test_impossible_requests_say_why(engine, make_model, tokenizer):
         (Request(long), rf"{len(long.ids)} tokens long.*at most 128"),
         (Request(engine.encode_text("")), "empty"),
         (Request(short, n=0), "n is 0"),
-        (Request(short, grammar=Grammar("json_schema", "{}")), "later version"),
         (Request(Encoded(np.array([999], np.int32), np.zeros(1, bool), short.tiles)), "own tokenizer"),
         (Request(Encoded(short.ids, short.loss, np.zeros((1, 32, 32, 3), np.uint8))), "0 image slots"),
         (Request(Encoded(np.array([4], np.int32), np.zeros(1, bool), short.tiles)), "1 image slots"),

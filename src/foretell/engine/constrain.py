@@ -7,6 +7,8 @@ takes part in a batch.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,19 @@ if TYPE_CHECKING:
 _LONGEST = 100_000  # characters of a grammar
 _DEEPEST = 64  # levels of a JSON schema
 _COMPILED = 64  # kept
+_SECONDS, _MEMORY = 1, 1 << 30  # of processor and of address space, to read one
+_TRY = f"""
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, ({_SECONDS}, {_SECONDS}))
+    resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY}, {_MEMORY}))
+except ImportError:
+    pass
+import llguidance
+matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), sys.stdin.buffer.read().decode(), log_level=0)
+matcher.compute_bitmask()
+"""
 _NAMES = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "Lark grammar"}
 
 
@@ -93,19 +108,17 @@ class Constrainer:
             step_max_items=50_000,
             max_lexer_states=100_000,
             max_grammar_size=200_000,
-            precompute_large_lexemes=False,
+            verbose_errors=False,
         )
-        try:
-            if grammar.kind == "json_schema":
-                schema = _checked(grammar.text)
-                text = llguidance.LLMatcher.grammar_from_json_schema(schema)
-            elif grammar.kind == "regex":
-                text = llguidance.LLMatcher.grammar_from_regex(grammar.text)
-            else:
-                text = llguidance.LLMatcher.grammar_from_lark(grammar.text)
-            matcher = llguidance.LLMatcher(self._table, text, log_level=0, limits=limits)
-        except (ValueError, RecursionError) as error:
-            raise GrammarError(f"The {kind} cannot be used: {_brief(error)}. Mend it.") from error
+        text = _checked(grammar.text) if grammar.kind == "json_schema" else grammar.text
+        text = getattr(llguidance.LLMatcher, f"grammar_from_{grammar.kind}")(text)
+        if not _bearable(text):
+            raise GrammarError(
+                f"The {kind} takes more than {_SECONDS} s or {_MEMORY >> 20} MB to be read. Make it smaller: nested "
+                "counted repetitions multiply."
+            )
+        matcher = llguidance.LLMatcher(self._table, text, log_level=0, limits=limits)
+        matcher.compute_bitmask()  # the first takes longest, and is not to be waited for in a step
         if matcher.is_error():
             raise GrammarError(
                 f"The {kind} cannot be used: {_brief(matcher.get_error())}. Mend it, or make it smaller."
@@ -129,11 +142,18 @@ class _Words:
         return self._tokenizer.encode_inside(text if isinstance(text, str) else text.decode("utf-8", "replace"))
 
 
+def _bearable(text: str) -> bool:
+    """Whether a grammar can be read within limits, tried in a process of its own: the library does not bound the size
+    of what repetitions stand for, and a thread that reads it cannot be stopped."""
+    tried = subprocess.run([sys.executable, "-I", "-c", _TRY], input=text.encode(), capture_output=True, check=False)
+    return tried.returncode == 0
+
+
 def _checked(text: str) -> str:
     """A JSON schema that is one, and not too deep."""
     try:
         schema = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GrammarError(f"The JSON schema is not JSON: {error}. Mend it.") from error
     if not isinstance(schema, dict | bool):
         raise GrammarError(f"The JSON schema is a {type(schema).__name__}; expected an object. Mend it.")

@@ -129,7 +129,8 @@ class Scheduler:
     def submit(self, tasks: Sequence[Task]) -> None:
         """Raises OverloadedError where too many wait already, GenerationError after `close`."""
         with self._changed:
-            if (waiting := len(self._waiting) + len(self._arrived)) >= self._max_waiting:
+            waiting = sum(not task.call.gone for task in [*list(self._waiting), *self._arrived])
+            if waiting >= self._max_waiting:
                 raise OverloadedError(
                     f"{waiting} replies wait already, and at most {self._max_waiting} may. Ask again later."
                 )
