@@ -61,6 +61,8 @@ def count_draws(
             later = grown[_ROWS:]
             waiting += [{ids: n for ids, _, n in later[i : i + _ROWS]} for i in range(0, len(later), _ROWS)]
             counts, rows = {ids: n for ids, _, n in grown[:_ROWS]}, {}
+            for parent in parents.keys() - {parent for _, parent, _ in grown[:_ROWS]}:
+                cache.release(parents.pop(parent).blocks)
             for ids, parent, _ in grown[:_ROWS]:
                 if parent in parents:
                     sequence = parents.pop(parent)
@@ -72,6 +74,4 @@ def count_draws(
                     sequence.blocks += cache.take(blocks - len(sequence.blocks))
                 sequence.ids.append(ids[-1])
                 rows[ids] = sequence
-            for sequence in parents.values():
-                cache.release(sequence.blocks)
     return found
