@@ -190,6 +190,7 @@ def test_impossible_requests_say_why(engine, make_model, tokenizer):
         (Request(long), rf"{len(long.ids)} tokens long.*at most 128"),
         (Request(engine.encode_text("")), "empty"),
         (Request(short, n=0), "n is 0"),
+        (Request(short, adapter="a"), "No adapter 'a'"),
         (Request(Encoded(np.array([999], np.int32), np.zeros(1, bool), short.tiles)), "own tokenizer"),
         (Request(Encoded(short.ids, short.loss, np.zeros((1, 32, 32, 3), np.uint8))), "0 image slots"),
         (Request(Encoded(np.array([4], np.int32), np.zeros(1, bool), short.tiles)), "1 image slots"),

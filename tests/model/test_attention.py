@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
-from foretell.model.decoder import KVCache
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
+from stepping import Stepped
 
 
 def packed_segments() -> torch.Tensor:
@@ -51,22 +51,12 @@ def test_a_document_is_read_the_same_whatever_it_is_packed_with() -> None:
     torch.testing.assert_close(together[:, 20:], model(second[None]), atol=1e-5, rtol=1e-5)
 
 
-def test_cached_steps_equal_one_forward_pass_on_ragged_rows() -> None:
+def test_cached_steps_equal_one_forward_pass() -> None:
     config = ModelConfig(
         vocab_size=320, width=64, depth=2, head_dim=16, kv_heads=2, max_length=64, zero_init_outputs=False
     )
     model = Multimodal(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, 320, (2, 30), generator=generator)
-    expected = model(tokens)
-    cache = KVCache(config, batch=2, length=40)
-    counts = torch.tensor([17, 9])
-    states = model.step(model.embed(tokens[:, :17]), cache, counts)
-    logits = model.logits(states)
-    torch.testing.assert_close(logits[0], expected[0, :17], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(logits[1, :9], expected[1, :9], atol=1e-5, rtol=1e-5)
-    for _ in range(13):
-        at = cache.lengths
-        step = model.logits(model.step(model.embed(tokens.gather(1, at[:, None])), cache))
-        for row in range(2):
-            torch.testing.assert_close(step[row, 0], expected[row, at[row] - 1], atol=1e-5, rtol=1e-5)
+    tokens = torch.randint(0, 320, (40,), generator=torch.Generator().manual_seed(0))
+    for counts in ([17, *[1] * 23], [40], [1] * 40, [33, 7]):
+        stepped = Stepped(model, tokens).all(counts)
+        torch.testing.assert_close(stepped, model(tokens[None])[0], atol=1e-5, rtol=1e-5)

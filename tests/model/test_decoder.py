@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from foretell.model import decoder
-from foretell.model.decoder import FIRST_POSITIONS, Decoder, KVCache, rotary_table
+from foretell.model.decoder import FIRST_POSITIONS, Decoder, rotary_table
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, RopeScaling, VisionConfig
+from stepping import Stepped
 
 BASE: dict[str, Any] = {
     "vocab_size": 320, "width": 48, "depth": 3, "head_dim": 16, "max_length": 64, "zero_init_outputs": False,
@@ -50,10 +51,8 @@ def test_an_option_changes_the_model_alike_in_every_form(option: str) -> None:
     model.eval()
     alone = [model(row[:, :30]), model(row[:, 30:])]
     torch.testing.assert_close(packed, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
-    cache = KVCache(config, 1, 30)
-    with torch.no_grad():
-        steps = [model.step(piece, cache) for piece in model.embed(row[:, :30]).split([9, *[1] * 21], 1)]
-        torch.testing.assert_close(model.logits(torch.cat(steps, 1)), alone[0], atol=1e-4, rtol=1e-4)
+    stepped = Stepped(model, row[0, :30]).all([9, *[1] * 21])
+    torch.testing.assert_close(stepped, alone[0][0], atol=1e-4, rtol=1e-4)
     plain = randomized(ModelConfig(**BASE | {"q_heads": config.q_heads, "kv_heads": config.kv_heads}))
     own = dict(model.named_parameters())
     with torch.no_grad():
@@ -103,10 +102,9 @@ def test_the_rotary_table_grows_by_doubling_as_positions_are_used(monkeypatch: p
     growing.load_state_dict(whole.state_dict())
     assert growing.decoder.table.shape[1] == 4
     monkeypatch.undo()
-    text, cache = tokens(50), KVCache(small, 1, 64)
+    text = tokens(50)
     with torch.no_grad():
         assert torch.equal(growing.eval()(text), whole.eval()(text))
-        growing.step(growing.embed(text), cache)
     assert growing.decoder.table.shape[1] == small.max_length == 64
 
 

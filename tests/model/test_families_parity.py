@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from foretell.model.convert import fold, normalized_pixels, split, table
-from foretell.model.decoder import KVCache
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
 from foretell.weights.families import hugging_face_config, model_config
+from stepping import Stepped
 from weights.families import FAMILIES, IMAGE_TOKEN, VOCABULARY, OpenModel
 
 BUILDERS = {name: cache(builder) for name, builder in FAMILIES.items()}
@@ -69,9 +69,7 @@ def test_logits_are_equal_alone_packed_and_step_by_step(peer: OpenModel) -> None
 
     tokens, tiles = read[2]
     start = 40 if tiles is None else len(tokens) - 2
-    embeddings, store = model.eval().embed(tokens[None], tiles), KVCache(model.config, 1, len(tokens))
-    pieces = [embeddings[:, :start], *embeddings[:, start:].split(1, 1)]
-    assert_equal(model.logits(torch.cat([model.step(piece, store) for piece in pieces], 1))[0], expected[2])
+    assert_equal(Stepped(model, tokens, tiles).all([start, *[1] * (len(tokens) - start)]), expected[2])
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2-windows", "qwen3-windows", "smolvlm"])
@@ -105,11 +103,12 @@ def test_greedy_text_is_equal_for_64_tokens(peer: OpenModel) -> None:
 
 
 def greedy(model: Multimodal, tokens: Tensor, tiles: Tensor | None) -> list[int]:
-    store, found = KVCache(model.config, 1, len(tokens) + 64), []
-    states = model.step(model.embed(tokens[None], tiles), store)
+    stepped = Stepped(model, tokens, tiles, room=64)
+    logits, found = stepped.more(len(tokens)), []
     for _ in range(64):
-        found.append(int(model.logits(states[0, -1]).argmax()))
-        states = model.step(model.embed(torch.tensor([found[-1:]])), store)
+        found.append(int(logits[-1].argmax()))
+        stepped.sequence.ids.append(found[-1])
+        logits = stepped.more(1)
     return found
 
 

@@ -223,6 +223,8 @@ class Engine:
         sampling = request.sampling
         if request.n < 1:
             raise GenerationError(f"n is {request.n}; allowed is at least 1.")
+        if request.adapter is not None:
+            raise GenerationError(f"No adapter {request.adapter!r} is loaded. Leave `adapter` out.")
         size = self.model.config.vocab_size
         if any(not 0 <= token < size for token in sampling.logit_bias):
             raise GenerationError(f"logit_bias names tokens outside 0 to {size - 1}, which are all this model knows.")

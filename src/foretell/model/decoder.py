@@ -65,54 +65,6 @@ def rotary_table(config: ModelConfig, length: int, device: torch.device | None =
     return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)]).to(device, torch.float32)
 
 
-class KVCache:
-    """Static key and value buffers for batched decoding.
-
-    keys, values: per layer (B, G, length, D). lengths: (B,) int64, how many positions of each row are filled.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        batch: int,
-        length: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> None:
-        shape = (batch, config.n_kv_heads, length, config.head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.depth)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.depth)]
-        self.lengths = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.length = length
-        self.window, self.sliding_layers = config.sliding_window, frozenset(config.sliding_layers)
-
-    def attend(self, positions: Tensor) -> Attend:
-        """Attention that first writes the new keys and values at `positions` (B, t)."""
-        reach = int(positions.max()) + 1
-        rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
-        place = torch.arange(reach, device=positions.device)
-        causal = windowed = place <= positions[:, None, :, None]
-        if self.window is not None and reach > self.window:
-            windowed = causal & (place > positions[:, None, :, None] - self.window)
-        # A single query sees all that is filled; the kernel is faster without a mask.
-        mask = causal if positions.numel() > 1 else None
-
-        def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.keys[layer], self.values[layer]
-            keys[rows, :, positions] = k.transpose(1, 2).to(keys.dtype)
-            values[rows, :, positions] = v.transpose(1, 2).to(values.dtype)
-            out = F.scaled_dot_product_attention(
-                q,
-                keys[:, :, :reach].to(q.dtype),
-                values[:, :, :reach].to(q.dtype),
-                windowed if layer in self.sliding_layers else mask,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )
-            return out.transpose(1, 2)
-
-        return attention
-
-
 class Block(nn.Module):
     """One layer. `before` and `after` attention are separate so that each can be compiled whole."""
 

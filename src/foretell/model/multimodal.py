@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from foretell.errors import ForetellError
 from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
-from foretell.model.decoder import Attend, Decoder, KVCache
+from foretell.model.decoder import Attend, Decoder
 from foretell.model.fused import linear
 from foretell.model.parametrize import initialize
 from foretell.model.vision import VisionTower
@@ -101,19 +101,6 @@ class Multimodal(nn.Module):
         mask = document_mask(torch.zeros_like(tokens) if segments is None else segments, window)
         near, sliding = partial(masked_attention, mask=mask), frozenset(self.config.sliding_layers)
         return lambda layer, q, k, v: (near if layer in sliding else full)(q, k, v)
-
-    def step(self, embeddings: Tensor, cache: KVCache, counts: Tensor | None = None) -> Tensor:
-        """Append t positions to each row of the cache: embeddings (B, t, D) -> final-normed states (B, t, D).
-
-        counts (B,): how many of the t are real in each row, the rest is padding on the right; None: all. Padding is
-        never looked at: later positions overwrite it before any query reaches that far.
-        """
-        t = embeddings.shape[1]
-        self.decoder.reach(cache.length)
-        positions = cache.lengths[:, None] + torch.arange(t, device=embeddings.device)
-        states: Tensor = self.decoder(embeddings, positions.clamp(max=cache.length - 1), cache.attend(positions))
-        cache.lengths += t if counts is None else counts
-        return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V) float32"""
