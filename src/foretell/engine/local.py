@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from foretell.engine.scheduler import Call, EngineStats, Probe, Scheduler, Task
 from foretell.errors import ContextLengthError, GenerationError
 from foretell.generate import Prompt, Request, Result, Sampling, TokenLogprob
 from foretell.measure.machine import memory_bytes
+from foretell.model.lora import read_lora
 from foretell.template import ChatTemplate, Encoded
 
 if TYPE_CHECKING:
@@ -71,12 +73,23 @@ class Engine:
         self._scheduler = Scheduler(
             self._runner, cache, partial(advance, allowed_V=self._allowed), max_batch, max_waiting, step_tokens
         )
+        self.adapters: list[str] = []
         self._end = weakref.finalize(self, self._scheduler.close)
 
     @property
     def max_length(self) -> int:
         """Tokens of a prompt and its reply together."""
         return self.model.config.max_length
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Let requests name a LoRA adapter in PEFT's form. It waits for a step's end; it takes the decoder's memory
+        once more. Raises CheckpointError for one that is damaged or another model's, GenerationError for a name in use.
+        """
+        if name in self.adapters:
+            raise GenerationError(f"An adapter {name!r} is loaded already. Choose another name.")
+        lora = read_lora(folder, self.model)
+        self._scheduler.run(partial(self._runner.adapt, name, lora)).result()
+        self.adapters.append(name)
 
     def stats(self) -> EngineStats:
         return self._scheduler.stats()
@@ -144,7 +157,7 @@ class Engine:
         opened = await asyncio.to_thread(lambda: [self._open(request) for request in requests])
         call = Call[Result](sum(request.n for request in requests))
         replies = [
-            make(call=call, request=index, sample=sample)
+            make(call, index, sample)
             for index, (request, make) in enumerate(zip(requests, opened, strict=True))
             for sample in range(request.n)
         ]
@@ -218,13 +231,14 @@ class Engine:
         await self._probe([(prompt, [], 0, partial(add, total)) for prompt, total in zip(encoded, sums, strict=True)])
         return [(total / total.norm().clamp_min(1e-12)).tolist() for total in sums]
 
-    def _open(self, request: Request) -> Callable[..., Reply]:
+    def _open(self, request: Request) -> Callable[[Call[Result], int, int], Reply]:
         """What makes a request's replies, but for their call, number and sample."""
         sampling = request.sampling
         if request.n < 1:
             raise GenerationError(f"n is {request.n}; allowed is at least 1.")
-        if request.adapter is not None:
-            raise GenerationError(f"No adapter {request.adapter!r} is loaded. Leave `adapter` out.")
+        if request.adapter is not None and request.adapter not in self.adapters:
+            known = ", ".join(self.adapters) or "none"
+            raise GenerationError(f"No adapter {request.adapter!r} is loaded; there are: {known}. Use add_adapter.")
         size = self.model.config.vocab_size
         if any(not 0 <= token < size for token in sampling.logit_bias):
             raise GenerationError(f"logit_bias names tokens outside 0 to {size - 1}, which are all this model knows.")
@@ -233,12 +247,12 @@ class Engine:
         seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
         opens = isinstance(request.prompt, Conversation)
 
-        def make(call: Call[Result], request: int, sample: int) -> Reply:
-            sequence = self._runner.open(prompt, (), salt)
+        def make(call: Call[Result], index: int, sample: int) -> Reply:
+            sequence = self._runner.open(prompt, (), salt, adapter)
             bound = None if grammar is None else self._constrainer.open(grammar)
-            return Reply(request, sample, sampling, sequence, call, limit, seed, self.tokenizer, opens, bound)
+            return Reply(index, sample, sampling, sequence, call, limit, seed, self.tokenizer, opens, bound)
 
-        grammar, salt = request.grammar, request.salt.encode("utf-8", "surrogatepass")
+        grammar, adapter, salt = request.grammar, request.adapter, request.salt.encode("utf-8", "surrogatepass")
         if grammar is not None:
             self._constrainer.open(grammar)  # here, off the event loop, it is compiled
         return make

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from foretell.engine.cache import BLOCK, Cache, chain
-from foretell.model.decoder import Attend
+from foretell.model.decoder import Attend, Decoder
 from foretell.model.fused import linear
+from foretell.model.lora import Lora, merged
 from foretell.model.packed import packed, row_multiple
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ _ALIKE = 0.75  # least share of the longest of a group that its shortest has, in
 
 @dataclass(eq=False)
 class Sequence:
-    """Token ids whose first `filled` positions are in the cache, in `blocks`. salt: who may share them."""
+    """Token ids whose first `filled` positions are in the cache, in `blocks`. salt: who may share them; adapter: what
+    computes them."""
 
     prompt: Encoded
     ids: list[int]
     salt: bytes = b""
+    adapter: str | None = None
     blocks: list[int] = field(default_factory=list)
     filled: int = 0
     names: list[bytes] = field(default_factory=list)
@@ -52,7 +55,8 @@ class Sequence:
             places = range(start, start + BLOCK)
             tiles = [self.slots[i] for i in places if i in self.slots] if self.slots else []
             extra = b"".join(self.digests[tile] + place.to_bytes(4) for tile, place in tiles)
-            before = self.names[-1] if self.names else hashlib.blake2b(self.salt, digest_size=24).digest()
+            root = repr((self.salt, self.adapter)).encode()
+            before = self.names[-1] if self.names else hashlib.blake2b(root, digest_size=24).digest()
             self.names.append(chain(before, self.ids[start : start + BLOCK], extra))
         return self.names[:count]
 
@@ -76,14 +80,23 @@ class Runner:
     def __init__(self, model: Multimodal, pad: int) -> None:
         self.model, self.pad, self.device = model, pad, model.device
         self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._loras: dict[str, Lora] = {}
         self.pack()
 
     def pack(self) -> None:
         """Take the model's weights as they are now."""
-        self.decoder, self._head = packed(self.model.decoder, self.model.compute_dtype)
+        plain, self._head = packed(self.model.decoder, self.model.compute_dtype)
+        self._decoders: dict[str | None, Decoder] = {None: plain}
+        for name, lora in self._loras.items():
+            self.adapt(name, lora)
         self._multiple = row_multiple(self._head)
         self._version = self._versions()
         self._features.clear()
+
+    def adapt(self, name: str, lora: Lora) -> None:
+        """Compute sequences of this adapter with it merged, which takes the decoder's memory once more."""
+        self._loras[name] = lora
+        self._decoders[name], _ = packed(merged(self.model, lora), self.model.compute_dtype, head=False)
 
     def stale(self) -> bool:
         """Whether the model's weights were changed since they were packed."""
@@ -95,9 +108,9 @@ class Runner:
     def cache(self, tokens: int) -> Cache:
         return Cache(self.model.config, tokens, self.model.compute_dtype, self.device)
 
-    def open(self, prompt: Encoded, ids: Many[int] = (), salt: bytes = b"") -> Sequence:
+    def open(self, prompt: Encoded, ids: Many[int] = (), salt: bytes = b"", adapter: str | None = None) -> Sequence:
         """A sequence of a prompt and ids after it, of which nothing is computed."""
-        sequence = Sequence(prompt, [*prompt.ids.tolist(), *ids], salt)
+        sequence = Sequence(prompt, [*prompt.ids.tolist(), *ids], salt, adapter)
         if len(prompt.tiles) and self.model.config.vision is not None:
             each = self.model.config.vision.tokens_per_tile
             places = (prompt.ids == self.model.config.image_token).nonzero()[0].tolist()
@@ -110,8 +123,16 @@ class Runner:
 
         The sequences' blocks must reach that far. They are filled, and known to the cache where they are whole.
         """
-        order = sorted(range(len(pieces)), key=lambda i: (pieces[i][1] > 1, -pieces[i][0].filled))
-        parts = [pieces[i] for i in order]
+        found: dict[int, Tensor] = {}
+        for adapter in dict.fromkeys(sequence.adapter for sequence, _ in pieces):
+            rows = [i for i, (sequence, _) in enumerate(pieces) if sequence.adapter == adapter]
+            rows.sort(key=lambda i: (pieces[i][1] > 1, -pieces[i][0].filled))
+            states = self._forward(cache, self._decoders[adapter], [pieces[i] for i in rows])
+            found |= zip(rows, states, strict=True)
+        return [found[i] for i in range(len(pieces))]
+
+    def _forward(self, cache: Cache, decoder: Decoder, parts: Many[tuple[Sequence, int]]) -> list[Tensor]:
+        """parts: single tokens first, longest sequence first."""
         total = sum(count for _, count in parts)
         padding = -total % self._multiple
         ids, positions, places = [self.pad] * (total + padding), [0] * (total + padding), []
@@ -122,18 +143,17 @@ class Runner:
             positions[at : at + count] = span
             places += [sequence.blocks[i // BLOCK] * BLOCK + i % BLOCK for i in span]
             at += count
-        x_1ND = self.decoder.embed(self._tensor([ids]), self.model.compute_dtype)
+        x_1ND = decoder.embed(self._tensor([ids]), self.model.compute_dtype)
         self._place_images(x_1ND[0], parts)
-        self.decoder.reach(max(positions) + 1)
+        decoder.reach(max(positions) + 1)
         attend = self._attend(cache, self._tensor(places), self._groups(cache, parts))
-        states_ND: Tensor = self.decoder(x_1ND, self._tensor([positions]), attend)[0]
-        found = dict(zip(order, torch.split(states_ND[:total], [n for _, n in parts]), strict=True))
+        states_ND: Tensor = decoder(x_1ND, self._tensor([positions]), attend)[0]
         for sequence, count in parts:
             whole = sequence.filled // BLOCK
             sequence.filled += count
             for i, name in enumerate(sequence.name(sequence.filled // BLOCK)[whole:], whole):
                 cache.learn(sequence.blocks[i], name)
-        return [found[i] for i in range(len(pieces))]
+        return list(torch.split(states_ND[:total], [n for _, n in parts]))
 
     def logits(self, states_ND: Tensor) -> Tensor:
         """(N, V) float32"""

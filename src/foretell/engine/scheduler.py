@@ -315,7 +315,8 @@ class Scheduler:
         for other in list(self._waiting):
             if len(self._running) >= self._max_batch or not self._cache.room:
                 break
-            same = other.sequence.prompt is sequence.prompt and other.sequence.salt == sequence.salt
+            same = other.sequence.prompt is sequence.prompt and other.sequence.adapter == sequence.adapter
+            same &= other.sequence.salt == sequence.salt
             if same and len(other.sequence.ids) == len(sequence.ids) and not isinstance(other, Probe):
                 other.sequence.blocks = self._cache.fork(sequence.blocks, sequence.filled)
                 other.sequence.filled = sequence.filled

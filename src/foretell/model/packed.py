@@ -29,15 +29,18 @@ def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight
 
 
-def packed(decoder: Decoder, dtype: torch.dtype) -> tuple[Decoder, Tensor]:
-    """A decoder that computes the same without gradients, and the head's weight. All but matrices is shared.
+def packed(decoder: Decoder, dtype: torch.dtype, head: bool = True) -> tuple[Decoder, Tensor]:
+    """A decoder that computes the same without gradients, and the head's weight, packed if `head`. All but matrices is
+    shared.
 
     The copy holds the weights as they are now: what changes them later does not change it.
     """
-    blocks = [_with(block, {name: pack(getattr(block, name), dtype) for name in MATRICES}) for block in decoder.blocks]
+    blocks = [
+        with_weights(block, {name: pack(getattr(block, name), dtype) for name in MATRICES}) for block in decoder.blocks
+    ]
     twin = copy.copy(decoder)
     twin._modules = {**decoder._modules, "blocks": nn.ModuleList(blocks)}
-    return twin, pack(decoder.head_weight, dtype)
+    return twin, pack(decoder.head_weight, dtype) if head else decoder.head_weight
 
 
 def row_multiple(weight: Tensor) -> int:
@@ -45,7 +48,8 @@ def row_multiple(weight: Tensor) -> int:
     return 4 if weight.layout is torch._mkldnn else 2 * PLAIN_ROWS  # type: ignore[attr-defined]
 
 
-def _with(block: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+def with_weights(block: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
+    """A block that shares all but these weights."""
     twin = copy.copy(block)
     twin._parameters = {**block._parameters, **weights}  # type: ignore[dict-item]
     return twin
