@@ -1,0 +1,102 @@
+"""serve: models behind an API in OpenAI's form."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from foretell.loading import Model
+
+_NAMED = re.compile(r"([\w.:@/-]+)=(.+)", re.ASCII)
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="[MODEL]...", help="Runs, checkpoints, open weights or hub ids; NAME=MODEL names one."),
+    ] = [],  # noqa: B006  (typer copies it)
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    alias: Annotated[list[str], typer.Option(metavar="NAME=MODEL", help="Another name of a model.")] = [],  # noqa: B006
+    adapter: Annotated[
+        list[str], typer.Option(metavar="NAME=FOLDER", help="A LoRA adapter of the first model, as a model.")
+    ] = [],  # noqa: B006
+    api_key: Annotated[
+        str | None, typer.Option(envvar="FORETELL_API_KEY", help="Callers must send it; better set by the variable.")
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another server with this API, to stand in front of.")
+    ] = None,
+    upstream_key: Annotated[str | None, typer.Option(envvar="FORETELL_UPSTREAM_KEY", help="Its key.")] = None,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Calls that may wait; more get 503.")] = 256,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="For streams to finish after SIGTERM.")] = 30.0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the model; default all cores but one.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+) -> None:
+    """Serve models, or another server, behind an API in OpenAI's form."""
+    from foretell.errors import GenerationError, MissingExtraError
+
+    if bool(models) == bool(upstream):
+        raise GenerationError("Give models to serve, or --upstream URL, and not both.")
+    try:
+        from foretell.serve.setup import build
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("foretell"):
+            raise
+        raise MissingExtraError("Serving", "serve") from error
+
+    refs = dict(_name(model) for model in models)
+    aliases = dict(_pair(text, "--alias") for text in alias)
+    adapters = dict(_pair(text, "--adapter") for text in adapter)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = threads or max(cores - 1, 1)  # one is kept for HTTP
+    os.environ.setdefault("OMP_NUM_THREADS", str(count))  # read once, when torch is loaded
+
+    def load(ref: str) -> Model:
+        from foretell.loading import load as load_model
+
+        if not upstream:
+            import torch
+
+            torch.set_num_threads(count)
+        return load_model(ref, device=device, dtype=dtype)
+
+    process = build(
+        refs,
+        load,
+        aliases=aliases,
+        adapters=adapters,
+        key=api_key,
+        upstream=upstream,
+        upstream_key=upstream_key,
+        max_waiting=max_waiting,
+        host=host,
+        port=port,
+        drain_seconds=drain_seconds,
+        started=lambda url: print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True),
+    )
+    process.run()
+    if not process.started:  # uvicorn has said why
+        raise typer.Exit(2)
+
+
+def _name(model: str) -> tuple[str, str]:
+    """The name a model is served under, and what to load: a folder's last part, a hub id as it is."""
+    if (named := _NAMED.fullmatch(model)) and not Path(model).exists():
+        return named[1], named[2]
+    is_path = Path(model).exists() or model.startswith((".", "/", "~"))
+    return (Path(model).expanduser().resolve().name if is_path else model), model
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    from foretell.errors import GenerationError
+
+    if not (named := _NAMED.fullmatch(text)):
+        raise GenerationError(f"{option} {text} has no name; expected NAME=VALUE, such as demo=demo-2026-11-20.")
+    return named[1], named[2]

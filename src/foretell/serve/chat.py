@@ -1,0 +1,206 @@
+"""POST /v1/chat/completions: a conversation in, replies or their stream out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.requests import Request as HTTPRequest
+
+from foretell.chat import Conversation, ImagePart, ToolCall
+from foretell.errors import ImageError
+from foretell.generate import Grammar, Request, Result, TokenLogprob
+from foretell.serve import tools
+from foretell.serve.asked import ChatBody, ObjectFormat, SchemaFormat
+from foretell.serve.calls import (
+    Server,
+    bytes_of,
+    finished,
+    finite,
+    head_of,
+    json_response,
+    sampling_of,
+    start,
+    stream,
+    usage_fields,
+    usage_of,
+)
+from foretell.serve.models import Served
+from foretell.serve.refusals import Params, refuse
+from foretell.serve.traffic import unless_gone
+
+
+async def chat(server: Server, http: HTTPRequest, asked: ChatBody, raw: Mapping[str, Any]) -> Any:
+    served = await server.models.get(asked.model)
+    n, limit = asked.n or 1, asked.max_completion_tokens or asked.max_tokens
+    logprobs = max(asked.top_logprobs or 0, 1) if asked.logprobs else 0
+    sampling = sampling_of(asked, served, max_tokens=limit, logprobs=logprobs, replies=n, limits=server.limits)
+    pictures = await unless_gone(http.receive, fetch(server, raw["messages"]))
+    conversation = Conversation.from_openai(place(raw["messages"], pictures))
+    if calls := bool(asked.tools) and asked.tool_choice != "none":
+        conversation = tools.instructions(conversation, asked.tools or ())
+    bound = tools.forced(asked)
+    grammar = bound or _format(asked)
+    request = Request(conversation, sampling, n, grammar, http.state.caller.tenant, served.adapter)
+    batches = await start(server, http.receive, served.generator, [request])
+    readers = [
+        tools.CallReader(
+            [tool.function.name for tool in asked.tools or ()] if calls else (),
+            bound is not None,
+            asked.parallel_tool_calls is not False,
+        )
+        for _ in range(n)
+    ]
+    reply = _Reply(server, served, asked, readers)
+    if asked.stream:
+        return stream(reply, batches, PARAMS)
+    return json_response(reply.whole(await finished(http.receive, batches)))
+
+
+PARAMS = Params("messages", "response_format")
+
+
+def _format(asked: ChatBody) -> Grammar | None:
+    if isinstance(asked.response_format, ObjectFormat):
+        return Grammar("json_schema", '{"type":"object"}')
+    if isinstance(asked.response_format, SchemaFormat):
+        return Grammar("json_schema", json.dumps(asked.response_format.json_schema.schema_ or {}))
+    return None
+
+
+def image_places(messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """Where images stand: message and part."""
+    return [
+        (i, j)
+        for i, message in enumerate(messages)
+        if isinstance(message.get("content"), list)
+        for j, part in enumerate(message["content"])
+        if part["type"] == "image_url"
+    ]
+
+
+async def fetch(server: Server, messages: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], bytes]:
+    """The images of checked messages, by place. Raises RequestError that names the first bad one."""
+    places = image_places(messages)
+    if len(places) > server.limits.images:
+        text = f"The messages hold {len(places)} images; at most {server.limits.images} are read."
+        raise refuse(text, 400, param="messages", code="too_many_images")
+
+    async def one(i: int, j: int) -> bytes:
+        try:
+            return await server.images.get(messages[i]["content"][j]["image_url"]["url"])
+        except ImageError as error:
+            param = f"messages[{i}].content[{j}].image_url.url"
+            raise refuse(str(error), 400, param=param, code="invalid_image_url") from error
+
+    return dict(zip(places, await asyncio.gather(*(one(i, j) for i, j in places)), strict=True))
+
+
+def place(messages: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[int, int], bytes]) -> list[dict[str, Any]]:
+    """The messages with their images in place of URLs."""
+    placed = [dict(message) for message in messages]
+    for (i, j), data in pictures.items():
+        content = placed[i]["content"] = list(placed[i]["content"])
+        content[j] = ImagePart(data, content[j]["image_url"].get("detail", "auto"))
+    return placed
+
+
+class _Reply:
+    """One call's replies, whole or piece by piece."""
+
+    def __init__(self, server: Server, served: Served, asked: ChatBody, readers: Sequence[tools.CallReader]) -> None:
+        self._server, self._served, self._asked, self._readers = server, served, asked, readers
+        kind = "chat.completion.chunk" if asked.stream else "chat.completion"
+        self._head = head_of(kind, "chatcmpl", served)
+        self._usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        # All of a piece but what changes is written once: a token costs one short json.dumps.
+        self._opening = f'data: {json.dumps(self._head, separators=(",", ":"))[:-1]},"choices":[{{"index":'
+        self._closing = '}],"usage":null}\n\n' if self._usage else "}]}\n\n"
+        self._begun: set[int] = set()
+        self._told: dict[int, int] = {}  # log-probabilities sent, by sample
+        self._done: list[Result] = []
+
+    def whole(self, results: Sequence[Result]) -> dict[str, Any]:
+        usage = usage_of(results)
+        self._server.metrics.used(self._served.name, usage)
+        choices = []
+        for result in results:
+            reader = self._readers[result.sample]
+            said = reader.push(result.text)
+            rest, calls = reader.finish()
+            message: dict[str, Any] = {"role": "assistant", "content": said + rest, "refusal": None}
+            if calls:
+                message["content"] = said + rest or None
+                message["tool_calls"] = [_call(call) for call in calls]
+            logprobs = self._logprobs(result.logprobs) if self._asked.logprobs else None
+            finish = self._finish(result, calls)
+            choices.append({"index": result.sample, "message": message, "logprobs": logprobs, "finish_reason": finish})
+        return {**self._head, "choices": choices, "usage": usage_fields(usage)}
+
+    def write(self, result: Result) -> str:
+        sample, text = result.sample, ""
+        if sample not in self._begun:
+            self._begun.add(sample)
+            text = self._piece(sample, '{"role":"assistant","content":"","refusal":null}')
+        reader = self._readers[sample]
+        if result.delta:
+            if self._asked.logprobs:
+                self._told[sample] = self._told.get(sample, 0) + len(result.logprobs)
+            said = reader.push(result.text)
+            if not said and not result.logprobs:
+                return text
+            return text + self._piece(sample, f'{{"content":{json.dumps(said)}}}', result.logprobs)
+        self._done.append(result)
+        rest, calls = reader.finish()
+        if rest:
+            text += self._piece(sample, f'{{"content":{json.dumps(rest)}}}')
+        for i, call in enumerate(calls):
+            text += self._piece(sample, json.dumps({"tool_calls": [{"index": i, **_call(call)}]}))
+        left = result.logprobs[self._told.get(sample, 0) :]
+        return text + self._piece(sample, "{}", left, json.dumps(self._finish(result, calls)))
+
+    def end(self) -> str:
+        usage = usage_of(self._done)
+        self._server.metrics.used(self._served.name, usage)
+        if not self._usage:
+            return ""
+        return f"data: {json.dumps({**self._head, 'choices': [], 'usage': usage_fields(usage)})}\n\n"
+
+    def _piece(self, sample: int, delta: str, logprobs: Sequence[TokenLogprob] = (), finish: str = "null") -> str:
+        told = json.dumps(self._logprobs(logprobs)) if logprobs and self._asked.logprobs else "null"
+        rest = f',"delta":{delta},"logprobs":{told},"finish_reason":{finish}'
+        return f"{self._opening}{sample}{rest}{self._closing}"
+
+    def _finish(self, result: Result, calls: Sequence[ToolCall]) -> str:
+        named = not isinstance(self._asked.tool_choice, str | None)  # then OpenAI says "stop"
+        return "tool_calls" if calls and not named else result.finish_reason or "stop"
+
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
+        ends = getattr(getattr(self._served.generator, "tokenizer", None), "ends", ())
+        content = []
+        for token in tokens:
+            if token.id in ends:  # no part of what was said
+                continue
+            top = token.top[: self._asked.top_logprobs or 0]
+            content.append(
+                {
+                    "token": token.token,
+                    "bytes": list(bytes_of(self._served.generator, token)),
+                    "logprob": finite(token.logprob),
+                    "top_logprobs": [
+                        {"token": text, "bytes": _bytes(text), "logprob": finite(value)} for text, value in top
+                    ],
+                }
+            )
+        return {"content": content, "refusal": None}
+
+
+def _bytes(token: str) -> list[int] | None:
+    """None where the text does not tell them: half a character."""
+    return None if "\ufffd" in token else list(token.encode())
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
