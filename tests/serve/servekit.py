@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ class Stats:
 class Stub:
     """Answers with the words of the last message, or with `reply`; a word is a token.
 
-    gates: by a word of the prompt, what a reply waits for after its first word. seen: every request.
+    A reply that holds "wait" pauses after its first word until `release`, one that holds "break" fails there.
+    seen: every request. closed: how many calls have ended, whichever way.
     """
 
     can_score = False
@@ -53,9 +55,8 @@ class Stub:
     def __init__(self, reply: Callable[[Request], str] | None = None) -> None:
         self.reply = reply
         self.seen: list[Request] = []
-        self.open = asyncio.Event()
+        self.release = asyncio.Event()
         self.closed = 0
-        self.failure: Exception | None = None
 
     def encode(self, prompt: Prompt) -> Encoded:
         if isinstance(prompt, Encoded):
@@ -90,9 +91,9 @@ class Stub:
                 for sample in range(request.n):
                     for at, word in enumerate(kept):
                         if at == 1 and "wait" in text:
-                            await self.open.wait()
-                        if at == 1 and self.failure:
-                            raise self.failure
+                            await self.release.wait()
+                        if at == 1 and "break" in text:
+                            raise RuntimeError("a secret of the engine")
                         yield Result(word, (at,), None, None, tuple(logs[at : at + 1] if k else ()), i, sample, True)
                         await asyncio.sleep(0)
                     finish = "stop" if len(kept) == len(words) else "length"
@@ -123,11 +124,12 @@ def last_text(prompt: Prompt) -> str:
 
 
 class Pictures:
-    """Images without a network: of data: URLs as they are."""
+    """Images without a network: those of data: URLs."""
 
-    async def get(self, url: str) -> bytes:
-        import base64
+    async def get_all(self, urls: Sequence[str]) -> list[bytes]:
+        return [self.get(url) for url in urls]
 
+    def get(self, url: str) -> bytes:
         if not url.startswith("data:image/"):
             raise ImageError(f"{url[:40]} is no image that this server fetches.")
         try:

@@ -162,7 +162,7 @@ async def read_stream(pieces: AsyncIterable[bytes], request: int, chat: bool) ->
     choices: dict[int, _Choice] = {}
     usage: Mapping[str, int] = {}
     done = False
-    async for data in _events(pieces):
+    async for data in events(pieces):
         if data == b"[DONE]":
             done = True
             break
@@ -310,7 +310,7 @@ def _finished(
     return Result(text, (), reason, told, logprobs, request, sample)
 
 
-async def _events(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def events(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """The data of server-sent events.
 
     Source: HTML Living Standard, Server-sent events, Interpreting an event stream.

@@ -21,6 +21,7 @@ from foretell.serve.chat import chat
 from foretell.serve.completions import complete
 from foretell.serve.embeddings import embed
 from foretell.serve.front import Front, read_body, refusal_response
+from foretell.serve.models import unknown_model
 from foretell.serve.refusals import STATUSES, Params, refusal, refuse
 
 B = TypeVar("B", bound=Body)
@@ -48,14 +49,20 @@ def create_app(server: Server) -> FastAPI:
     async def chat_completions(request: Request) -> Any:
         asked, raw = await body(request, ChatBody)
         grammar = "response_format" if asked.tool_choice in (None, "none", "auto") else "tools"
+        if server.upstream is not None:
+            return await server.upstream.answer(server, request, asked, raw)
         return await _told(chat(server, request, asked, raw), Params("messages", grammar))
 
     async def completions(request: Request) -> Any:
-        asked, _ = await body(request, CompletionBody)
+        asked, raw = await body(request, CompletionBody)
+        if server.upstream is not None:
+            return await server.upstream.answer(server, request, asked, raw)
         return await _told(complete(server, request, asked), Params("prompt"))
 
     async def embeddings(request: Request) -> Any:
-        asked, _ = await body(request, EmbeddingBody)
+        asked, raw = await body(request, EmbeddingBody)
+        if server.upstream is not None:
+            return await server.upstream.answer(server, request, asked, raw)
         return await _told(embed(server, request, asked), Params("input"))
 
     async def moderations(request: Request) -> Any:
@@ -66,14 +73,18 @@ def create_app(server: Server) -> FastAPI:
         results = await server.moderator.moderate(inputs)
         return json_response({"id": "modr-0", "model": asked.model or "moderation", "results": results})
 
+    async def names() -> list[str]:
+        return server.models.names if server.upstream is None else await server.upstream.names()
+
     def card(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": began, "owned_by": "foretell"}
 
     async def models(request: Request) -> Any:
-        return json_response({"object": "list", "data": [card(name) for name in server.models.names]})
+        return json_response({"object": "list", "data": [card(name) for name in await names()]})
 
     async def model(request: Request, model: str) -> Any:
-        server.models.resolve(model)
+        if model not in await names():
+            raise unknown_model(model)
         return json_response(card(model))
 
     async def health(request: Request) -> Any:

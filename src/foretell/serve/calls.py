@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive
@@ -21,14 +21,17 @@ from foretell.serve.models import Models, Served
 from foretell.serve.refusals import Params, envelope, refusal, refuse
 from foretell.serve.traffic import DONE, EventStream, Peeked, Traffic, event, together, unless_gone
 
+if TYPE_CHECKING:
+    from foretell.serve.upstream import Upstream
+
 log = logging.getLogger("foretell.serve")
 
 
 class Images(Protocol):
     """Where images come from."""
 
-    async def get(self, url: str) -> bytes:
-        """The bytes behind a data: or http(s) URL. Raises ImageError."""
+    async def get_all(self, urls: Sequence[str]) -> list[bytes]:
+        """The bytes behind the data: or http(s) URLs of one call. Raises ImageError, and OverloadedError."""
         ...
 
 
@@ -42,12 +45,11 @@ class Moderator(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one call. reply_tokens: of all its replies together; images: in all its messages."""
+    """Bounds of one call. reply_tokens: of all its replies together."""
 
     body_bytes: int = 32_000_000
     header_bytes: int = 32_768
     reply_tokens: int = 262_144
-    images: int = 16
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,26 @@ class Server:
     gate: Gate = field(default_factory=StaticGate)
     limits: Limits = field(default_factory=Limits)
     moderator: Moderator | None = None
+    upstream: Upstream | None = None
+
+    async def close(self) -> None:
+        self.models.close()
+        if self.upstream is not None:
+            await self.upstream.close()
 
 
 def json_response(content: Mapping[str, Any]) -> Response:
     return Response(json.dumps(content, separators=(",", ":")), media_type="application/json")
+
+
+def check_work(asked: Drawing, replies: int, limits: Limits) -> int:
+    """The most tokens each reply of a call may have. Raises RequestError where more are asked for."""
+    share = limits.reply_tokens // replies
+    name = "max_completion_tokens" if getattr(asked, "max_completion_tokens", None) else "max_tokens"
+    if (wanted := getattr(asked, name)) is not None and wanted > share:
+        text = f"Invalid '{name}': {replies} replies of {wanted} tokens exceed the {limits.reply_tokens} of one call."
+        raise refuse(text, 400, param=name, code="integer_above_max_value")
+    return share
 
 
 def sampling_of(
@@ -75,13 +93,7 @@ def sampling_of(
     max_tokens None: as many as there is room for. replies: how many the call asks for.
     Raises RequestError where the replies together may be longer than the server allows.
     """
-    share = limits.reply_tokens // replies
-    if max_tokens is not None and max_tokens > share:
-        name = "max_completion_tokens" if getattr(asked, "max_completion_tokens", None) else "max_tokens"
-        text = (
-            f"Invalid '{name}': {replies} replies of {max_tokens} tokens exceed the {limits.reply_tokens} of one call."
-        )
-        raise refuse(text, 400, param=name, code="integer_above_max_value")
+    share = check_work(asked, replies, limits)
     given = {"temperature": asked.temperature, "min_p": asked.min_p, "seed": asked.seed}
     given |= {"frequency_penalty": asked.frequency_penalty, "presence_penalty": asked.presence_penalty}
     given |= {"top_p": None if asked.top_p is None else max(asked.top_p, 1e-6)}  # 0 leaves the likeliest token, as 1e-6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,32 +69,21 @@ def _format(asked: ChatBody) -> Grammar | None:
     return None
 
 
-def image_places(messages: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """Where images stand: message and part."""
-    return [
-        (i, j)
+async def fetch(server: Server, messages: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], bytes]:
+    """The images of checked messages, by message and part. Raises RequestError for a bad one."""
+    urls = {
+        (i, j): part["image_url"]["url"]
         for i, message in enumerate(messages)
         if isinstance(message.get("content"), list)
         for j, part in enumerate(message["content"])
         if part["type"] == "image_url"
-    ]
-
-
-async def fetch(server: Server, messages: Sequence[Mapping[str, Any]]) -> dict[tuple[int, int], bytes]:
-    """The images of checked messages, by place. Raises RequestError that names the first bad one."""
-    places = image_places(messages)
-    if len(places) > server.limits.images:
-        text = f"The messages hold {len(places)} images; at most {server.limits.images} are read."
-        raise refuse(text, 400, param="messages", code="too_many_images")
-
-    async def one(i: int, j: int) -> bytes:
-        try:
-            return await server.images.get(messages[i]["content"][j]["image_url"]["url"])
-        except ImageError as error:
-            param = f"messages[{i}].content[{j}].image_url.url"
-            raise refuse(str(error), 400, param=param, code="invalid_image_url") from error
-
-    return dict(zip(places, await asyncio.gather(*(one(i, j) for i, j in places)), strict=True))
+    }
+    try:
+        return dict(zip(urls, await server.images.get_all(list(urls.values())), strict=True)) if urls else {}
+    except ImageError as error:
+        places = [f"messages[{i}].content[{j}].image_url.url" for i, j in urls]
+        param = places[0] if len(places) == 1 else "messages"
+        raise refuse(str(error), 400, param=param, code="invalid_image_url") from error
 
 
 def place(messages: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[int, int], bytes]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from foretell.errors import GenerationError
+from foretell.errors import GenerationError, RequestError
 from foretell.loading import Model
 from foretell.serve.refusals import refuse
 
@@ -23,6 +23,11 @@ class Served:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     adapter: str | None = None
     fingerprint: str = ""
+
+
+def unknown_model(name: str) -> RequestError:
+    text = f"The model '{name}' does not exist. GET /v1/models lists those that do."
+    return refuse(text, 404, param="model", code="model_not_found")
 
 
 class Models:
@@ -76,8 +81,7 @@ class Models:
     def resolve(self, name: str) -> str:
         """The name that an alias stands for. Raises RequestError, 404, for an unknown one."""
         if name not in self._refs and name not in self._aliases and name not in self._adapters:
-            text = f"The model '{name}' does not exist. GET /v1/models lists those that do."
-            raise refuse(text, 404, param="model", code="model_not_found")
+            raise unknown_model(name)
         return self._resolve(name)
 
     async def get(self, name: str) -> Served:

@@ -56,6 +56,10 @@ class Process(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        await self.server.close()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.server.traffic.draining:
             self.should_exit = self.force_exit = True

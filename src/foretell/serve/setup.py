@@ -13,6 +13,7 @@ from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models
 from foretell.serve.run import Process
 from foretell.serve.traffic import Traffic
+from foretell.serve.upstream import Upstream
 
 
 def build(
@@ -31,9 +32,10 @@ def build(
     started: Callable[[str], None],
 ) -> Process:
     """A server that is ready to run. Raises GenerationError for names that clash or lead nowhere."""
-    models = Models(refs, load, aliases=aliases, adapters=adapters)
+    front = Upstream(upstream, upstream_key, aliases) if upstream else None
+    models = Models(refs, load, aliases={} if front else aliases, adapters=adapters)
     traffic = Traffic(max_waiting)
     metrics = Metrics(lambda: models.engines, traffic.counts)
-    server = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key))
+    server = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key), upstream=front)
     app = create_app(server)
     return Process(app, server, host=host, port=port, drain_seconds=drain_seconds, started=started)

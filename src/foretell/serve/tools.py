@@ -42,13 +42,28 @@ def forced(asked: ChatBody) -> Grammar | None:
     kinds: list[dict[str, Any]] = [
         {
             "type": "object",
-            "properties": {"name": {"const": tool.name}, "arguments": tool.parameters or _ANY},
+            "properties": {
+                "name": {"const": tool.name},
+                "arguments": _moved(tool.parameters or _ANY, f"/anyOf/{i}" if len(tools) > 1 else ""),
+            },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for tool in tools
+        for i, tool in enumerate(tools)
     ]
     return Grammar("json_schema", json.dumps(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}))
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema as a part of another, below `place`: its references to its own parts follow it there."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {key: _moved(value, place) for key, value in schema.items()}
+    if isinstance(ref := schema.get("$ref"), str) and ref.startswith("#"):
+        moved["$ref"] = f"#{place}/properties/arguments{ref[1:]}"
+    return moved
 
 
 class CallReader:
