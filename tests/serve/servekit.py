@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 
 from foretell.chat import Conversation
@@ -170,7 +171,8 @@ def running(server: Server, drain_seconds: float = 5.0) -> Iterator[Live]:
     thread.start()
     try:
         assert ready.wait(20), "the server did not start"
-        yield Live(urls[0], server, process)
+        with httpx.Client(base_url=urls[0], verify=False, timeout=30) as http:
+            yield Live(urls[0], server, process, http)
     finally:
         process.handle_exit(15, None)
         thread.join(20)
@@ -179,11 +181,12 @@ def running(server: Server, drain_seconds: float = 5.0) -> Iterator[Live]:
 
 @dataclass(frozen=True)
 class Live:
-    """url: without a path."""
+    """url: without a path. http: a client of it."""
 
     url: str
     server: Server
     process: Process
+    http: httpx.Client
 
     def on_loop(self, call: Callable[[], object]) -> None:
         """Run in the server's event loop."""

@@ -357,8 +357,8 @@ def _refusal(raw: Any, error: Mapping[str, Any]) -> RequestError:
         message = f"Invalid '{param}': expected a length of at {side} {context[limit]}."
     elif kind in _BOUNDS:
         sign, side = _BOUNDS[kind]
-        code = f"{'integer' if type(value) is int else 'decimal'}_{side}_value"
         bound = next(iter(context.values()))
+        code = f"{'integer' if isinstance(bound, int) else 'decimal'}_{side}_value"
         message = f"Invalid '{param}': expected a value {sign} {bound}, but got {str(value)[:40]} instead."
     elif kind == "union_tag_invalid":
         param = f"{param}.{context['discriminator'].strip(chr(39))}"
