@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-import mock_endpoint as mock
 import openai
 import pytest
-from mock_endpoint import MockEndpoint, Reply, chat_body, deltas, events, script
 from PIL import Image
 from servekit import PNG, Live, make_server, running
 
+import mock_endpoint as mock
 from foretell.errors import GenerationError
 from foretell.serve.upstream import Upstream
+from mock_endpoint import MockEndpoint, Reply, chat_body, deltas, events, script
 
 HELLO = {"model": "small", "messages": [{"role": "user", "content": "hello big world"}]}
 CHAT = "/v1/chat/completions"
@@ -91,20 +91,24 @@ def test_bad_calls_never_get_there() -> None:
     assert behind.calls == []
 
 
+def failure(status: int, **error: str) -> Reply:
+    return Reply({"error": error}, status)
+
+
 @pytest.mark.parametrize(
     ("answer", "status", "code"),
     [
-        (Reply({"error": {"message": "no such", "code": "model_not_found", "param": "model"}}, 404), 404, "model_not_found"),
-        (Reply({"error": {"message": "too long", "code": "context_length_exceeded"}}, 400), 400, "context_length_exceeded"),
+        (failure(404, message="no such", code="model_not_found", param="model"), 404, "model_not_found"),
+        (failure(400, message="too long", code="context_length_exceeded"), 400, "context_length_exceeded"),
         (Reply({"object": "error", "message": "too much", "code": 429}, 429), 429, "429"),
-        (Reply({"error": {"message": "your key"}}, 401), 500, "upstream_error"),
-        (Reply({"error": {"message": "internals"}}, 500), 500, "upstream_error"),
+        (failure(401, message="your key"), 500, "upstream_error"),
+        (failure(500, message="internals"), 500, "upstream_error"),
         (Reply(b"<html><title>Bad gateway</title>", 502), 500, "upstream_error"),
         (Reply(b"", 503), 503, "upstream_overloaded"),
         (Reply(b"", 302, {"location": "http://169.254.169.254/"}), 500, "upstream_error"),
         (Reply(b"no json"), 500, "upstream_error"),
         (Reply([1, 2]), 500, "upstream_error"),
-        (Reply({"error": {"message": "internals"}}), 500, "upstream_error"),
+        (failure(200, message="internals"), 500, "upstream_error"),
         (Reply(b'{"choices": [', headers={"content-length": "999"}, cut=True), 500, "upstream_error"),
     ],
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from foretell.errors import RequestError
 
@@ -21,6 +21,13 @@ def _prompt_kind(value: Any) -> str:
         return "one"
     first = value[0] if value else ""
     return "ids" if isinstance(first, int) else "lists" if isinstance(first, list) else "list"
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Int = Annotated[int, BeforeValidator(_whole)]  # 2.0 is an integer to JSON Schema
 
 
 class Body(BaseModel):
@@ -160,7 +167,7 @@ Stop = Annotated[
     Annotated[StopText, Tag("one")] | Annotated[list[StopText], Field(max_length=4), Tag("list")],
     Discriminator(_is_list),
 ]
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenId = Annotated[Int, Field(ge=0, lt=2**31)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1)]
 Prompt = Annotated[
     Text
@@ -180,14 +187,14 @@ class Drawing(Body):
     """
 
     model: Model
-    max_tokens: int | None = Field(None, ge=0)
+    max_tokens: Int | None = Field(None, ge=0)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=-1, lt=2**31)
+    top_k: Int | None = Field(None, ge=-1, lt=2**31)
     min_p: float | None = Field(None, ge=0, le=1)
-    n: int | None = Field(None, ge=1, le=128)
+    n: Int | None = Field(None, ge=1, le=128)
     stop: Stop | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: Int | None = Field(None, ge=-(2**63), lt=2**63)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Bias] | None = Field(None, max_length=1024)
@@ -200,9 +207,9 @@ class ChatBody(Drawing):
     """The body of POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1, max_length=4096)
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: Int | None = Field(None, ge=1)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None
@@ -223,8 +230,8 @@ class CompletionBody(Drawing):
 
     prompt: Prompt
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=20)
-    best_of: int | None = Field(None, ge=1, le=128)
+    logprobs: Int | None = Field(None, ge=0, le=20)
+    best_of: Int | None = Field(None, ge=1, le=128)
     suffix: None = None
 
 
@@ -234,7 +241,7 @@ class EmbeddingBody(Body):
     model: Model
     input: Prompt
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: Int | None = Field(None, ge=1)
     user: str | None = Field(None, max_length=512)
 
 
