@@ -10,6 +10,7 @@ from servekit import Live, Stub, make_server, running
 
 from foretell.errors import CheckpointError, GenerationError
 from foretell.loading import Model
+from foretell.serve.body import BodyLimits
 from foretell.serve.calls import Limits
 from foretell.serve.gate import Caller, StaticGate
 from foretell.serve.models import Models
@@ -145,14 +146,16 @@ def test_a_gate_may_add_headers_and_refuse() -> None:
 
 
 def test_sizes_are_bounded() -> None:
-    with running(make_server({"demo": Stub()}, limits=Limits(body_bytes=10_000, header_bytes=4_000))) as live:
+    with running(
+        make_server({"demo": Stub()}, limits=Limits(BodyLimits(body_bytes=10_000, header_bytes=4_000)))
+    ) as live:
         long = {"model": "demo", "messages": [{"role": "user", "content": "x" * 20_000}]}
         refused = post(live, "/v1/chat/completions", long)
-        assert refused.status_code == 413 and refused.json()["error"]["code"] == "body_too_large"
+        assert refused.status_code == 413 and refused.json()["error"]["code"] == "request_too_large"
         pieces = (b"x" * 1000 for _ in range(20))
         headers = {"content-type": "application/json"}
         assert live.http.post("/v1/completions", content=pieces, headers=headers).status_code == 413
-        assert live.http.get("/health", headers={"x-long": "y" * 5_000}).status_code == 400
+        assert live.http.get("/health", headers={"x-long": "y" * 5_000}).status_code == 431
         assert post(live, "/v1/chat/completions", CHAT).status_code == 200
 
 

@@ -12,15 +12,15 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from foretell.errors import ForetellError
+from foretell.errors import ForetellError, RequestError
 from foretell.serve import told
 from foretell.serve.asked import Body, ChatBody, CompletionBody, EmbeddingBody, ModerationBody, read
-from foretell.serve.body import parse_json
 from foretell.serve.calls import Server, json_response, log
 from foretell.serve.chat import chat
 from foretell.serve.completions import complete
 from foretell.serve.embeddings import embed
-from foretell.serve.front import Front, read_body, refusal_response
+from foretell.serve.front import Front, read_json, refusal_response
+from foretell.serve.guard import guarded
 from foretell.serve.models import unknown_model
 from foretell.serve.refusals import STATUSES, Params, refusal, refuse
 
@@ -38,12 +38,12 @@ def create_app(server: Server) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _refused},
     )
     began = int(time.time())
 
     async def body(http: Request, kind: type[B]) -> tuple[B, dict[str, Any]]:
-        raw = parse_json(await read_body(http, server.limits))
+        raw = await read_json(http, server.limits.body)
         return read(kind, raw), raw
 
     async def chat_completions(request: Request) -> Any:
@@ -148,6 +148,7 @@ def create_app(server: Server) -> FastAPI:
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]
+    app.add_middleware(guarded, limits=server.limits.body)
     app.add_middleware(Front, server=server)
     return app
 
@@ -161,6 +162,11 @@ async def _told(answer: Awaitable[Any], params: Params) -> Any:
         if refused.status == 500:
             log.error("%s", error)
         raise refused from error
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return refusal_response(error)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -15,10 +15,11 @@ from starlette.types import Receive
 
 from foretell.generate import Request, Result, Sampling, TokenLogprob, Usage
 from foretell.serve.asked import Drawing
+from foretell.serve.body import BodyLimits
 from foretell.serve.gate import Gate, StaticGate
 from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models, Served
-from foretell.serve.refusals import Params, envelope, refusal, refuse
+from foretell.serve.refusals import Params, refusal, refuse, written
 from foretell.serve.traffic import DONE, EventStream, Peeked, Traffic, event, together, unless_gone
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class Moderator(Protocol):
 class Limits:
     """Bounds of one call. reply_tokens: of all its replies together."""
 
-    body_bytes: int = 32_000_000
-    header_bytes: int = 32_768
+    body: BodyLimits = field(default_factory=BodyLimits)
     reply_tokens: int = 262_144
 
 
@@ -153,7 +153,7 @@ def stream(writer: Writer, batches: Peeked[list[Result]], params: Params) -> Eve
             yield writer.end().encode() + DONE
         except Exception as error:
             log.exception("a stream broke off")
-            yield event(envelope(refusal(error, params)))
+            yield event(written(refusal(error, params)))
 
     return EventStream(pieces(), batches.aclose)
 

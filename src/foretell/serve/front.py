@@ -1,4 +1,4 @@
-"""What stands before every route: who calls, how much may come in, an id, the counts, and failures in one form."""
+"""What stands before every route: who calls, an id, the counts, and failures in one form."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import asyncio
 import re
 import time
 import uuid
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foretell.errors import RequestError
-from foretell.serve.calls import Limits, Server, log
+from foretell.serve.body import BodyLimits, parse_json
+from foretell.serve.calls import Server, log
 from foretell.serve.gate import Caller
-from foretell.serve.refusals import envelope, refusal, refuse, retry_after
+from foretell.serve.refusals import refusal, refuse, retry_after, written
 from foretell.serve.traffic import ClientGone
 
 _OPEN = ("/health", "/ready", "/openapi.json")  # for probes and readers, without a key
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
-_BODY_S = 60.0  # for a body to come in
+_SHORT = 100_000  # bytes of JSON that are read at once; longer ones on a thread, since others wait
 
 
 class Front:
@@ -67,8 +69,6 @@ class Front:
             self.server.metrics.answered(route, status, time.perf_counter() - began, first)
 
     async def _admit(self, scope: Scope, asked: dict[bytes, str]) -> Caller:
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > self.server.limits.header_bytes:
-            raise refuse(f"The headers are longer than {self.server.limits.header_bytes} bytes.", 400)
         if scope["path"] in _OPEN:
             return Caller()
         scheme, _, key = asked.get(b"authorization", "").partition(" ")
@@ -81,27 +81,18 @@ class Front:
 
 
 def refusal_response(error: RequestError) -> Response:
-    response = Response(envelope(error), error.status, media_type="application/json")
+    response = Response(written(error), error.status, media_type="application/json")
     response.raw_headers += retry_after(error)
     return response
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
-    """A body of JSON. Raises RequestError for another kind, and for a longer one than is allowed."""
+async def read_json(request: Request, limits: BodyLimits) -> dict[str, Any]:
+    """The object of a body of JSON. Raises RequestError, for another kind of body too: a page of another site may send
+    those without asking its reader's browser first."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise refuse(f"Expected a body of type application/json; found {kind[:80] or 'none'}.", 400)
-    pieces, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_S):
-            async for piece in request.stream():
-                size += len(piece)
-                if size <= limits.body_bytes:  # what is too much is read, so that the answer can be, and dropped
-                    pieces.append(piece)
-                elif size > 4 * limits.body_bytes:
-                    break
-    except TimeoutError:
-        raise refuse(f"The body did not come within {_BODY_S:g} s.", 400) from None
-    if size > limits.body_bytes:
-        raise refuse(f"The body is longer than the {limits.body_bytes} bytes allowed.", 413, code="body_too_large")
-    return b"".join(pieces)
+    body = await request.body()
+    if len(body) < _SHORT:
+        return parse_json(body, limits)
+    return await asyncio.to_thread(parse_json, body, limits)

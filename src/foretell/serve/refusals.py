@@ -16,8 +16,9 @@ from foretell.errors import (
     OverloadedError,
     RequestError,
 )
+from foretell.serve.guard import envelope
 
-STATUSES = (400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 503)
+STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, 500, 503)
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -62,10 +63,9 @@ def refusal(error: Exception, params: Params = Params()) -> RequestError:
     return refuse("The server failed while it answered. Its log names this request.", 500, code="internal_error")
 
 
-def envelope(error: RequestError) -> bytes:
-    """The body of a failure: always these four keys, each a string or null."""
-    fields = {"message": str(error), "type": error.type, "param": error.param, "code": error.code}
-    return json.dumps({"error": fields}, ensure_ascii=False).encode("utf-8", "replace")
+def written(error: RequestError) -> bytes:
+    """The body of a failure: always the same four keys, each a string or null."""
+    return json.dumps(envelope(error)).encode()
 
 
 def retry_after(error: RequestError) -> list[tuple[bytes, bytes]]:

@@ -43,7 +43,7 @@ class Process(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 timeout_graceful_shutdown=_LEFT_S,
-                h11_max_incomplete_event_size=2 * server.limits.header_bytes,
+                h11_max_incomplete_event_size=2 * server.limits.body.header_bytes,
             )
         )
         self.server, self.drain_seconds, self._told = server, drain_seconds, started

@@ -21,7 +21,7 @@ from foretell.serve.asked import ChatBody, CompletionBody, EmbeddingBody
 from foretell.serve.calls import Server, check_work, json_response, log
 from foretell.serve.chat import fetch
 from foretell.serve.completions import prompts_of
-from foretell.serve.refusals import envelope, refuse
+from foretell.serve.refusals import refuse, written
 from foretell.serve.traffic import DONE, EventStream, event, together, unless_gone
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ class Upstream:
             async for batch in together(_checked(response, lambda found: _count(server, name, found))):
                 yield b"".join(batch)
         except RequestError as error:
-            yield event(envelope(error))
+            yield event(written(error))
         except (FormError, aiohttp.ClientError, OSError, TimeoutError) as error:
             log.error("upstream %s: a stream broke off (%s)", self.url, error)
-            yield event(envelope(_trouble("broke off its stream")))
+            yield event(written(_trouble("broke off its stream")))
 
 
 async def _checked(response: ClientResponse, count: Callable[[Mapping[str, Any]], None]) -> AsyncIterator[bytes]:
