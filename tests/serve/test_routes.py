@@ -146,9 +146,8 @@ def test_a_gate_may_add_headers_and_refuse() -> None:
 
 
 def test_sizes_are_bounded() -> None:
-    with running(
-        make_server({"demo": Stub()}, limits=Limits(BodyLimits(body_bytes=10_000, header_bytes=4_000)))
-    ) as live:
+    limits = Limits(BodyLimits(body_bytes=10_000, header_bytes=4_000))
+    with running(make_server({"demo": Stub()}, limits=limits)) as live:
         long = {"model": "demo", "messages": [{"role": "user", "content": "x" * 20_000}]}
         refused = post(live, "/v1/chat/completions", long)
         assert refused.status_code == 413 and refused.json()["error"]["code"] == "request_too_large"
