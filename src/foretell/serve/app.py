@@ -23,6 +23,7 @@ from foretell.serve.front import Front, read_json, refusal_response
 from foretell.serve.guard import guarded
 from foretell.serve.models import unknown_model
 from foretell.serve.refusals import STATUSES, Params, refusal, refuse
+from foretell.serve.traffic import unless_gone
 
 B = TypeVar("B", bound=Body)
 
@@ -40,7 +41,7 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
         exception_handlers={HTTPException: _http_error, RequestError: _refused},
     )
-    began = int(time.time())
+    began, upstream = int(time.time()), server.upstream
 
     async def body(http: Request, kind: type[B]) -> tuple[B, dict[str, Any]]:
         raw = await read_json(http, server.limits.body)
@@ -49,21 +50,18 @@ def create_app(server: Server) -> FastAPI:
     async def chat_completions(request: Request) -> Any:
         asked, raw = await body(request, ChatBody)
         grammar = "response_format" if asked.tool_choice in (None, "none", "auto") else "tools"
-        if server.upstream is not None:
-            return await server.upstream.answer(server, request, asked, raw)
-        return await _told(chat(server, request, asked, raw), Params("messages", grammar))
+        work = upstream.answer(server, asked, raw) if upstream else chat(server, request, asked, raw)
+        return await _told(request, work, Params("messages", grammar))
 
     async def completions(request: Request) -> Any:
         asked, raw = await body(request, CompletionBody)
-        if server.upstream is not None:
-            return await server.upstream.answer(server, request, asked, raw)
-        return await _told(complete(server, request, asked), Params("prompt"))
+        work = upstream.answer(server, asked, raw) if upstream else complete(server, request, asked)
+        return await _told(request, work, Params("prompt"))
 
     async def embeddings(request: Request) -> Any:
         asked, raw = await body(request, EmbeddingBody)
-        if server.upstream is not None:
-            return await server.upstream.answer(server, request, asked, raw)
-        return await _told(embed(server, request, asked), Params("input"))
+        work = upstream.answer(server, asked, raw) if upstream else embed(server, asked)
+        return await _told(request, work, Params("input"))
 
     async def moderations(request: Request) -> Any:
         asked, raw = await body(request, ModerationBody)
@@ -74,7 +72,7 @@ def create_app(server: Server) -> FastAPI:
         return json_response({"id": "modr-0", "model": asked.model or "moderation", "results": results})
 
     async def names() -> list[str]:
-        return server.models.names if server.upstream is None else await server.upstream.names()
+        return await upstream.names() if upstream else server.models.names
 
     def card(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": began, "owned_by": "foretell"}
@@ -153,10 +151,10 @@ def create_app(server: Server) -> FastAPI:
     return app
 
 
-async def _told(answer: Awaitable[Any], params: Params) -> Any:
-    """The answer, or why there is none, laid to the field that it comes from."""
+async def _told(request: Request, work: Awaitable[Any], params: Params) -> Any:
+    """The answer, or why there is none, laid to the field that it comes from; none for who has hung up."""
     try:
-        return await answer
+        return await unless_gone(request.receive, work)
     except ForetellError as error:
         refused = refusal(error, params)
         if refused.status == 500:

@@ -7,11 +7,11 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.responses import Response
-from starlette.types import Receive
 
 from foretell.generate import Request, Result, Sampling, TokenLogprob, Usage
 from foretell.serve.asked import Drawing
@@ -20,7 +20,7 @@ from foretell.serve.gate import Gate, StaticGate
 from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models, Served
 from foretell.serve.refusals import Params, refusal, refuse, written
-from foretell.serve.traffic import DONE, EventStream, Peeked, Traffic, event, together, unless_gone
+from foretell.serve.traffic import DONE, EventStream, Peeked, Traffic, event, together
 
 if TYPE_CHECKING:
     from foretell.serve.upstream import Upstream
@@ -105,31 +105,28 @@ def sampling_of(
     return Sampling(**fields)
 
 
-async def start(server: Server, receive: Receive, generator: Any, requests: Sequence[Request]) -> Peeked[list[Result]]:
+async def start(server: Server, generator: Any, requests: Sequence[Request]) -> Peeked[list[Result]]:
     """Results in lists of what is ready, from the moment on that the first ones are.
 
-    Raises what the generator raises before, OverloadedError, and ClientGone.
+    Raises what the generator raises before, and OverloadedError.
     """
     batches = together(generator.generate(requests))
     try:
         with server.traffic.queue():
-            return Peeked(await unless_gone(receive, anext(batches)), batches)
+            return Peeked(await anext(batches), batches)
     except BaseException:
         await batches.aclose()
         raise
 
 
-async def finished(receive: Receive, batches: Peeked[list[Result]]) -> list[Result]:
-    """All finished results, by request and sample. Raises ClientGone."""
-
-    async def collect() -> list[Result]:
-        done = [result async for batch in batches for result in batch if not result.delta]
-        return sorted(done, key=lambda result: (result.request, result.sample))
-
-    try:
-        return await unless_gone(receive, collect())
-    finally:
-        await batches.aclose()
+async def finished(server: Server, generator: Any, requests: Sequence[Request]) -> list[Result]:
+    """All finished results, by request and sample. Raises as `start`."""
+    async with aclosing(generator.generate(requests)) as results:
+        with server.traffic.queue():
+            first = await anext(results)
+        done = [] if first.delta else [first]
+        done += [result async for result in results if not result.delta]
+    return sorted(done, key=lambda result: (result.request, result.sample))
 
 
 class Writer(Protocol):

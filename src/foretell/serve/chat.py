@@ -28,7 +28,6 @@ from foretell.serve.calls import (
 )
 from foretell.serve.models import Served
 from foretell.serve.refusals import Params, refuse
-from foretell.serve.traffic import unless_gone
 
 
 async def chat(server: Server, http: HTTPRequest, asked: ChatBody, raw: Mapping[str, Any]) -> Any:
@@ -36,14 +35,12 @@ async def chat(server: Server, http: HTTPRequest, asked: ChatBody, raw: Mapping[
     n, limit = asked.n or 1, asked.max_completion_tokens or asked.max_tokens
     logprobs = max(asked.top_logprobs or 0, 1) if asked.logprobs else 0
     sampling = sampling_of(asked, served, max_tokens=limit, logprobs=logprobs, replies=n, limits=server.limits)
-    pictures = await unless_gone(http.receive, fetch(server, raw["messages"]))
-    conversation = Conversation.from_openai(place(raw["messages"], pictures))
+    conversation = Conversation.from_openai(place(raw["messages"], await fetch(server, raw["messages"])))
     if calls := bool(asked.tools) and asked.tool_choice != "none":
         conversation = tools.instructions(conversation, asked.tools or ())
     bound = tools.forced(asked)
     grammar = bound or _format(asked)
     request = Request(conversation, sampling, n, grammar, http.state.caller.tenant, served.adapter)
-    batches = await start(server, http.receive, served.generator, [request])
     readers = [
         tools.CallReader(
             [tool.function.name for tool in asked.tools or ()] if calls else (),
@@ -54,11 +51,8 @@ async def chat(server: Server, http: HTTPRequest, asked: ChatBody, raw: Mapping[
     ]
     reply = _Reply(server, served, asked, readers)
     if asked.stream:
-        return stream(reply, batches, PARAMS)
-    return json_response(reply.whole(await finished(http.receive, batches)))
-
-
-PARAMS = Params("messages", "response_format")
+        return stream(reply, await start(server, served.generator, [request]), Params("messages"))
+    return json_response(reply.whole(await finished(server, served.generator, [request])))
 
 
 def _format(asked: ChatBody) -> Grammar | None:

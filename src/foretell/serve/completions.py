@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,7 @@ from foretell.serve.calls import (
 )
 from foretell.serve.models import Served
 from foretell.serve.refusals import Params
-from foretell.serve.traffic import Peeked, unless_gone
 from foretell.template import Encoded
-
-PARAMS = Params("prompt")
 
 
 def prompts_of(given: Any) -> list[Prompt]:
@@ -58,29 +55,30 @@ async def complete(server: Server, http: HTTPRequest, asked: CompletionBody) -> 
     sampling = sampling_of(asked, served, max_tokens=limit, logprobs=top, replies=replies, limits=server.limits)
     tenant = http.state.caller.tenant
 
-    async def read_prompts() -> list[_Echo]:
+    echoes: list[_Echo] = []
+    if asked.echo:
         with server.traffic.queue():
-            return list(await asyncio.gather(*(_echo(generator, prompt, top) for prompt in prompts)))
-
-    echoes = await unless_gone(http.receive, read_prompts()) if asked.echo else []
+            echoes = await asyncio.gather(*(_echo(generator, prompt, top) for prompt in prompts))
     reply = _Reply(server, served, asked, n, echoes)
+    requests = [Request(prompt, sampling, n, None, tenant, served.adapter) for prompt in prompts]
     if limit == 0:
-        lengths = [len((await asyncio.to_thread(generator.encode, prompt)).ids) for prompt in prompts]
-        batches = Peeked(
-            [Result("", (), "length", Usage(m, 0), (), i, j) for i, m in enumerate(lengths) for j in range(n)],
-            _nothing(),
-        )
-    else:
-        requests = [Request(prompt, sampling, n, None, tenant, served.adapter) for prompt in prompts]
-        batches = await start(server, http.receive, generator, requests)
+        generator = _Silent(generator.encode)
     if asked.stream:
-        return stream(reply, batches, PARAMS)
-    return json_response(reply.whole(await finished(http.receive, batches)))
+        return stream(reply, await start(server, generator, requests), Params("prompt"))
+    return json_response(reply.whole(await finished(server, generator, requests)))
 
 
-async def _nothing() -> AsyncGenerator[list[Result], None]:
-    return
-    yield  # makes it a generator
+@dataclass(frozen=True)
+class _Silent:
+    """Answers with nothing: where no token is asked for, but the prompt's echo."""
+
+    encode: Callable[[Prompt], Encoded]
+
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]:
+        for i, request in enumerate(requests):
+            length = len((await asyncio.to_thread(self.encode, request.prompt)).ids)
+            for sample in range(request.n):
+                yield Result("", (), "length", Usage(length, 0), (), i, sample)
 
 
 @dataclass(frozen=True)

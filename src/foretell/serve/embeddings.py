@@ -7,30 +7,22 @@ import base64
 from typing import Any
 
 import numpy as np
-from starlette.requests import Request as HTTPRequest
 
 from foretell.generate import Usage
 from foretell.serve.asked import EmbeddingBody
 from foretell.serve.calls import Server, json_response
 from foretell.serve.completions import prompts_of
-from foretell.serve.refusals import Params, refuse
-from foretell.serve.traffic import unless_gone
-
-PARAMS = Params("input")
+from foretell.serve.refusals import refuse
 
 
-async def embed(server: Server, http: HTTPRequest, asked: EmbeddingBody) -> Any:
+async def embed(server: Server, asked: EmbeddingBody) -> Any:
     served = await server.models.get(asked.model)
     if not hasattr(served.generator, "embed"):
         raise refuse(f"The model '{served.name}' makes no embeddings.", 400, param="model", code="unsupported_model")
     prompts = prompts_of(asked.input)
-
-    async def work() -> tuple[list[list[float]], int]:
-        with server.traffic.queue():
-            lengths = await asyncio.to_thread(lambda: [len(served.generator.encode(p).ids) for p in prompts])
-            return await served.generator.embed(prompts), sum(lengths)
-
-    vectors, tokens = await unless_gone(http.receive, work())
+    with server.traffic.queue():
+        tokens = sum(await asyncio.to_thread(lambda: [len(served.generator.encode(p).ids) for p in prompts]))
+        vectors = await served.generator.embed(prompts)
     if asked.dimensions is not None and asked.dimensions != len(vectors[0]):
         text = f"Invalid 'dimensions': this model's vectors have {len(vectors[0])}, and are not cut."
         raise refuse(text, 400, param="dimensions", code="invalid_value")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 from starlette.responses import Response
@@ -79,10 +79,10 @@ async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
             raise ClientGone
         return task.result()
     finally:
-        for one in (task, watch):
-            one.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(task, watch, return_exceptions=True)
+        watch.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def together(items: AsyncIterator[T]) -> AsyncGenerator[list[T], None]:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from foretell.engine.openai_form import FormError, events, read_json, refusal_of, usage_of
@@ -22,7 +21,7 @@ from foretell.serve.calls import Server, check_work, json_response, log
 from foretell.serve.chat import fetch
 from foretell.serve.completions import prompts_of
 from foretell.serve.refusals import refuse, written
-from foretell.serve.traffic import DONE, EventStream, event, together, unless_gone
+from foretell.serve.traffic import DONE, EventStream, event, together
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -52,7 +51,6 @@ class Upstream:
     async def answer(
         self,
         server: Server,
-        http: HTTPRequest,
         asked: ChatBody | CompletionBody | EmbeddingBody,
         raw: Mapping[str, Any],
     ) -> Response:
@@ -63,10 +61,10 @@ class Upstream:
             prompts = len(prompts_of(asked.prompt)) if isinstance(asked, CompletionBody) else 1
             check_work(asked, (asked.n or 1) * prompts, server.limits)
         if isinstance(asked, ChatBody):
-            body["messages"] = await unless_gone(http.receive, self._messages(server, raw["messages"]))
+            body["messages"] = await self._messages(server, raw["messages"])
         streams = not isinstance(asked, EmbeddingBody) and bool(asked.stream)
         with server.traffic.queue():
-            response = await unless_gone(http.receive, self._open(PATHS[type(asked)], body))
+            response = await self._open(PATHS[type(asked)], body)
             if streams and "event-stream" in response.headers.get("content-type", ""):
                 pieces = self._pieces(server, name, response)
 
@@ -74,7 +72,7 @@ class Upstream:
                     response.close()
 
                 return EventStream(pieces, close)
-            found = await unless_gone(http.receive, _object(response))
+            found = await _object(response)
         _count(server, name, found)
         return json_response(found)
 
