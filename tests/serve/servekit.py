@@ -39,7 +39,7 @@ PNG = (
 class Stats:
     running: int = 2
     waiting: int = 1
-    cache_share: float = 0.5
+    cache_used: float = 0.5
     cached_tokens: int = 7
     preemptions: int = 0
 
@@ -59,7 +59,7 @@ class Stub:
         self.release = asyncio.Event()
         self.closed = 0
 
-    def encode(self, prompt: Prompt) -> Encoded:
+    def encode(self, prompt: Prompt, room: int = 1) -> Encoded:
         if isinstance(prompt, Encoded):
             return prompt
         if isinstance(prompt, Conversation):
@@ -67,7 +67,7 @@ class Stub:
                 decode_image(image.data)
             prompt = " ".join(message.text for message in prompt.messages)
         count = len(prompt.split())
-        if count >= LIMIT:
+        if count + room > LIMIT:
             raise ContextLengthError(
                 f"The prompt is {count} tokens long, but this model reads at most {LIMIT}.", count, LIMIT
             )

@@ -243,7 +243,7 @@ def test_structured_output() -> None:
     assert parsed.choices[0].message.parsed == Answer(number=4)
     schema, plain, text = (request.grammar for request in stub.seen)
     assert schema is not None and json.loads(schema.text)["properties"]["number"]["type"] == "integer"
-    assert plain is not None and json.loads(plain.text) == {"type": "object"}
+    assert plain is not None and json.loads(plain.text)["type"] == "object"
     assert text is None
 
 

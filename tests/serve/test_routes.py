@@ -54,7 +54,7 @@ def test_metrics(live: Live) -> None:
     assert float(lines['foretell_request_seconds_count{route="/v1/chat/completions"}']) >= 1
     assert float(lines['foretell_tokens_total{kind="prompt",model="demo-2026-11-20"}']) >= 3
     assert float(lines['foretell_tokens_total{kind="completion",model="demo-2026-11-20"}']) >= 3
-    assert lines['foretell_engine_cache_share{model="demo-2026-11-20"}'] == "0.5"
+    assert lines['foretell_engine_cache_used{model="demo-2026-11-20"}'] == "0.5"
     assert lines['foretell_engine_running{model="demo-2026-11-20"}'] == "2.0"
     assert lines['foretell_calls{state="waiting"}'] == "0.0"
     assert "wp-login" not in text, "what callers make up must not become a label"

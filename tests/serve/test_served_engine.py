@@ -37,7 +37,7 @@ def engine() -> Engine:
         image_token=tokenizer.special("<image>"),
         width=64,
         depth=2,
-        max_length=128,
+        max_length=2048,
         base_width=64,
         base_depth=2,
         init_std=0.25,
@@ -91,12 +91,50 @@ def test_images_count_as_tokens(asked: openai.OpenAI) -> None:
 
 
 def test_what_does_not_fit_names_both_numbers(engine: Engine, asked: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="128") as refused:
-        asked.completions.create(model="tiny", prompt=[5] * 200, max_tokens=1)
-    assert refused.value.param == "prompt" and "200" in str(refused.value)
+    with pytest.raises(openai.BadRequestError, match="2048") as refused:
+        asked.completions.create(model="tiny", prompt=[5] * 3000, max_tokens=1)
+    assert refused.value.param == "prompt" and "3000" in str(refused.value)
     with pytest.raises(openai.BadRequestError) as unknown:
         asked.completions.create(model="tiny", prompt=[999_999], max_tokens=1)
     assert unknown.value.param == "prompt"
+
+
+@pytest.mark.skipif(not hasattr(Engine, "encode"), reason="the engine does not check biases")
+def test_a_bias_for_what_is_no_token_is_laid_to_its_field(asked: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        asked.chat.completions.create(model="tiny", messages=MESSAGES, logit_bias={"99999": 5})
+    assert refused.value.param == "logit_bias"
+
+
+@pytest.mark.skipif(not hasattr(Engine, "encode"), reason="the engine binds no replies")
+def test_bound_replies_follow_their_schema(asked: openai.OpenAI) -> None:
+    """A random model writes noise; what binds it makes calls and objects of it."""
+    parameters = {
+        "type": "object",
+        "properties": {"kind": {"$ref": "#/$defs/Kind"}},
+        "required": ["kind"],
+        "additionalProperties": False,
+        "$defs": {"Kind": {"enum": ["a", "b"]}},
+    }
+    tool = {"type": "function", "function": {"name": "pick", "parameters": parameters}}
+    other = {"type": "function", "function": {"name": "drop", "parameters": parameters}}
+    for tools in ([tool], [tool, other]):
+        reply = asked.chat.completions.create(
+            model="tiny", messages=MESSAGES, tools=tools, tool_choice="required", max_tokens=400, seed=1
+        ).choices[0]
+        assert reply.finish_reason == "tool_calls" and reply.message.tool_calls is not None
+        call = reply.message.tool_calls[0].function
+        assert call.name in ("pick", "drop")
+        assert json.loads(call.arguments)["kind"] in ("a", "b")
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": parameters}}
+    found = asked.chat.completions.create(
+        model="tiny", messages=MESSAGES, response_format=wanted, max_tokens=400, seed=1
+    )
+    assert json.loads(found.choices[0].message.content or "")["kind"] in ("a", "b")
+    with pytest.raises(openai.BadRequestError) as refused:
+        bad = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nonsense"}}}
+        asked.chat.completions.create(model="tiny", messages=MESSAGES, response_format=bad)
+    assert (refused.value.param, refused.value.code) == ("response_format", "invalid_grammar")
 
 
 @pytest.mark.skipif(

@@ -57,9 +57,9 @@ async def chat(server: Server, http: HTTPRequest, asked: ChatBody, raw: Mapping[
 
 def _format(asked: ChatBody) -> Grammar | None:
     if isinstance(asked.response_format, ObjectFormat):
-        return Grammar("json_schema", '{"type":"object"}')
+        return tools.json_grammar({"type": "object"})
     if isinstance(asked.response_format, SchemaFormat):
-        return Grammar("json_schema", json.dumps(asked.response_format.json_schema.schema_ or {}))
+        return tools.json_grammar(asked.response_format.json_schema.schema_ or {})
     return None
 
 

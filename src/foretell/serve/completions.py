@@ -72,11 +72,11 @@ async def complete(server: Server, http: HTTPRequest, asked: CompletionBody) -> 
 class _Silent:
     """Answers with nothing: where no token is asked for, but the prompt's echo."""
 
-    encode: Callable[[Prompt], Encoded]
+    encode: Callable[[Prompt, int], Encoded]
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]:
         for i, request in enumerate(requests):
-            length = len((await asyncio.to_thread(self.encode, request.prompt)).ids)
+            length = len((await asyncio.to_thread(self.encode, request.prompt, 0)).ids)
             for sample in range(request.n):
                 yield Result("", (), "length", Usage(length, 0), (), i, sample)
 

@@ -21,8 +21,9 @@ async def embed(server: Server, asked: EmbeddingBody) -> Any:
         raise refuse(f"The model '{served.name}' makes no embeddings.", 400, param="model", code="unsupported_model")
     prompts = prompts_of(asked.input)
     with server.traffic.queue():
-        tokens = sum(await asyncio.to_thread(lambda: [len(served.generator.encode(p).ids) for p in prompts]))
-        vectors = await served.generator.embed(prompts)
+        encoded = await asyncio.to_thread(lambda: [served.generator.encode(prompt, 0) for prompt in prompts])
+        vectors = await served.generator.embed(encoded)
+    tokens = sum(len(prompt.ids) for prompt in encoded)
     if asked.dimensions is not None and asked.dimensions != len(vectors[0]):
         text = f"Invalid 'dimensions': this model's vectors have {len(vectors[0])}, and are not cut."
         raise refuse(text, 400, param="dimensions", code="invalid_value")

@@ -15,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _GAUGES = {  # fields of an engine's stats()
     "running": "Replies that are being generated.",
     "waiting": "Requests that wait for their turn.",
-    "cache_share": "Share of the KV cache that is in use.",
+    "cache_used": "Share of the KV cache that is in use.",
     "cached_tokens": "Prompt tokens that were not computed, since an earlier prompt began alike.",
     "preemptions": "Replies that gave up their place for others and were computed again.",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from foretell.errors import (
     CheckpointError,
@@ -16,9 +16,11 @@ from foretell.errors import (
     OverloadedError,
     RequestError,
 )
+from foretell.generate import Sampling
 from foretell.serve.guard import envelope
 
 STATUSES = (400, 401, 403, 404, 405, 408, 409, 413, 422, 429, 431, 500, 503)
+_SETTINGS = {field.name for field in fields(Sampling)}
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -57,7 +59,8 @@ def refusal(error: Exception, params: Params = Params()) -> RequestError:
         passed = error.status if error.status in (400, 404, 409, 413, 422, 429) else 503
         return refuse(str(error), passed, code="upstream_error")
     if isinstance(error, ConversationError | GenerationError):
-        return refuse(str(error), 400, param=params.prompt, code="invalid_value")
+        setting = str(error).split(" ", 1)[0]  # such an error of a setting begins with its name
+        return refuse(str(error), 400, param=setting if setting in _SETTINGS else params.prompt, code="invalid_value")
     if isinstance(error, CheckpointError):
         return refuse("The model could not be loaded. The server's log says why.", 500, code="model_not_loaded")
     return refuse("The server failed while it answered. Its log names this request.", 500, code="internal_error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from foretell.chat import Conversation, Message, TextPart, ToolCall
@@ -51,7 +51,13 @@ def forced(asked: ChatBody) -> Grammar | None:
         }
         for i, tool in enumerate(tools)
     ]
-    return Grammar("json_schema", json.dumps(kinds[0] if len(kinds) == 1 else {"anyOf": kinds}))
+    return json_grammar(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})
+
+
+def json_grammar(schema: Mapping[str, Any]) -> Grammar:
+    """What binds a reply to a JSON schema. Between its parts stands little white space: a model that is unsure of what
+    comes next might write it without end."""
+    return Grammar("json_schema", json.dumps({**schema, "x-guidance": {"whitespace_pattern": "[ \\n]{0,16}"}}))
 
 
 def _moved(schema: Any, place: str) -> Any:
