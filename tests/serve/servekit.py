@@ -130,6 +130,9 @@ class Pictures:
     async def get_all(self, urls: Sequence[str]) -> list[bytes]:
         return [self.get(url) for url in urls]
 
+    def close(self) -> None:
+        pass
+
     def get(self, url: str) -> bytes:
         if not url.startswith("data:image/"):
             raise ImageError(f"{url[:40]} is no image that this server fetches.")
@@ -190,4 +193,5 @@ class Live:
 
     def on_loop(self, call: Callable[[], object]) -> None:
         """Run in the server's event loop."""
+        assert self.process._loop is not None
         self.process._loop.call_soon_threadsafe(call)

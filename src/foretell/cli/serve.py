@@ -82,8 +82,6 @@ def serve(
         started=lambda url: print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True),
     )
     process.run()
-    if not process.started:  # uvicorn has said why
-        raise typer.Exit(2)
 
 
 def _name(model: str) -> tuple[str, str]:

@@ -35,6 +35,8 @@ class Images(Protocol):
         """The bytes behind the data: or http(s) URLs of one call. Raises ImageError, and OverloadedError."""
         ...
 
+    def close(self) -> None: ...
+
 
 class Moderator(Protocol):
     """What answers /v1/moderations."""
@@ -67,6 +69,7 @@ class Server:
 
     async def close(self) -> None:
         self.models.close()
+        self.images.close()
         if self.upstream is not None:
             await self.upstream.close()
 

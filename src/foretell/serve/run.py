@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from foretell.errors import GenerationError
 from foretell.serve.calls import Server
 
+_IDLE_S = 75  # longer than proxies and clients keep a connection, so that they end it and lose no call
 _LEFT_S = 1  # for connections to close once their answers are cut or done
 
 
 class Process(uvicorn.Server):
     """At the first SIGTERM or SIGINT new calls get 503, and those under way have drain_seconds to finish; a second
-    signal ends it at once.
+    signal ends it at once. Raises GenerationError for an address that cannot be had.
 
     started: called once with the URL, when the socket is open.
     """
@@ -34,34 +37,45 @@ class Process(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=host,
-                port=port,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
                 lifespan="off",
                 ws="none",
+                timeout_keep_alive=_IDLE_S,
                 timeout_graceful_shutdown=_LEFT_S,
                 h11_max_incomplete_event_size=2 * server.limits.body.header_bytes,
             )
         )
         self.server, self.drain_seconds, self._told = server, drain_seconds, started
+        try:
+            self._socket = socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+            )
+        except OSError as error:
+            raise GenerationError(
+                f"Nothing can be served at {host}, port {port} ({error.strerror or error}). Give another --host or "
+                "--port, or end what holds this one."
+            ) from error
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().startup(sockets)  # type: ignore[arg-type]
-        self._loop = asyncio.get_running_loop()
-        if not self.should_exit:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run([*(sockets or ()), self._socket])
 
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        await super().shutdown(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        host, port = self._socket.getsockname()[:2]
+        self._told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
         await self.server.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.server.traffic.draining:
+        if self.server.traffic.draining or self._loop is None:
             self.should_exit = self.force_exit = True
         else:
             self.server.traffic.draining = True

@@ -1,0 +1,43 @@
+"""The command: names, and what it refuses."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from clikit import invoke
+from foretell.cli.serve import _name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "Give models to serve, or --upstream URL"),
+        (("run", "--upstream", "http://127.0.0.1:1/v1"), "and not both"),
+        (("runs/a", "b=runs/b", "--alias", "c=none"), "An alias leads to none, which is not served"),
+        (("a=x", "--alias", "lonely"), "expected NAME=VALUE"),
+        (("a=x", "--adapter", "a=folder"), "The name a is given twice"),
+        (("--upstream", "ftp://x"), "no base URL"),
+    ],
+)
+def test_mistakes_end_in_a_paragraph(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str) -> None:
+    code, _, err = invoke(capsys, "serve", *arguments)
+    assert code == 2 and says in err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = invoke(capsys, "serve", "a=x", "--port", port)
+    assert code == 2 and f"port {port}" in err and "--port" in err
+
+
+def test_names(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "a=b").mkdir()
+    assert _name(str(tmp_path / "run")) == ("run", str(tmp_path / "run"))
+    assert _name(str(tmp_path / "a=b")) == ("a=b", str(tmp_path / "a=b"))
+    assert _name("small=org/name") == ("small", "org/name")
+    assert _name("org/name") == ("org/name", "org/name")
