@@ -138,3 +138,19 @@ def test_log_probabilities_are_of_the_models_own_distribution():
     assert ids.shape == (3, 9)
     torch.testing.assert_close(top.double(), reference.gather(1, ids), atol=1e-6, rtol=0)
     assert (top[:, :-1] >= top[:, 1:]).all()
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])  # flat: cuts lie beyond the likeliest few, and there are ties
+def test_cuts_of_a_large_vocabulary_are_those_of_a_full_sort(scale):
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(8, 3000, generator=generator) * scale).round(decimals=1)
+    settings = [(0, 0.9), (0, 0.1), (50, 1.0), (1000, 0.5), (600, 0.3), (1, 1.0), (0, 0.999), (512, 1.0)]
+    top_k, top_p = torch.tensor([k for k, _ in settings]), torch.tensor([p for _, p in settings]).double()
+    found = distribution(logits, torch.ones(8), top_k, top_p) > 0
+    for row, (k, p) in enumerate(settings):
+        weights = torch.softmax(logits[row].double(), -1)
+        order = weights.argsort(descending=True, stable=True)[: k or None]
+        before = weights[order].cumsum(0) - weights[order]
+        kept = order[before < p * weights[order].sum() + 1e-12] if p < 1 else order
+        assert abs(len(kept) - int(found[row].sum())) <= 1  # the border may fall within rounding
+        assert found[row][kept[:-1]].all()

@@ -15,6 +15,7 @@ from torch import Tensor
 from foretell.errors import GenerationError
 from foretell.generate import Sampling
 
+_FEW = 512  # tokens among which top-k and top-p mostly cut
 FORBIDDEN = -100  # a bias that no logit outweighs
 NOT_FINITE = (
     "The model's logits are not finite numbers, so no token can be drawn. The checkpoint comes from a run "
@@ -54,12 +55,39 @@ def distribution(
 
 
 def _truncate(weights_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor) -> Tensor:
+    """Top-k and top-p. Where the cut lies among the likeliest few, as it does nearly always, only these are sorted."""
+    size = weights_BV.shape[-1]
+    if size <= 2 * _FEW:
+        return _cut(weights_BV, top_k_B, top_p_B, None)
+    least_B1 = weights_BV.topk(_FEW, -1).values[:, -1:]
+    inside_BV = weights_BV > least_B1  # not those equal to the least, of which others may be outside
+    few_BV = weights_BV * inside_BV
+    total_B = weights_BV.cumsum(-1, dtype=_wide(weights_BV))[:, -1]
+    mass_B = few_BV.cumsum(-1, dtype=_wide(weights_BV))[:, -1]
+    count_B = inside_BV.sum(-1)
+    enough_B = torch.where(top_k_B > 0, top_k_B <= count_B, (top_p_B < 1) & (mass_B >= top_p_B * total_B))
+    few, all_ = enough_B.nonzero()[:, 0], (~enough_B).nonzero()[:, 0]
+    out_BV = torch.zeros_like(weights_BV)
+    if len(few):
+        ids_BK = inside_BV[few].int().topk(_FEW, -1).indices.sort(-1).values
+        weights_BK = _cut(few_BV[few].gather(1, ids_BK), top_k_B[few], top_p_B[few], total_B[few])
+        out_BV[few] = torch.zeros_like(few_BV[few]).scatter_(1, ids_BK, weights_BK)
+    if len(all_):
+        out_BV[all_] = _cut(weights_BV[all_], top_k_B[all_], top_p_B[all_], None)
+    return out_BV
+
+
+def _cut(weights_BV: Tensor, top_k_B: Tensor, top_p_B: Tensor, total_B: Tensor | None) -> Tensor:
+    """total_B: the mass of all tokens, where weights_BV holds some of them."""
     size = weights_BV.shape[-1]
     sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
     k_B1 = torch.where(top_k_B > 0, top_k_B, size).clamp(max=size)[:, None]
     mass_BV = sorted_BV.cumsum(-1, dtype=_wide(weights_BV))
     more_likely_BV = mass_BV - sorted_BV
-    inside_BV = (more_likely_BV < top_p_B[:, None] * mass_BV.gather(1, k_B1 - 1)) | (top_p_B[:, None] >= 1)
+    whole_B1 = mass_BV.gather(1, k_B1 - 1)
+    if total_B is not None:
+        whole_B1 = torch.where(top_k_B[:, None] > 0, whole_B1, total_B[:, None])
+    inside_BV = (more_likely_BV < top_p_B[:, None] * whole_B1) | (top_p_B[:, None] >= 1)
     inside_BV &= torch.arange(size, device=weights_BV.device) < k_B1
     return torch.zeros_like(weights_BV).scatter_(1, order_BV, sorted_BV * inside_BV)
 

@@ -37,7 +37,7 @@ def read_lora(folder: Path, model: Multimodal) -> Lora:
         raise CheckpointError(
             f"{folder} is no plain LoRA adapter ({', '.join(odd) or 'peft_type, bias'}). Merge it with PEFT instead."
         )
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float):
         raise CheckpointError(f"{folder} has r {rank!r} and lora_alpha {alpha!r}; expected numbers. Copy it again.")
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     file = folder / "adapter_model.safetensors"
