@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -213,6 +212,10 @@ def test_a_random_model_bound_to_a_schema_writes_what_fits(engine, seed):
         (Grammar("json_schema", '{"x":' * 20_000 + "1" + "}" * 20_000), "characters"),
         (Grammar("json_schema", "[" * 30_000 + "]" * 30_000), "JSON schema"),
         (Grammar("regex", "(("), "regular expression cannot be used"),
+        (
+            Grammar("regex", "((a{1000}){1000}){1000}"),
+            "regular expression (cannot be used: lexer error|takes more than)",
+        ),
         (Grammar("lark", "start: nothing"), "Lark grammar cannot be used"),
         (Grammar("regex", "x" * 200_000), "200000 characters"),
     ],
@@ -220,13 +223,6 @@ def test_a_random_model_bound_to_a_schema_writes_what_fits(engine, seed):
 def test_damaged_and_huge_grammars_are_refused(engine, grammar, message):
     with pytest.raises(GrammarError, match=message):
         generate_sync(engine, [Request("x", grammar=grammar)])
-
-
-@pytest.mark.parametrize("regex", ["((a{1000}){1000}){1000}", "((a|b){0,1000}){0,3000}x", "(.*a){200}"])
-def test_a_grammar_of_endless_work_is_refused_or_bounded(engine, regex):
-    with suppress(GrammarError):
-        result = generate_sync(engine, [Request("x", Sampling(4), grammar=Grammar("regex", regex))])[0][0]
-        assert len(result.token_ids) <= 4
 
 
 def test_a_reply_that_no_token_may_go_on_ends(engine):

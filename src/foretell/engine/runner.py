@@ -64,7 +64,8 @@ class Sequence:
 @dataclass(frozen=True)
 class _Group:
     """Pieces of t tokens each whose attention is computed together. gather: rows of the cache, (B · G · blocks,);
-    bias: 0 or -inf on the scores, (B · G or 1, rows, L), near: the same within the window."""
+    bias: 0 or -inf on the scores, (B · G or 1, rows, L), near: the same within the window; keys, values: room for what
+    is gathered, which memory new for each layer would slow to a half."""
 
     start: int
     count: int
@@ -72,6 +73,8 @@ class _Group:
     gather: Tensor
     bias: Tensor
     near: Tensor
+    keys: Tensor
+    values: Tensor
 
 
 class Runner:
@@ -221,7 +224,8 @@ class Runner:
             rows[:, : t * share][np.repeat(~mask, share, 1)] = -np.inf
             repeated = rows if len(parts) == 1 else np.repeat(rows, kv, 0)
             biases.append(torch.from_numpy(repeated).to(self.device, self.model.compute_dtype))
-        return _Group(start, len(parts), t, self._tensor(gather.ravel()), biases[0], biases[-1])
+        room = torch.empty(2, gather.size, BLOCK * config.head_dim, dtype=self.model.compute_dtype, device=self.device)
+        return _Group(start, len(parts), t, self._tensor(gather.ravel()), biases[0], biases[-1], room[0], room[1])
 
     def _attend(self, cache: Cache, places_N: Tensor, groups: Many[_Group]) -> Attend:
         config, n = self.model.config, len(places_N)
@@ -241,8 +245,9 @@ class Runner:
                 q_MSD = q.new_zeros(group.count * kv, wide, dim)
                 real = group.t * q_BtGRD.shape[3]
                 q_MSD[:, :real] = q_BtGRD.transpose(1, 2).reshape(group.count * kv, real, dim)
-                k_MLD = keys.view(-1, BLOCK * dim).index_select(0, group.gather).view(group.count * kv, -1, dim)
-                v_MLD = values.view(-1, BLOCK * dim).index_select(0, group.gather).view(group.count * kv, -1, dim)
+                for store, room in ((keys, group.keys), (values, group.values)):
+                    torch.index_select(store.view(-1, BLOCK * dim), 0, group.gather, out=room)
+                k_MLD, v_MLD = (room.view(group.count * kv, -1, dim) for room in (group.keys, group.values))
                 bias = (group.near if layer in sliding else group.bias).expand(group.count * kv, -1, -1)
                 scores = torch.baddbmm(bias, q_MSD, k_MLD.transpose(1, 2), alpha=scale)
                 seen_MSD = _weighted(torch.softmax(scores, -1), v_MLD)
