@@ -118,11 +118,13 @@ class Constrainer:
                 "counted repetitions multiply."
             )
         matcher = llguidance.LLMatcher(self._table, text, log_level=0, limits=limits)
-        matcher.compute_bitmask()  # the first takes longest, and is not to be waited for in a step
-        if matcher.is_error():
-            raise GrammarError(
-                f"The {kind} cannot be used: {_brief(matcher.get_error())}. Mend it, or make it smaller."
-            )
+        for tried in (matcher, matcher.deep_copy()):  # the first steps take longest, and show whether limits hold
+            allowed = Constraint(tried, self._size).mask().nonzero()
+            if tried is not matcher and len(allowed):
+                tried.consume_token(int(allowed[0]))
+                tried.compute_bitmask()
+            if tried.is_error():
+                raise GrammarError(f"The {kind} cannot be used: {_brief(tried.get_error())}. Mend or shrink it.")
         return matcher
 
 
