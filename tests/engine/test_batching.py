@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from test_local import png, user
 
 from foretell.engine.cache import BLOCK, Cache
 from foretell.engine.local import Engine
-from foretell.errors import ContextLengthError, GenerationError, GrammarError, OverloadedError
+from foretell.errors import ContextLengthError, GenerationError, GrammarError, MissingExtraError, OverloadedError
 from foretell.generate import Grammar, Request, Sampling, collect, generate_sync, run_sync
 from foretell.recipe import ModelConfig
 from foretell.template import Template
@@ -248,3 +249,22 @@ def test_blocks_are_given_shared_known_and_forgotten():
     assert cache.find([b"a", b"b"]) == first[:1]
     cache.scrub(first[:1])
     assert cache.find([b"a"]) == []
+
+
+def test_a_long_prompt_holds_up_nobody(make_model, tokenizer):
+    engine = make(make_model, tokenizer, step_tokens=2)
+    free = Sampling(max_tokens=60, seed=0, logit_bias=dict.fromkeys(tokenizer.ends, -100))
+
+    async def run():
+        return [result async for result in engine.generate([Request("x", free), Request(LONG, free)])]
+
+    order = [result.request for result in asyncio.run(run())]
+    assert order.index(1) > 10  # pieces of the first reply come while the other's prompt is read
+
+
+def test_a_grammar_without_llguidance_names_the_extra(make_model, tokenizer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    engine = make(make_model, tokenizer)
+    assert generate_sync(engine, REQUESTS[:1])[0][0].token_ids
+    with pytest.raises(MissingExtraError, match=r"foretell\[serve\]"):
+        generate_sync(engine, REQUESTS[-1:])

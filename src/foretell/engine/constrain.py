@@ -48,6 +48,9 @@ class Constraint:
     def __init__(self, matcher: Any, size: int) -> None:
         self._matcher, self._size = matcher, size
 
+    def copy(self) -> Constraint:
+        return Constraint(self._matcher.deep_copy(), self._size)
+
     def mask(self) -> Tensor:
         """Which tokens may come next, (V,) bool; none where the grammar cannot go on."""
         if self._matcher.is_error():
@@ -74,20 +77,21 @@ class Constrainer:
         self._tokenizer, self._size = tokenizer, size
         self._lock = threading.Lock()
         self._table: Any = None
-        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._compiled: OrderedDict[Grammar, Constraint] = OrderedDict()
 
     def open(self, grammar: Grammar) -> Constraint:
-        """A reply's constraint. Raises GrammarError for a grammar that is damaged or too large, MissingExtraError
-        without llguidance."""
+        """A constraint at its start, to be copied for each reply; compiling may take a second. Raises GrammarError for
+        a grammar that is damaged or too large, MissingExtraError without llguidance."""
         with self._lock:
             compiled = self._compiled.get(grammar)
-            if compiled is None:
-                compiled = self._compile(grammar)
-                self._compiled[grammar] = compiled
-                if len(self._compiled) > _COMPILED:
-                    self._compiled.popitem(last=False)
+        if compiled is None:
+            compiled = Constraint(self._compile(grammar), self._size)
+        with self._lock:
+            self._compiled[grammar] = compiled
             self._compiled.move_to_end(grammar)
-            return Constraint(compiled.deep_copy(), self._size)
+            if len(self._compiled) > _COMPILED:
+                self._compiled.popitem(last=False)
+        return compiled
 
     def _compile(self, grammar: Grammar) -> Any:
         try:
@@ -99,8 +103,10 @@ class Constrainer:
             raise GrammarError(
                 f"The {kind} has {len(grammar.text)} characters; at most {_LONGEST} are allowed. Make it smaller."
             )
-        if self._table is None:
-            self._table = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Words(self._tokenizer)), slices=[])
+        with self._lock:
+            self._table = self._table or llguidance.LLTokenizer(
+                llguidance.TokenizerWrapper(_Words(self._tokenizer)), slices=[]
+            )
         limits = llguidance.LLParserLimits(
             max_items_in_row=2_000,
             initial_lexer_fuel=1_000_000,

@@ -249,12 +249,11 @@ class Engine:
 
         def make(call: Call[Result], index: int, sample: int) -> Reply:
             sequence = self._runner.open(prompt, (), salt, adapter)
-            bound = None if grammar is None else self._constrainer.open(grammar)
-            return Reply(index, sample, sampling, sequence, call, limit, seed, self.tokenizer, opens, bound)
+            own = None if bound is None else bound.copy()
+            return Reply(index, sample, sampling, sequence, call, limit, seed, self.tokenizer, opens, own)
 
-        grammar, adapter, salt = request.grammar, request.adapter, request.salt.encode("utf-8", "surrogatepass")
-        if grammar is not None:
-            self._constrainer.open(grammar)  # here, off the event loop, it is compiled
+        adapter, salt = request.adapter, request.salt.encode("utf-8", "surrogatepass")
+        bound = None if request.grammar is None else self._constrainer.open(request.grammar)
         return make
 
     def _tails(self, prompt: Prompt, texts: Sequence[str]) -> tuple[Encoded, list[list[int]]]:
