@@ -5,7 +5,7 @@ beginning hold the same blocks; a whole block is known by a hash of all that its
 first position on. Blocks nobody holds keep their content until room is needed, the longest unused going first.
 
 Blocks rather than one slot a sequence, since memory then follows the tokens in use and a shared beginning is stored
-once; attention copies the blocks of a sequence together before it multiplies, which costs less than a slot's padding.
+once. The price: attention copies the blocks of a sequence together before it multiplies, no further than they are used.
 """
 
 from __future__ import annotations

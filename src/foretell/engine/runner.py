@@ -65,7 +65,7 @@ class Sequence:
 class _Group:
     """Pieces of t tokens each whose attention is computed together. gather: rows of the cache, (B · G · blocks,);
     bias: 0 or -inf on the scores, (B · G or 1, rows, L), near: the same within the window; keys, values: room for what
-    is gathered, which memory new for each layer would slow to a half."""
+    is gathered, the same for every layer."""
 
     start: int
     count: int

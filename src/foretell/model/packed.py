@@ -1,6 +1,6 @@
 """The decoder as a CPU multiplies it best: matrices rearranged for oneDNN, in the precision they are used in.
 
-For few rows, oneDNN's kernels on rearranged weights run at the speed of memory where BLAS libraries do not, and from
+oneDNN's kernels on rearranged weights suit the few rows of decoding, which BLAS libraries are not made for, and from
 two rows on each row of a product has the same bits whatever the number of rows. Decoding, prompts read in pieces of
 any size, and batches of any size therefore agree bit by bit. The price is a second copy of the weights.
 """
