@@ -49,15 +49,7 @@ class Process(uvicorn.Server):
             )
         )
         self.server, self.drain_seconds, self._told = server, drain_seconds, started
-        try:
-            self._socket = socket.create_server(
-                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-            )
-        except OSError as error:
-            raise GenerationError(
-                f"Nothing can be served at {host}, port {port} ({error.strerror or error}). Give another --host or "
-                "--port, or end what holds this one."
-            ) from error
+        self._socket = _listen(host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -91,3 +83,21 @@ class Process(uvicorn.Server):
             self.should_exit = True
 
         self._draining = asyncio.create_task(drain())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        # With its protocol told, since asyncio sends without delay only where it is: else a reply of two pieces waits
+        # 40 ms between them.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+        family, kind, protocol, _, address = found
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        return listener
+    except OSError as error:
+        raise GenerationError(
+            f"Nothing can be served at {host}, port {port} ({error.strerror or error}). Give another --host or --port, "
+            "or end what holds this one."
+        ) from error
