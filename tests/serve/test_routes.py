@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from pathlib import Path
 
 import httpx
 import pytest
@@ -195,10 +196,10 @@ def test_models_load_once_and_when_asked_for(tmp_path) -> None:
 
 
 def test_adapters_are_models(tmp_path) -> None:
-    added: list[tuple[str, str]] = []
+    added: list[tuple[str, Path]] = []
 
     class Adaptable(Stub):
-        def add_adapter(self, name: str, folder: str) -> None:
+        def add_adapter(self, name: str, folder: Path) -> None:
             added.append((name, folder))
 
     stub = Adaptable()
@@ -207,5 +208,5 @@ def test_adapters_are_models(tmp_path) -> None:
     with running(server) as live:
         found = post(live, "/v1/chat/completions", {**CHAT, "model": "poet"}).json()
         post(live, "/v1/chat/completions", {**CHAT, "model": "base"})
-    assert found["model"] == "poet" and added == [("poet", "adapters/poet")]
+    assert found["model"] == "poet" and added == [("poet", Path("adapters/poet"))]
     assert [request.adapter for request in stub.seen] == ["poet", None]

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from foretell.errors import GenerationError, RequestError
@@ -111,7 +112,7 @@ class Models:
         model = self._load(self._refs[base])
         if base == next(iter(self._refs)):
             for name, folder in self._adapters.items():
-                model.generator.add_adapter(name, folder)
+                model.generator.add_adapter(name, Path(folder).expanduser())
         return model
 
     def close(self) -> None:
