@@ -94,9 +94,10 @@ def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model
     torch.set_num_threads(1)
     try:
         opened = load_source(ref, compute_in) if foreign else load_checkpoint(folder, compute_in)
+        engine = Engine(opened.model.to(place), opened.tokenizer, opened.template)  # rearranges the weights
     finally:
         torch.set_num_threads(threads)
-    return Model(Engine(opened.model.to(place), opened.tokenizer, opened.template), folder, opened.sampling)
+    return Model(engine, folder, opened.sampling)
 
 
 def is_foreign(ref: str | Path) -> bool:
