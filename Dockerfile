@@ -6,7 +6,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 
 COPY pyproject.toml requirements.lock README.md LICENSE /build/
 COPY src /build/src
-RUN pip install --constraint /build/requirements.lock '/build[torch]' && rm -rf /build \
+RUN pip install --constraint /build/requirements.lock '/build[torch,serve]' && rm -rf /build \
  && useradd --create-home foretell
 
 USER foretell

@@ -67,6 +67,7 @@ docs: $(VENV)/.ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Downloads several hundred megabytes the first time (gigabytes with a CUDA build of torch): pip's progress is shown.
+comma := ,
 install = $(BIN)/python -m pip install --constraint requirements.lock --editable '.[$(1)]'
 
 # pip itself is left as the interpreter brings it; the lock constrains everything else.
@@ -79,7 +80,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.ready-run: $(VENV)/.ready
-	$(call install,torch)
+	$(call install,torch$(comma)serve)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

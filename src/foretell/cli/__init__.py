@@ -18,10 +18,10 @@ _NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own f
 def main() -> NoReturn:
     """Entry point. Exit codes: 0 done, 2 an error that a message explains, 130 interrupted, 143 told to end."""
     # By default waiting threads spin for long, and a run collapses to a fraction of its speed as soon as anything else
-    # wants a core. This many turns cost little on an idle machine. A chat needs more: between the small products of a
+    # wants a core. This many turns cost little on an idle machine. Speaking needs more: between the small products of a
     # token the threads would fall asleep, and waking one takes as long as a product. OpenMP reads it once, when torch
     # is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000" if sys.argv[1:2] == ["chat"] else "2000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000" if sys.argv[1:2] in (["chat"], ["serve"]) else "2000")
     told: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> NoReturn:

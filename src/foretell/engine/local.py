@@ -54,7 +54,7 @@ class Engine:
         model: Multimodal,
         tokenizer: Tokenizer,
         template: ChatTemplate | None,
-        max_batch: int = 32,
+        max_batch: int = 64,
         max_waiting: int = 4096,
         cache_tokens: int | None = None,
         step_tokens: int = 256,
