@@ -17,9 +17,10 @@ from foretell.cli.serve import _name
         ((), "Give models to serve, or --upstream URL"),
         (("run", "--upstream", "http://127.0.0.1:1/v1"), "and not both"),
         (("runs/a", "b=runs/b", "--alias", "c=none"), "An alias leads to none, which is not served"),
-        (("a=x", "--alias", "lonely"), "expected NAME=VALUE"),
-        (("a=x", "--adapter", "a=folder"), "The name a is given twice"),
+        (("a=org/x", "--alias", "lonely"), "expected NAME=VALUE"),
+        (("a=org/x", "--adapter", "a=folder"), "The name a is given twice"),
         (("--upstream", "ftp://x"), "no base URL"),
+        (("org/name", "a=./gone"), "There is no folder ./gone"),
     ],
 )
 def test_mistakes_end_in_a_paragraph(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], says: str) -> None:
@@ -30,7 +31,7 @@ def test_mistakes_end_in_a_paragraph(capsys: pytest.CaptureFixture[str], argumen
 def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, _, err = invoke(capsys, "serve", "a=x", "--port", port)
+        code, _, err = invoke(capsys, "serve", "a=org/x", "--port", port)
     assert code == 2 and f"port {port}" in err and "--port" in err
 
 

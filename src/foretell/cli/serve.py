@@ -54,6 +54,8 @@ def serve(
     refs = dict(_name(model) for model in models)
     aliases = dict(_pair(text, "--alias") for text in alias)
     adapters = dict(_pair(text, "--adapter") for text in adapter)
+    for ref in refs.values():
+        _check_place(ref)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = threads or max(cores - 1, 1)  # one is kept for HTTP
     os.environ.setdefault("OMP_NUM_THREADS", str(count))  # read once, when torch is loaded
@@ -90,6 +92,14 @@ def _name(model: str) -> tuple[str, str]:
         return named[1], named[2]
     is_path = Path(model).exists() or model.startswith((".", "/", "~"))
     return (Path(model).expanduser().resolve().name if is_path else model), model
+
+
+def _check_place(ref: str) -> None:
+    """Refuse a folder without a model now: models are loaded when first asked for, which is late to hear of a typo."""
+    from foretell.loading import find_checkpoint, is_foreign
+
+    if not is_foreign(ref) and "://" not in ref:
+        find_checkpoint(ref)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
