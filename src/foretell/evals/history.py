@@ -104,6 +104,8 @@ class History:
         """A stored run. Raises EvalError where there is none of that id."""
         found = self._results(f"{_ROW} WHERE run = %s", run)
         if not found:
+            if run.endswith(".jsonl"):
+                raise EvalError(f"There is no log {run}. Check the path, or give a run's id.")
             raise EvalError(f"{self.name} has no run {run}. List what it has with: foretell eval history")
         return found[0]
 
