@@ -226,4 +226,4 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _close(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"Near are {', '.join(near)}." if near else "List what there is with: foretell eval list"
+    return f"Near are {', '.join(near)}." if near else "See: foretell eval list. One of your own needs --registry-path."
