@@ -118,11 +118,14 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals, code: int) -> None:
+@pytest.mark.parametrize("arguments", [["run", "quickstart"], ["eval", "run", "dummy", "reading"]])
+def test_an_interrupted_run_says_how_to_go_on(
+    tmp_path: Path, arguments: list[str], number: signal.Signals, code: int
+) -> None:
     script = (
-        "import sys, foretell.pipeline as p, foretell.cli as c\n"
+        "import sys, foretell.pipeline as p, foretell.evals.api as a, foretell.cli as c\n"
         "def endless(*a, **k):\n    print('started', flush=True)\n    import threading; threading.Event().wait()\n"
-        "p.run_recipe = endless\nsys.argv = ['foretell', 'run', 'quickstart']\nc.main()"
+        f"p.run_recipe = a.run_set = endless\nsys.argv = {['foretell', *arguments]}\nc.main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
