@@ -373,7 +373,7 @@ def test_what_is_missing_or_of_another_form(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(EvalError, match="no file"):
         benchmark("lambada", path=str(tmp_path / "none.jsonl")).samples()
     for content, words in (
-        ('{"text": 1}\n', "not in a known form of gsm8k.*have text"),
+        ('{"text": 1}\n', "not in a known form of gsm8k: a row lacks .*have text"),
         ("{", "line 1 is not JSON"),
         ("version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
     ):

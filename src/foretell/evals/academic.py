@@ -286,10 +286,10 @@ class Benchmark(Eval):
         try:
             return convert(FORMS[self.form], rows)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            why = f"a row lacks {error.args[0]}" if isinstance(error, KeyError) else repr(error)
             keys = ", ".join(key for key in rows[0] if not key.startswith("_"))
             raise EvalError(
-                f"{place} is not in a known form of {self.form}: {error!r}. Its rows have {keys}; use the published "
-                "file."
+                f"{place} is not in a known form of {self.form}: {why}. Its rows have {keys}; use the published file."
             ) from error
 
     def _gather(self, rows: Sequence[Sample], drawn: bool) -> None:
