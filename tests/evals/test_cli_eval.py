@@ -52,6 +52,8 @@ def test_a_run_prints_its_score_with_an_interval_and_is_remembered(capsys, regis
     assert str(log) in out and json.loads(log.read_text().splitlines()[0])["spec"]["run_config"]["max_samples"] == 30
     code, out, _ = invoke(capsys, "history")
     assert code == 0 and "x.dev.v0" in out and "0.8865 to 1" in out
+    code, _, err = invoke(capsys, "history", "gone")
+    assert code == 0 and "history.sqlite has no such run. Add one with" in err
 
 
 def test_two_versions_are_compared_and_gated(capsys, registry: Path) -> None:

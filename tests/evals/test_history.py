@@ -184,8 +184,9 @@ def test_a_gate_takes_runs_logs_the_best_and_the_last(place: str, tmp_path: Path
     assert store.gate("new", "last").comparison.baseline == "last", "a run is not its own baseline"
     assert store.gate(new, "best:n", product="other").comparison.baseline == "theirs"
     for candidate, baseline, told in [
-        ("new", "new", "candidate and baseline at once"), ("new", "none", "has no run none"), ("new", "gone.jsonl", "There is no log gone.jsonl"),
-        ("new", "best:o", "has no other run of o"), ("theirs", "last", "has no other run of n"),
+        ("new", "new", "candidate and baseline at once"), ("new", "none", "has no run none"),
+        ("new", "gone.jsonl", "There is no log gone.jsonl"), ("new", "best:o", "has no other run of o"),
+        ("theirs", "last", "has no other run of n"),
     ]:  # fmt: skip
         with pytest.raises(EvalError, match=told):
             store.gate(candidate, baseline)

@@ -193,9 +193,13 @@ def history(
     """Scores over time, of all runs in the store."""
     from foretell.evals.history import History
 
+    kept = History(store)
+    runs = kept.runs(eval=eval, model=model, product=product)
+    if not runs:
+        print(f"{kept.name} has no such run. Add one with: foretell eval run", file=sys.stderr)
     draw.table(
         ("when", "eval", "model", "version", "product", "score", "95 % interval", "n", "run"),
-        [_row(run) for run in History(store).runs(eval=eval, model=model, product=product)],
+        [_row(run) for run in runs],
         right=(5, 7),
     )
 
