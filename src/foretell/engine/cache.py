@@ -23,13 +23,12 @@ BLOCK = 32  # positions
 
 
 class Cache:
-    """keys, values: per layer (blocks, G, BLOCK, D). Block 0 is never given out: it fills what is short."""
+    """layers: of each, keys before values, (blocks, 2G, BLOCK, D). Block 0 is never given out: it fills gaps."""
 
     def __init__(self, config: ModelConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size = -(-tokens // BLOCK)
-        shape = (self.size + 1, config.n_kv_heads, BLOCK, config.head_dim)
-        self.keys = [_zeros(shape, dtype, device) for _ in range(config.depth)]
-        self.values = [_zeros(shape, dtype, device) for _ in range(config.depth)]
+        shape = (self.size + 1, 2 * config.n_kv_heads, BLOCK, config.head_dim)
+        self.layers = [_zeros(shape, dtype, device) for _ in range(config.depth)]
         self._free = list(range(self.size, 0, -1))
         self._held = [0] * (self.size + 1)
         self._known: dict[bytes, int] = {}
@@ -88,7 +87,7 @@ class Cache:
         if filled % BLOCK == 0:
             return list(blocks[:whole])
         (copied,) = self.take(1)
-        for store in (*self.keys, *self.values):
+        for store in self.layers:
             store[copied] = store[blocks[whole]]
         return [*blocks[:whole], copied]
 
@@ -101,7 +100,7 @@ class Cache:
 
     def scrub(self, blocks: Sequence[int]) -> None:
         """Make content that is not finite zero and unknown: masked positions are multiplied too, by 0."""
-        for store in (*self.keys, *self.values):
+        for store in self.layers:
             store[list(blocks)] = 0
         for block in blocks:
             if name := self._name.pop(block, None):

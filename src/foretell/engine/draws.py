@@ -17,7 +17,8 @@ from foretell.generate import Sampling
 if TYPE_CHECKING:
     from foretell.template import Encoded
 
-_ROWS = 64  # different beginnings computed at once; the others wait
+_ROWS = 1024  # different beginnings computed at once, at most; the others wait
+_MEMORY = 1 << 30  # bytes of their keys and values, about
 
 
 @torch.inference_mode()
@@ -33,7 +34,8 @@ def count_draws(
     random.seed() if sampling.seed is None else random.manual_seed(sampling.seed % 2**63)
     blocks = -(-(len(prompt.ids) + sampling.max_tokens) // BLOCK)
     own = blocks - len(prompt.ids) // BLOCK  # of each row; the others are shared
-    cache = runner.cache((blocks + (_ROWS + 1) * own) * BLOCK)
+    most = max(1, min(_ROWS, draws, _MEMORY // (own * BLOCK * runner.token_bytes)))
+    cache = runner.cache((blocks + (most + 1) * own) * BLOCK)
     found: Counter[tuple[int, ...]] = Counter()
     waiting: list[dict[tuple[int, ...], int]] = [{(): draws}]
     while waiting:
@@ -58,12 +60,12 @@ def count_draws(
                     found[ids] += n
                 else:
                     grown.append((ids, before[row], n))
-            later = grown[_ROWS:]
-            waiting += [{ids: n for ids, _, n in later[i : i + _ROWS]} for i in range(0, len(later), _ROWS)]
-            counts, rows = {ids: n for ids, _, n in grown[:_ROWS]}, {}
-            for parent in parents.keys() - {parent for _, parent, _ in grown[:_ROWS]}:
+            grown, later = grown[:most], grown[most:]
+            waiting += [{ids: n for ids, _, n in later[i : i + most]} for i in range(0, len(later), most)]
+            counts, rows = {ids: n for ids, _, n in grown}, {}
+            for parent in parents.keys() - {parent for _, parent, _ in grown}:
                 cache.release(parents.pop(parent).blocks)
-            for ids, parent, _ in grown[:_ROWS]:
+            for ids, parent, _ in grown:
                 if parent in parents:
                     sequence = parents.pop(parent)
                 else:  # another went on from there: a copy of its blocks

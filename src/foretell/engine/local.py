@@ -315,6 +315,4 @@ class Engine:
 
     def _affordable(self) -> int:
         """Tokens that the cache can hold."""
-        config = self.model.config
-        each = 2 * config.depth * config.n_kv_heads * config.head_dim * self.model.compute_dtype.itemsize
-        return min(self.max_batch * config.max_length, memory_bytes() // 4 // each)
+        return min(self.max_batch * self.max_length, memory_bytes() // 4 // self._runner.token_bytes)

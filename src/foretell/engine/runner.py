@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from foretell.engine.cache import BLOCK, Cache, chain
-from foretell.model.decoder import Attend, Decoder
 from foretell.model.fused import linear
 from foretell.model.lora import Lora, merged
-from foretell.model.packed import packed, row_multiple
+from foretell.model.packed import Attend, PackedDecoder, row_multiple
 
 if TYPE_CHECKING:
     from foretell.model.multimodal import Multimodal
@@ -63,18 +62,20 @@ class Sequence:
 
 @dataclass(frozen=True)
 class _Group:
-    """Pieces of t tokens each whose attention is computed together. gather: rows of the cache, (B · G · blocks,);
-    bias: 0 or -inf on the scores, (B · G or 1, rows, L), near: the same within the window; keys, values: room for what
-    is gathered, the same for every layer."""
+    """B pieces of t tokens each whose attention is computed together, made once a step and used by every layer.
 
-    start: int
-    count: int
-    t: int
-    gather: Tensor
+    blocks: rows of a layer's cache, those of all keys before those of all values, gathered into `gathered`. bias: 0 or
+    -inf on the scores, (B, 1, S, L); near: the same within the window. queries: room (B·G, S, D), of which `asked` is
+    what is not padding, as (B, t, G, R, D).
+    """
+
+    rows: slice
+    blocks: Tensor
     bias: Tensor
     near: Tensor
-    keys: Tensor
-    values: Tensor
+    gathered: Tensor
+    queries: Tensor
+    asked: Tensor
 
 
 class Runner:
@@ -88,8 +89,9 @@ class Runner:
 
     def pack(self) -> None:
         """Take the model's weights as they are now."""
-        plain, self._head = packed(self.model.decoder, self.model.compute_dtype)
-        self._decoders: dict[str | None, Decoder] = {None: plain}
+        plain = PackedDecoder(self.model.decoder, self.model.compute_dtype)
+        self._decoders: dict[str | None, PackedDecoder] = {None: plain}
+        self._head = plain.head
         for name, lora in self._loras.items():
             self.adapt(name, lora)
         self._multiple = row_multiple(self._head)
@@ -99,7 +101,7 @@ class Runner:
     def adapt(self, name: str, lora: Lora) -> None:
         """Compute sequences of this adapter with it merged, which takes the decoder's memory once more."""
         self._loras[name] = lora
-        self._decoders[name], _ = packed(merged(self.model, lora), self.model.compute_dtype, head=False)
+        self._decoders[name] = PackedDecoder(merged(self.model, lora), self.model.compute_dtype, head=False)
 
     def stale(self) -> bool:
         """Whether the model's weights were changed since they were packed."""
@@ -107,6 +109,12 @@ class Runner:
 
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self.model.parameters()]
+
+    @property
+    def token_bytes(self) -> int:
+        """Memory of one position's keys and values."""
+        config = self.model.config
+        return 2 * config.depth * config.n_kv_heads * config.head_dim * self.model.compute_dtype.itemsize
 
     def cache(self, tokens: int) -> Cache:
         return Cache(self.model.config, tokens, self.model.compute_dtype, self.device)
@@ -134,7 +142,7 @@ class Runner:
             found |= zip(rows, states, strict=True)
         return [found[i] for i in range(len(pieces))]
 
-    def _forward(self, cache: Cache, decoder: Decoder, parts: Many[tuple[Sequence, int]]) -> list[Tensor]:
+    def _forward(self, cache: Cache, decoder: PackedDecoder, parts: Many[tuple[Sequence, int]]) -> list[Tensor]:
         """parts: single tokens first, longest sequence first."""
         total = sum(count for _, count in parts)
         padding = -total % self._multiple
@@ -146,11 +154,11 @@ class Runner:
             positions[at : at + count] = span
             places += [sequence.blocks[i // BLOCK] * BLOCK + i % BLOCK for i in span]
             at += count
-        x_1ND = decoder.embed(self._tensor([ids]), self.model.compute_dtype)
-        self._place_images(x_1ND[0], parts)
+        x_ND = decoder.embed(self._tensor(ids))
+        self._place_images(x_ND, parts)
         decoder.reach(max(positions) + 1)
-        attend = self._attend(cache, self._tensor(places), self._groups(cache, parts))
-        states_ND: Tensor = decoder(x_1ND, self._tensor([positions]), attend)[0]
+        attend = self._attend(cache, places, total + padding, self._groups(parts))
+        states_ND = decoder(x_ND, self._tensor(positions), attend)
         for sequence, count in parts:
             whole = sequence.filled // BLOCK
             sequence.filled += count
@@ -189,7 +197,7 @@ class Runner:
         self._features.move_to_end(name)
         return self._features[name]
 
-    def _groups(self, cache: Cache, parts: Many[tuple[Sequence, int]]) -> list[_Group]:
+    def _groups(self, parts: Many[tuple[Sequence, int]]) -> list[_Group]:
         """parts: single tokens first, longest sequence first."""
         starts, longest = [0], 0
         for i, (sequence, count) in enumerate(parts):
@@ -201,7 +209,7 @@ class Runner:
         at, groups = 0, []
         for a, b in pairwise([*starts, len(parts)]):
             groups.append(self._group(at, parts[a:b]))
-            at += groups[-1].count * groups[-1].t
+            at = groups[-1].rows.stop
         return groups
 
     def _group(self, start: int, parts: Many[tuple[Sequence, int]]) -> _Group:
@@ -213,7 +221,8 @@ class Runner:
         for row, (sequence, _) in zip(table, parts, strict=True):
             used = sequence.blocks[:blocks]
             row[: len(used)] = used
-        gather = table[:, None] * kv + np.arange(kv)[:, None]
+        heads = table[:, None] * 2 * kv + np.arange(kv)[:, None]
+        gather = np.stack([heads, heads + kv])
         place, position = np.arange(blocks * BLOCK), lengths[:, None] + np.arange(t)
         seen = place <= position[..., None]
         biases = []
@@ -222,38 +231,39 @@ class Runner:
         ):
             rows = np.zeros((len(parts), t * share + -t * share % 4, mask.shape[-1]), np.float32)
             rows[:, : t * share][np.repeat(~mask, share, 1)] = -np.inf
-            repeated = rows if len(parts) == 1 else np.repeat(rows, kv, 0)
-            biases.append(torch.from_numpy(repeated).to(self.device, self.model.compute_dtype))
-        room = torch.empty(2, gather.size, BLOCK * config.head_dim, dtype=self.model.compute_dtype, device=self.device)
-        return _Group(start, len(parts), t, self._tensor(gather.ravel()), biases[0], biases[-1], room[0], room[1])
+            biases.append(torch.from_numpy(rows[:, None]).to(self.device, self.model.compute_dtype))
+        dtype, dim, count = self.model.compute_dtype, config.head_dim, len(parts)
+        gathered = torch.empty(2, count * kv, blocks * BLOCK, dim, dtype=dtype, device=self.device)
+        queries = torch.zeros(count * kv, biases[0].shape[2], dim, dtype=dtype, device=self.device)
+        asked = queries.view(count, kv, -1, dim)[:, :, : t * share].view(count, kv, t, share, dim).transpose(1, 2)
+        span = slice(start, start + count * t)
+        return _Group(span, self._tensor(gather.ravel()), biases[0], biases[-1], gathered, queries, asked)
 
-    def _attend(self, cache: Cache, places_N: Tensor, groups: Many[_Group]) -> Attend:
-        config, n = self.model.config, len(places_N)
-        kv, dim, scale = config.n_kv_heads, config.head_dim, config.head_dim**-0.5
-        block_N, offset_N = places_N // BLOCK, places_N % BLOCK
+    def _attend(self, cache: Cache, places: Many[int], count: int, groups: Many[_Group]) -> Attend:
+        """places: positions of the cache, of the tokens that are not padding; count: of all rows."""
+        config, n = self.model.config, len(places)
+        kv, dim = config.n_kv_heads, config.head_dim
+        block_N, offset_N = np.divmod(np.array(places), BLOCK)
+        stored = self._tensor(((block_N[:, None] * 2 * kv + np.arange(2 * kv)) * BLOCK + offset_N[:, None]).ravel())
         sliding = frozenset(config.sliding_layers)
+        out_ND = torch.zeros(count, config.heads * dim, dtype=self.model.compute_dtype, device=self.device)
+        answers = [out_ND[group.rows].view(group.asked.shape) for group in groups]
 
-        def attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = cache.keys[layer], cache.values[layer]
-            keys[block_N, :, offset_N] = k[0, :, :n].transpose(0, 1)
-            values[block_N, :, offset_N] = v[0, :, :n].transpose(0, 1)
-            out_NHD = q.new_zeros(q.shape[2], q.shape[1], dim)
-            for group in groups:
-                rows = slice(group.start, group.start + group.count * group.t)
-                q_BtGRD = q[0, :, rows].transpose(0, 1).reshape(group.count, group.t, kv, -1, dim)
-                wide = group.bias.shape[1]
-                q_MSD = q.new_zeros(group.count * kv, wide, dim)
-                real = group.t * q_BtGRD.shape[3]
-                q_MSD[:, :real] = q_BtGRD.transpose(1, 2).reshape(group.count * kv, real, dim)
-                for store, room in ((keys, group.keys), (values, group.values)):
-                    torch.index_select(store.view(-1, BLOCK * dim), 0, group.gather, out=room)
-                k_MLD, v_MLD = (room.view(group.count * kv, -1, dim) for room in (group.keys, group.values))
-                bias = (group.near if layer in sliding else group.bias).expand(group.count * kv, -1, -1)
-                scores = torch.baddbmm(bias, q_MSD, k_MLD.transpose(1, 2), alpha=scale)
+        def attention(layer: int, q_NHD: Tensor, kv_NGD: Tensor) -> Tensor:
+            store = cache.layers[layer]
+            store.view(-1, dim).index_copy_(0, stored, kv_NGD[:n].view(-1, dim))
+            blocks = store.view(-1, BLOCK * dim)
+            for group, answer in zip(groups, answers, strict=True):
+                torch.index_select(blocks, 0, group.blocks, out=group.gathered.view(-1, BLOCK * dim))
+                k_MLD, v_MLD = group.gathered
+                group.asked.copy_(q_NHD[group.rows].view(group.asked.shape))
+                scores = torch.bmm(group.queries, k_MLD.transpose(1, 2))
+                scores.view(len(group.asked), kv, *scores.shape[1:]).add_(
+                    group.near if layer in sliding else group.bias
+                )
                 seen_MSD = _weighted(torch.softmax(scores, -1), v_MLD)
-                seen_BtGRD = seen_MSD[:, :real].view(group.count, kv, group.t, -1, dim).transpose(1, 2)
-                out_NHD[rows] = seen_BtGRD.reshape(-1, q.shape[1], dim)
-            return out_NHD[None]
+                answer.copy_(seen_MSD.as_strided(group.asked.shape, group.asked.stride()))
+            return out_ND
 
         return attention
 

@@ -1,21 +1,29 @@
-"""The decoder as a CPU multiplies it best: matrices rearranged for oneDNN, in the precision they are used in.
+"""The decoder as the engine runs it: what does not change is folded into the matrices, and those lie as oneDNN reads
+them best.
 
-oneDNN's kernels on rearranged weights suit the few rows of decoding, which BLAS libraries are not made for, and from
-two rows on each row of a product has the same bits whatever the number of rows. Decoding, prompts read in pieces of
-any size, and batches of any size therefore agree bit by bit. The price is a second copy of the weights.
+A step of decoding reads every weight once and does little else, so between two products nothing should be done that
+could have been done before: gains, the scale of scores and branch factors are in the weights, residuals and gates in
+the products. oneDNN's kernels on rearranged weights suit few rows, which BLAS libraries are not made for, and from two
+rows on each row of a product has the same bits whatever the number of rows: decoding, prompts read in pieces of any
+size, and batches of any size agree bit by bit. The price is a second copy of the weights.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foretell.model.decoder import Decoder
-from foretell.model.fused import PLAIN_ROWS
+from foretell.model.decoder import Block, Decoder
+from foretell.model.fused import PLAIN_ROWS, linear, rotate
+from foretell.recipe import ModelConfig
 
 MATRICES = ("qkv", "attention_out", "gate_up", "down")
+Attend = Callable[[int, Tensor, Tensor], Tensor]
+"""(layer, q (N, H, D), k before v (N, 2G, D)) -> (N, H·D); q carries the scale of the scores"""
 
 
 def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
@@ -29,23 +37,102 @@ def pack(weight: Tensor, dtype: torch.dtype) -> Tensor:
         return weight
 
 
-def packed(decoder: Decoder, dtype: torch.dtype, head: bool = True) -> tuple[Decoder, Tensor]:
-    """A decoder that computes the same without gradients, and the head's weight, packed if `head`. All but matrices is
-    shared.
-
-    The copy holds the weights as they are now: what changes them later does not change it.
-    """
-    blocks = [
-        with_weights(block, {name: pack(getattr(block, name), dtype) for name in MATRICES}) for block in decoder.blocks
-    ]
-    twin = copy.copy(decoder)
-    twin._modules = {**decoder._modules, "blocks": nn.ModuleList(blocks)}
-    return twin, pack(decoder.head_weight, dtype) if head else decoder.head_weight
-
-
 def row_multiple(weight: Tensor) -> int:
     """Products with this weight are to have a multiple of so many rows, for the same bits whatever the number."""
     return 4 if weight.layout is torch._mkldnn else 2 * PLAIN_ROWS  # type: ignore[attr-defined]
+
+
+class PackedDecoder:
+    """Computes what a decoder does, without gradients, in dtype, for rows of any sequences.
+
+    It holds the weights as they are now: what changes them later does not change it. logits are `states @ headᵀ`; the
+    head is only packed if `head`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder, dtype: torch.dtype, head: bool = True) -> None:
+        self._decoder, self._dtype, self._config = decoder, dtype, decoder.config
+        self._layers = [_Layer(block, self._config, dtype) for block in decoder.blocks]  # type: ignore[arg-type]
+        self._norm = (decoder.norm * decoder.output_multiplier).to(dtype)
+        self.head = pack(decoder.head_weight, dtype) if head else decoder.head_weight
+
+    def embed(self, ids_N: Tensor) -> Tensor:
+        return self._decoder.embed(ids_N, self._dtype)
+
+    def reach(self, length: int) -> None:
+        self._decoder.reach(length)
+
+    def __call__(self, x_ND: Tensor, positions_N: Tensor, attend: Attend) -> Tensor:
+        """Embedded rows -> their final-normed states; positions must be below what `reach` was last called with."""
+        angles = self._decoder.table[:, positions_N, None].to(self._dtype)
+        if x_ND.device.type == "cpu":  # broadcasting over heads is slower there than a table repeated for each
+            angles = angles.expand(-1, -1, self._config.heads + self._config.n_kv_heads, -1).contiguous()
+        cos, sin = angles.unbind()
+        for i, layer in enumerate(self._layers):
+            x_ND = layer(i, x_ND, cos, sin, attend)
+        return F.rms_norm(x_ND, (x_ND.shape[-1],), self._norm, self._config.norm_eps)
+
+
+class _Layer:
+    def __init__(self, block: Block, config: ModelConfig, dtype: torch.dtype) -> None:
+        self.heads, self.turned, self.dim = config.heads, config.heads + config.n_kv_heads, config.head_dim
+        self.eps, width, scale = config.norm_eps, config.width, config.head_dim**-0.5
+        self.bound = torch.tensor((width * self.eps) ** 0.5, device=block.qkv.device)
+        root = width**0.5  # of the norms, see `unit`
+        by_row = torch.ones(block.qkv.shape[0], device=block.qkv.device)
+        self.gains: Tensor | None = None
+        if block.q_norm is not None and block.k_norm is not None:
+            q, k = block.q_norm.expand(self.heads, -1), block.k_norm.expand(config.n_kv_heads, -1)
+            self.gains = torch.cat([q * scale, k]).to(dtype)
+        else:
+            by_row[: self.heads * self.dim] = scale
+        self.qkv = pack(block.qkv.float() * (block.attention_norm * root) * by_row[:, None], dtype)
+        self.qkv_bias = None if block.qkv_bias is None else (block.qkv_bias * by_row).to(dtype)
+        self.attention_out = pack(block.attention_out.float() * block.branch, dtype)
+        gate, up = (block.gate_up.float() * (block.mlp_norm * root)).chunk(2)
+        self.gate, self.up = pack(gate, dtype), pack(up, dtype)
+        self.down = pack(block.down.float() * block.branch, dtype)
+
+    def __call__(self, index: int, x_ND: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        heads_NHD = linear(self.unit(x_ND), self.qkv, self.qkv_bias).view(len(x_ND), -1, self.dim)
+        qk, v = heads_NHD[:, : self.turned], heads_NHD[:, self.turned :]
+        if self.gains is not None:
+            qk = F.rms_norm(qk, (self.dim,), None, self.eps) * self.gains
+        qk = rotate(qk, cos, sin)
+        attended = attend(index, qk[:, : self.heads], torch.cat([qk[:, self.heads :], v], 1))
+        x_ND = _plus(attended, self.attention_out, x_ND)
+        h_ND = self.unit(x_ND)
+        return _plus(_times(h_ND, self.up, _silu(h_ND, self.gate)), self.down, x_ND)
+
+    def unit(self, x_ND: Tensor) -> Tensor:
+        """x over its length, eps included: RMSNorm but for the gain and √D, which are in the weights."""
+        length = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=torch.float32)
+        return torch.div(x_ND, torch.hypot(length, self.bound)).to(x_ND.dtype)
+
+
+def _fused(weight: Tensor) -> bool:
+    return weight.layout is torch._mkldnn  # type: ignore[attr-defined]
+
+
+def _silu(x: Tensor, weight: Tensor) -> Tensor:
+    """silu(x @ weightᵀ)"""
+    if _fused(weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "swish", [], "")  # type: ignore[no-any-return]
+    return F.silu(linear(x, weight))
+
+
+def _times(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+    """(x @ weightᵀ) · other"""
+    if _fused(weight):
+        return torch.ops.mkldnn._linear_pointwise(x, other, weight, None, "mul")  # type: ignore[no-any-return]
+    return linear(x, weight) * other
+
+
+def _plus(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
+    """x @ weightᵀ + other"""
+    if _fused(weight):
+        return torch.ops.mkldnn._linear_pointwise(x, other, weight, None, "add")  # type: ignore[no-any-return]
+    return other + linear(x, weight)
 
 
 def with_weights(block: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
