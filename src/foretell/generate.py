@@ -100,9 +100,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
+    """image_tokens, cached_tokens: of the prompt's. The latter were not computed, since an earlier prompt began alike;
+    that is chance, so replies which differ in nothing else are equal."""
+
     prompt_tokens: int
     completion_tokens: int
     image_tokens: int = 0
+    cached_tokens: int = field(default=0, compare=False)
 
 
 FinishReason = Literal["stop", "length", "content_filter", "error"]

@@ -88,8 +88,9 @@ def test_a_full_cache_makes_the_youngest_start_again_and_a_known_beginning_is_no
     request = REQUESTS[1]
     for salt, cached in (("", 0), ("", BLOCK), ("other", BLOCK), ("other", 2 * BLOCK)):
         again = Request(request.prompt, request.sampling, salt=salt)
-        assert generate_sync(roomy, [again])[0] == alone[1]
-        assert roomy.stats().cached_tokens == cached
+        before = roomy.stats().cached_tokens
+        assert (found := generate_sync(roomy, [again])[0]) == alone[1]
+        assert roomy.stats().cached_tokens == cached == before + found[0].usage.cached_tokens
     images = [
         Request(user(png(color), "the cat sat on the mat " * 2), REQUESTS[0].sampling) for color in ("red", "blue")
     ]

@@ -90,6 +90,15 @@ def test_images_count_as_tokens(asked: openai.OpenAI) -> None:
     assert reply.usage.prompt_tokens_details.model_dump()["image_tokens"] == 4, "a tile of 32 / 8 / 2 squared"
 
 
+def test_what_was_read_before_is_told(asked: openai.OpenAI) -> None:
+    told = []
+    for question in ("and the dog", "and the cat"):
+        reply = asked.completions.create(model="tiny", prompt="the cat sat on the mat " * 30 + question, max_tokens=1)
+        assert reply.usage is not None and reply.usage.prompt_tokens_details is not None
+        told.append(reply.usage.prompt_tokens_details.cached_tokens)
+    assert told[0] == 0 and told[1] is not None and told[1] >= 64
+
+
 def test_what_does_not_fit_names_both_numbers(engine: Engine, asked: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="2048") as refused:
         asked.completions.create(model="tiny", prompt=[5] * 3000, max_tokens=1)

@@ -35,7 +35,9 @@ def serve(
     upstream_key: Annotated[str | None, typer.Option(envvar="FORETELL_UPSTREAM_KEY", help="Its key.")] = None,
     max_waiting: Annotated[int, typer.Option(min=1, help="Calls that may wait; more get 503.")] = 256,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For streams to finish after SIGTERM.")] = 30.0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the model; default all cores but one.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the model; default all cores but one, but two of two.")
+    ] = None,
     device: Annotated[str, typer.Option()] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
@@ -57,7 +59,8 @@ def serve(
     for ref in refs.values():
         _check_place(ref)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = threads or max(cores - 1, 1)  # one is kept for HTTP
+    # One is kept for HTTP; of two, which a model needs both of, it takes its few per cent.
+    count = threads or max(cores - 1, min(cores, 2))
     os.environ.setdefault("OMP_NUM_THREADS", str(count))  # read once, when torch is loaded
 
     def load(ref: str) -> Model:

@@ -91,7 +91,8 @@ class Reply:
         piece += self._text.finish()
         self.reason = "stop" if self._text.stopped else reason
         results = [self._delta(piece)] if piece else []
-        usage = Usage(len(self.sequence.prompt.ids), len(self._ids), len(self.sequence.slots))
+        sequence = self.sequence
+        usage = Usage(len(sequence.prompt.ids), len(self._ids), len(sequence.slots), sequence.cached or 0)
         text, ids, logprobs = "".join(self._pieces), tuple(self._ids), tuple(self._logprobs)
         finished = Result(text, ids, self.reason, usage, logprobs, self.request, self.sample)
         self.call.emit([*results, finished], finished=True)

@@ -35,7 +35,7 @@ _ALIKE = 0.75  # least share of the longest of a group that its shortest has, in
 @dataclass(eq=False)
 class Sequence:
     """Token ids whose first `filled` positions are in the cache, in `blocks`. salt: who may share them; adapter: what
-    computes them."""
+    computes them; cached: how many positions were in the cache when it was first read."""
 
     prompt: Encoded
     ids: list[int]
@@ -43,6 +43,7 @@ class Sequence:
     adapter: str | None = None
     blocks: list[int] = field(default_factory=list)
     filled: int = 0
+    cached: int | None = None
     names: list[bytes] = field(default_factory=list)
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)  # position -> tile, place in it
     digests: list[bytes] = field(default_factory=list)

@@ -286,6 +286,8 @@ class Scheduler:
             cache.release(known)
             return False
         sequence.blocks, sequence.filled = known + cache.take(need), len(known) * BLOCK
+        if sequence.cached is None:
+            sequence.cached = sequence.filled
         self._cached += sequence.filled
         self._prompt_tokens += len(sequence.ids) - sequence.filled
         self._waiting.remove(task)

@@ -165,11 +165,12 @@ def usage_of(results: Iterable[Result]) -> Usage:
         sum(usage.prompt_tokens for sample, usage in told if sample == 0),
         sum(usage.completion_tokens for _, usage in told),
         sum(usage.image_tokens for sample, usage in told if sample == 0),
+        sum(usage.cached_tokens for sample, usage in told if sample == 0),
     )
 
 
 def usage_fields(usage: Usage) -> dict[str, Any]:
-    prompt = {"cached_tokens": 0, "audio_tokens": 0, "image_tokens": usage.image_tokens}
+    prompt = {"cached_tokens": usage.cached_tokens, "audio_tokens": 0, "image_tokens": usage.image_tokens}
     completion = {"reasoning_tokens": 0, "audio_tokens": 0}
     return {
         "prompt_tokens": usage.prompt_tokens,
