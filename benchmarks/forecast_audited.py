@@ -137,7 +137,7 @@ def registered(folder: Path, records: Path, recipe: Recipe, target: float, ladde
 
 def figures_of(record: Record, end: str) -> dict[str, dict[str, Any]]:
     """What became of one forecast; end: of the figures' names."""
-    outcome, ladder = record.outcomes[-1], record.table()
+    outcome, ladder = record.outcomes[0], record.table()
     claim = outcome.claim
     assert outcome.measured is not None and outcome.error is not None
     ratio, flops = record.target / ladder.rungs[-1].flops, ladder.rungs[0].flops

@@ -48,7 +48,7 @@ def main() -> None:
         shutil.copyfile(options.folder / "outcome" / "index.html", out / f"{name}.html")
     except ForetellError as error:
         sys.exit(f"Error: {error}")
-    claim, outcome = record.claims[0], record.outcomes[-1]
+    claim, outcome = record.claims[0], record.outcomes[0]
     largest = max(rung.flops for rung in record.table().rungs)
     train = done["pretrain"]["metrics"]
     ladder = done["ladder"]

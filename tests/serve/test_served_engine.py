@@ -108,14 +108,12 @@ def test_what_does_not_fit_names_both_numbers(engine: Engine, asked: openai.Open
     assert unknown.value.param == "prompt"
 
 
-@pytest.mark.skipif(not hasattr(Engine, "encode"), reason="the engine does not check biases")
 def test_a_bias_for_what_is_no_token_is_laid_to_its_field(asked: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         asked.chat.completions.create(model="tiny", messages=MESSAGES, logit_bias={"99999": 5})
     assert refused.value.param == "logit_bias"
 
 
-@pytest.mark.skipif(not hasattr(Engine, "encode"), reason="the engine binds no replies")
 def test_bound_replies_follow_their_schema(asked: openai.OpenAI) -> None:
     """A random model writes noise; what binds it makes calls and objects of it."""
     parameters = {
@@ -146,9 +144,6 @@ def test_bound_replies_follow_their_schema(asked: openai.OpenAI) -> None:
     assert (refused.value.param, refused.value.code) == ("response_format", "invalid_grammar")
 
 
-@pytest.mark.skipif(
-    not hasattr(Engine, "prompt_logprobs"), reason="the engine does not tell a prompt's log-probabilities"
-)
 def test_echo_equals_score(engine: Engine, asked: openai.OpenAI) -> None:
     """As lm-eval asks: token ids, one token more, echo; the sum over the continuation is the engine's own score."""
     context, rest = "the cat", " sat on"
@@ -167,7 +162,6 @@ def test_echo_equals_score(engine: Engine, asked: openai.OpenAI) -> None:
     assert reply.choices[0].text.startswith("the cat sat on")
 
 
-@pytest.mark.skipif(not hasattr(Engine, "embed"), reason="the engine makes no embeddings")
 def test_embeddings_are_the_engines(engine: Engine, asked: openai.OpenAI) -> None:
     import asyncio
 

@@ -37,7 +37,7 @@ class Foretold:
     @property
     def outcome(self) -> Outcome | None:
         found = [o for o in self.record.outcomes if o.claim.name == LOSS] if self.record else []
-        return found[-1] if found else None
+        return found[0] if found else None  # what is noted later does not replace it
 
 
 def read_forecast(run: RunRecord) -> Foretold | None:
