@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_run import fake_run
 
 from foretell.forecast import LadderTable, Rung, fit
-from foretell.forecast.register import Record, register, verify
+from foretell.forecast.register import Claim, Record, register, verify
 from foretell.forecast.watch import Band, watch
 from foretell.report.run_page import write_page
 from test_pages import check_page
@@ -76,18 +77,24 @@ def test_alarms_stand_at_the_head_and_in_the_section(record: Record) -> None:
     assert text.count("bad data from there on") == 2
 
 
-def test_outcome_and_error_are_told(record: Record) -> None:
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (lambda claim: claim.value * 1.001, "inside the interval; the forecast is off by −0.10\u202f%."),
+        (lambda claim: claim.high * 2, "outside the interval"),
+        (lambda claim: math.nan, "The run diverged: a miss."),
+    ],
+)
+def test_the_first_outcome_and_its_error_are_told(
+    record: Record, measured: Callable[[Claim], float], told: str
+) -> None:
     log(record, 1.0)
     assert record.folder is not None
-    claim = record.claims[0]
     path = record.folder / record.name
-    verify(path, claim.value * 1.001)
-    assert "inside the interval; the forecast is off by −0.10\u202f%." in page_text(record)
-    verify(path, claim.high * 2)
-    text = page_text(record)
-    assert "outside the interval" in text and "miss: " in text
-    verify(path, math.nan)
-    assert "The run diverged: a miss." in page_text(record)
+    for value in (measured(record.claims[0]), record.claims[0].value):
+        verify(path, value)
+        assert told in page_text(record), "what is noted later does not replace it"
+    assert ("miss: " in page_text(record)) == (told == "outside the interval")
 
 
 def test_a_run_that_has_not_begun_or_has_no_curves_says_so(record: Record, ladder: LadderTable) -> None:

@@ -11,7 +11,6 @@ import torch
 from servekit import Live, make_server, running
 
 import foretell
-from foretell.generate import Request, Sampling, generate_sync
 from weights.families import FAMILIES
 from weights.published import write_tokenizer
 
