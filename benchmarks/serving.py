@@ -10,8 +10,9 @@ transformers alone is done by that of the development install.
 decode: one reply at a time, greedy, in a process of its own for each engine; the rate is that of the tokens after the
 first. http: the same conversations by 16 and by 64 clients at once through each server's own API, tokens counted by
 their usage; servers that wait are stopped, so that they take no core. prefix: the time to a first token after two
-thousand tokens that were read before, beside that after as many new ones. overhead: a stub in place of the model.
-soak: twenty thousand requests to a tiny model, and what the server's memory does.
+thousand tokens that were read before, beside that after as many new ones. overhead: a stub in place of a
+model. stall: a stream's longest gap while calls come that take work to refuse. soak: twenty thousand requests to a tiny
+model, and what the server's memory does.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from common import figure, ratios, write_result
 from open_weights import installed
-from serving_load import Load, ask_all, conversations, first_tokens
+from serving_load import Load, ask_all, bad_bodies, conversations, first_tokens, longest_gap
 
 PROMPT = "Tell me about the history of the printing press, in a few paragraphs."
 TOKENS = 96
@@ -309,6 +310,23 @@ def overhead(rounds: int) -> Figures:
     }
 
 
+def stall(rounds: int) -> Figures:
+    """How long a stream, which gets a token every 5 ms, stands still while calls come that take work to refuse."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("serving_stub.py")), str(port), "5"]
+    calm, busy = list[float](), list[float]()
+    with serving("stub", command, port, "stub") as server:
+        abuse = [sys.executable, str(Path(__file__).with_name("serving_load.py")), server.url]
+        for _ in range(rounds):
+            calm.append(1e3 * asyncio.run(longest_gap(server.url, server.model, 400)))
+            busy.append(1e3 * asyncio.run(longest_gap(server.url, server.model, 20_000, abuse)))
+    count = len(bad_bodies("stub"))
+    return {
+        "stream_gap_ms": figure(busy, f"ms, longest between two tokens while {count} bad calls come", 100.0),
+        "stream_gap_calm_ms": figure(calm, "ms, the same while nothing else comes"),
+    }
+
+
 async def cpu_seconds(server: Server, load: Load) -> float:
     """CPU time that the server takes for a load."""
     import psutil
@@ -349,7 +367,7 @@ def main() -> None:
     parser.add_argument("--soak", type=int, default=SOAK, help="requests of the soak")
     parser.add_argument("--scratch", type=Path, help="where weights are written; default: a temporary folder")
     parser.add_argument(
-        "--only", choices=["decode", "http", "prefix", "overhead", "soak"], help="print it, write nothing"
+        "--only", choices=["decode", "http", "prefix", "overhead", "stall", "soak"], help="print it, write nothing"
     )
     options = parser.parse_args()
     if options.model is None:
@@ -363,6 +381,7 @@ def main() -> None:
             "http": lambda: http(weights, options.transformers, options.vllm, options.rounds),
             "prefix": lambda: prefix(weights, options.rounds),
             "overhead": lambda: overhead(options.rounds),
+            "stall": lambda: stall(options.rounds),
             "soak": lambda: soak(weights["tiny"], options.soak),
         }
         for name in [options.only] if options.only else parts:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
+import httpx
 
+JSON = {"Content-Type": "application/json"}
 Messages = list[dict[str, str]]
 WORDS = (
     "river", "stone", "letter", "window", "garden", "winter", "market", "engine", "paper", "silver", "mountain",
@@ -101,9 +106,74 @@ async def ask(session: aiohttp.ClientSession, load: Load, messages: Messages, to
     return Reply(first or time.perf_counter() - began, pieces if used is None else used)
 
 
+def bad_bodies(model: str) -> dict[str, bytes]:
+    """Calls to refuse that take work to refuse, by what is wrong with them."""
+    opening = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]}).encode()[:-1]
+
+    def says(content: Any) -> bytes:
+        return json.dumps({"model": model, "messages": [{"role": "user", "content": content}]}).encode()
+
+    def image(url: str) -> bytes:
+        return says([{"type": "image_url", "image_url": {"url": url}}])
+
+    noise = base64.b64encode(random.Random(0).randbytes(8 << 20)).decode()
+    return {
+        "a role that is 10 MB long": says("x" * 10_000_000).replace(b'"user"', b'"' + b"r" * 10_000_000 + b'"'),
+        "80,000 empty messages": json.dumps({"model": model, "messages": [{}] * 80_000}).encode(),
+        "300,000 values": opening + b', "metadata": [' + b"1," * 300_000 + b"1]}",
+        "a thousand levels": opening + b', "metadata": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+        "70 MB": says("x" * 70_000_000),
+        "an image of noise": image("data:image/png;base64," + noise),
+        "base64 that is none": image("data:image/png;base64," + "*" * 10_000_000),
+        "half of a body": opening,
+        "temperature NaN": opening + b', "temperature": NaN}',
+        "a bias of 20,000 tokens": opening
+        + b', "logit_bias": '
+        + json.dumps({str(i): 1000 for i in range(20_000)}).encode()
+        + b"}",
+    }
+
+
+def refuse_all(url: str, bodies: Mapping[str, bytes]) -> dict[str, tuple[int, float]]:
+    """Status, and seconds, of each body. It waits; a connection that is closed on a body too large counts as 413."""
+    found = {}
+    for name, body in bodies.items():
+        began = time.perf_counter()
+        try:
+            status = httpx.post(f"{url}/chat/completions", content=body, headers=JSON, timeout=60).status_code
+        except httpx.TransportError:
+            status = 413
+        found[name] = status, time.perf_counter() - began
+    return found
+
+
+async def longest_gap(url: str, model: str, tokens: int, meanwhile: Sequence[str] = ()) -> float:
+    """Seconds between two tokens of one streamed reply, at most, while a command of another process runs."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": tokens, "stream": True}
+    times: list[float] = []
+    other: asyncio.subprocess.Process | None = None
+    async with aiohttp.ClientSession() as session, session.post(f"{url}/chat/completions", json=body) as response:
+        async for line in response.content:
+            if line.startswith(b"data:"):
+                times.append(time.perf_counter())
+                if len(times) == 20 and meanwhile and other is None:
+                    other = await asyncio.create_subprocess_exec(*meanwhile)
+                    times = times[-1:]
+                if other is not None and other.returncode is not None:
+                    break
+    if other is not None and await other.wait():
+        raise RuntimeError(f"{' '.join(meanwhile)} failed.")
+    return max(b - a for a, b in pairwise(times[1:]))
+
+
 def first_tokens(url: str, model: str, words: int, rng: random.Random) -> tuple[float, float]:
     """Seconds to the first token after a new text of so many words, and after the same text with another question."""
     text = " ".join(rng.choices(WORDS, k=words))
     asked = [([{"role": "user", "content": f"{text}\n{question}"}], 4) for question in ("Which?", "Why so?")]
     new, known = asyncio.run(ask_all(Load(url, model, 1, asked))).replies
     return new.first_s, known.first_s
+
+
+if __name__ == "__main__":  # refuse everything, from a process that measures nothing
+    answered = [name for name, (status, _) in refuse_all(sys.argv[1], bad_bodies("stub")).items() if status < 400]
+    sys.exit(f"Not refused: {', '.join(answered)}" if answered else 0)

@@ -1,4 +1,7 @@
-"""The server with a stub in place of a model: it says a word as often as it may. Its one argument is the port."""
+"""The server with a stub in place of a model: it says a word as often as it may, each after some time.
+
+Its arguments are the port and that time in milliseconds, which is none by default.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from foretell.generate import Request, Result, Usage
 from foretell.loading import Model
 from foretell.serve.setup import build
 
+PACE_S = float(sys.argv[2]) / 1e3 if len(sys.argv) > 2 else 0.0
+
 
 class Stub:
     can_score = False
@@ -20,7 +25,7 @@ class Stub:
         count = request.sampling.max_tokens
         for _ in range(count):
             yield Result(" word", (1,), None, None, (), 0, 0, True)
-            await asyncio.sleep(0)  # each token is sent by itself, as those of a model that takes its time
+            await asyncio.sleep(PACE_S)  # each token is sent by itself, as those of a model that takes its time
         yield Result(" word" * count, (1,) * count, "length", Usage(8, count), (), 0, 0)
 
     def close(self) -> None:

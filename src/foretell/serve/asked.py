@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticKnownError
 
 from foretell.errors import RequestError
 
@@ -25,6 +26,18 @@ def _prompt_kind(value: Any) -> str:
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _at_most(limit: int) -> BeforeValidator:
+    """Refuse what is too long before its many values are looked at, of which each could be wrong in its own way."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | dict) and len(value) > limit:
+            context = {"field_type": "List", "max_length": limit, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", context)
+        return value
+
+    return BeforeValidator(check)
 
 
 Int = Annotated[int, BeforeValidator(_whole)]  # 2.0 is an integer to JSON Schema
@@ -53,9 +66,12 @@ class ImageContent(Body):
 
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Text = Annotated[str, Tag("one")]
-Texts = Annotated[Text | Annotated[list[TextContent], Field(min_length=1), Tag("list")], Discriminator(_is_list)]
+Texts = Annotated[
+    Text | Annotated[list[TextContent], Field(fail_fast=True, min_length=1), Tag("list")], Discriminator(_is_list)
+]
 Part = Annotated[TextContent | ImageContent, Field(discriminator="type")]
-Parts = Annotated[Text | Annotated[list[Part], Field(min_length=1), Tag("list")], Discriminator(_is_list)]
+PartList = Annotated[list[Part], Field(fail_fast=True, min_length=1), Tag("list")]
+Parts = Annotated[Text | PartList, Discriminator(_is_list)]
 
 
 class SystemMessage(Body):
@@ -93,7 +109,7 @@ class AssistantMessage(Body):
     annotations: list[Any] | None = None
     audio: None = None
     function_call: None = None
-    tool_calls: list[AskedToolCall] | None = None
+    tool_calls: Annotated[list[AskedToolCall], Field(fail_fast=True)] | None = None
 
 
 class ToolMessage(Body):
@@ -164,20 +180,22 @@ class StreamOptions(Body):
 
 StopText = Annotated[str, Field(min_length=1, max_length=1024)]
 Stop = Annotated[
-    Annotated[StopText, Tag("one")] | Annotated[list[StopText], Field(max_length=4), Tag("list")],
+    Annotated[StopText, Tag("one")] | Annotated[list[StopText], Field(fail_fast=True, max_length=4), Tag("list")],
     Discriminator(_is_list),
 ]
 TokenId = Annotated[Int, Field(ge=0, lt=2**31)]
-TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True, min_length=1)]
 Prompt = Annotated[
     Text
-    | Annotated[list[str], Field(min_length=1, max_length=2048), Tag("list")]
+    | Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=2048), Tag("list")]
     | Annotated[TokenIds, Tag("ids")]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=2048), Tag("lists")],
+    | Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=2048), Tag("lists")],
     Discriminator(_prompt_kind),
 ]
 Model = Annotated[str, Field(min_length=1, max_length=256)]
+TokenKey = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[dict[TokenKey, Bias], Field(max_length=1024), _at_most(1024)]
 
 
 class Drawing(Body):
@@ -197,7 +215,10 @@ class Drawing(Body):
     seed: Int | None = Field(None, ge=-(2**63), lt=2**63)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Bias] | None = Field(None, max_length=1024)
+    logit_bias: (
+        Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Bias], Field(max_length=1024), _at_most(1024)]
+        | None
+    ) = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = Field(None, max_length=512)
@@ -206,15 +227,15 @@ class Drawing(Body):
 class ChatBody(Drawing):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=4096)
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=4096)]
     max_completion_tokens: Int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: Int | None = Field(None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(None, max_length=128)
+    tools: Annotated[list[Tool], Field(fail_fast=True, max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
     service_tier: str | None = None
@@ -248,7 +269,7 @@ class EmbeddingBody(Body):
 class ModerationBody(Body):
     """The body of POST /v1/moderations."""
 
-    input: Parts | Annotated[list[str], Field(min_length=1)]
+    input: Parts | Annotated[list[str], Field(fail_fast=True, min_length=1)]
     model: Model | None = None
 
 
@@ -323,14 +344,8 @@ _EXPECTED = {
     "union_tag_not_found": "an object",
     "none_required": "null",
 }
-_FOUND = {
-    str: "a string",
-    bool: "a boolean",
-    int: "an integer",
-    float: "a decimal",
-    list: "an array",
-    dict: "an object",
-}
+_KINDS = ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "decimal"), (list, "array"), (dict, "object"))
+_FOUND = {kind: f"a{'n' if name[0] in 'aio' else ''} {name}" for kind, name in _KINDS}
 _LENGTHS = {
     "string_too_short": ("string", "least", "min_length"),
     "string_too_long": ("string", "most", "max_length"),
