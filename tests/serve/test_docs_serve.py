@@ -1,4 +1,4 @@
-"""The page about the server: what it shows is run."""
+"""The page about the server, and what the README shows of it: all is run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 from PIL import Image
 from servekit import Live, Stub, make_server, running
 
-PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
-CURLS = [text for kind, text in BLOCKS if kind == "bash" and text.startswith("curl")]
+ROOT = Path(__file__).parents[2]
+BLOCKS, README = (
+    re.findall(r"```(\w+)\n(.*?)```", (ROOT / name).read_text(), re.DOTALL) for name in ("docs/serve.md", "README.md")
+)
+CURLS = [text for kind, text in BLOCKS + README if kind == "bash" and text.startswith("curl")]
 PROGRAMS = [text for kind, text in BLOCKS if kind == "python"]
 
 
@@ -53,4 +55,4 @@ def test_python(text: str, quickstart: Live, tmp_path: Path) -> None:
 
 
 def test_all_kinds_of_examples_are_shown() -> None:
-    assert len(CURLS) == 3 and len(PROGRAMS) == 2
+    assert len(CURLS) == 4 and len(PROGRAMS) == 2
