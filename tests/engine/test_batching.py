@@ -99,6 +99,23 @@ def test_a_full_cache_makes_the_youngest_start_again_and_a_known_beginning_is_no
     assert roomy.stats().cached_tokens == 2 * BLOCK
 
 
+def test_a_reply_that_repeats_itself_is_guessed_and_comes_out_the_same(make_model, tokenizer):
+    few = {token: 60.0 for token in tokenizer.encode("the cat")[:2]}  # a random model would not repeat itself
+    sampling = Sampling(max_tokens=60, seed=3, logprobs=2, logit_bias=few)
+    prompts = [f"the cat sat on the mat and {word}" for word in ("the dog", "the cat", "two", "how many?", "it")]
+    engine = make(make_model, tokenizer)
+    alone = [generate_sync(engine, [Request(prompt, sampling)])[0][0] for prompt in prompts]
+    stats = engine.stats()
+    assert 20 < stats.guessed_tokens < stats.generated_tokens == 60 * len(prompts)
+    slow = make(make_model, tokenizer)
+    slow._scheduler._guess = lambda plan: None
+    found = [generate_sync(slow, [Request(prompt, sampling)])[0][0] for prompt in prompts]
+    assert found == alone and slow.stats().guessed_tokens == 0
+    for prompt, reply in zip(prompts, alone, strict=True):  # what the cache holds behind a guess is as good
+        again = generate_sync(engine, [Request(prompt + reply.text, sampling)])[0][0]
+        assert again == generate_sync(slow, [Request(prompt + reply.text, sampling)])[0][0]
+
+
 def test_samples_share_the_reading_of_their_prompt(make_model, tokenizer):
     engine = make(make_model, tokenizer)
     generate_sync(engine, [Request("the cat sat", Sampling(max_tokens=3, seed=0), n=6)])

@@ -41,6 +41,7 @@ class Stats:
     waiting: int = 1
     cache_used: float = 0.5
     cached_tokens: int = 7
+    guessed_tokens: int = 3
     preemptions: int = 0
 
 

@@ -46,6 +46,8 @@ class Reply:
     _logprobs: list[TokenLogprob] = field(default_factory=list)
     _pieces: list[str] = field(default_factory=list)
     _sent: int = 0
+    _after: dict[tuple[int, int], int] = field(default_factory=dict)  # two tokens -> the place behind their last stand
+    _noted: int = 1
 
     def __post_init__(self) -> None:
         self._text = TextStream(self.sampling.stop, self.opens and self.tokenizer.opening_space)
@@ -66,6 +68,17 @@ class Reply:
     @property
     def counts(self) -> Counter[int]:
         return self._counts
+
+    def guess(self, most: int) -> list[int]:
+        """What followed the last two tokens where they stood before. Source: prompt lookup decoding, Saxena 2023."""
+        ids, most = self.sequence.ids, min(most, self.limit - len(self._ids) - 1)
+        if most <= 0 or not self._ids:
+            return []
+        for i in range(self._noted, len(ids) - 1):
+            self._after[ids[i - 1], ids[i]] = i + 1
+        self._noted = len(ids) - 1
+        at = self._after.get((ids[-2], ids[-1]), len(ids)) if len(ids) > 1 else len(ids)
+        return ids[at : at + most]
 
     def push(self, token: int, logs: Logs | None) -> None:
         """Take the next token, and tell what can be told now: perhaps a delta, and the finished Result at the end."""

@@ -35,7 +35,8 @@ _ALIKE = 0.75  # least share of the longest of a group that its shortest has, in
 @dataclass(eq=False)
 class Sequence:
     """Token ids whose first `filled` positions are in the cache, in `blocks`. salt: who may share them; adapter: what
-    computes them; cached: how many positions were in the cache when it was first read."""
+    computes them; cached: how many positions were in the cache when it was first read; guess: tokens that may follow
+    the ids."""
 
     prompt: Encoded
     ids: list[int]
@@ -44,6 +45,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     filled: int = 0
     cached: int | None = None
+    guess: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)  # position -> tile, place in it
     digests: list[bytes] = field(default_factory=list)
@@ -131,11 +133,12 @@ class Runner:
         return sequence
 
     def forward(self, cache: Cache, pieces: Many[tuple[Sequence, int]]) -> list[Tensor]:
-        """Compute the next `count` positions of each sequence; their final states (count, D).
+        """Compute the next `count` positions of each sequence, and those of its guess; their final states (·, D).
 
-        The sequences' blocks must reach that far. They are filled, and known to the cache where they are whole.
+        The sequences' blocks must reach that far. They are filled up to the guess; `fill` takes what was right of it.
         """
         found: dict[int, Tensor] = {}
+        pieces = [(sequence, count + len(sequence.guess)) for sequence, count in pieces]
         for adapter in dict.fromkeys(sequence.adapter for sequence, _ in pieces):
             rows = [i for i, (sequence, _) in enumerate(pieces) if sequence.adapter == adapter]
             rows.sort(key=lambda i: (pieces[i][1] > 1, -pieces[i][0].filled))
@@ -151,7 +154,7 @@ class Runner:
         at = 0
         for sequence, count in parts:
             span = range(sequence.filled, sequence.filled + count)
-            ids[at : at + count] = sequence.ids[span.start : span.stop]
+            ids[at : at + count] = sequence.ids[span.start : span.stop] + sequence.guess
             positions[at : at + count] = span
             places += [sequence.blocks[i // BLOCK] * BLOCK + i % BLOCK for i in span]
             at += count
@@ -161,11 +164,20 @@ class Runner:
         attend = self._attend(cache, places, total + padding, self._groups(parts))
         states_ND = decoder(x_ND, self._tensor(positions), attend)
         for sequence, count in parts:
-            whole = sequence.filled // BLOCK
-            sequence.filled += count
-            for i, name in enumerate(sequence.name(sequence.filled // BLOCK)[whole:], whole):
-                cache.learn(sequence.blocks[i], name)
+            self.fill(cache, sequence, count - len(sequence.guess))
         return list(torch.split(states_ND[:total], [n for _, n in parts]))
+
+    @property
+    def row_multiple(self) -> int:
+        """A step has a multiple of so many rows; those that lack are computed for nothing."""
+        return self._multiple
+
+    def fill(self, cache: Cache, sequence: Sequence, count: int) -> None:
+        """So many positions more are computed for good: where a block is whole, the cache knows it."""
+        whole = sequence.filled // BLOCK
+        sequence.filled += count
+        for i, name in enumerate(sequence.name(sequence.filled // BLOCK)[whole:], whole):
+            cache.learn(sequence.blocks[i], name)
 
     def logits(self, states_ND: Tensor) -> Tensor:
         """(N, V) float32"""

@@ -3,6 +3,9 @@
 A step advances every reply by one token and reads a bounded number of prompt tokens beside them, so that a long prompt
 holds up nobody. Who comes joins the next step. Where the cache is full, the youngest gives up its blocks and is
 computed again later; since results do not depend on the batch (see `runner`), nobody can tell.
+
+A product has a multiple of some rows, so a few replies leave rows unused. Those take a guess at what comes next, from
+where the reply's last tokens stood before; where it is what would have been drawn, a step gives several tokens.
 """
 
 from __future__ import annotations
@@ -29,13 +32,15 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class EngineStats:
     """running, waiting: sequences now. cache_used: share of the cache's blocks that are held. Totals since the start:
-    prompt tokens read, tokens generated, prompt tokens found in the cache, preemptions."""
+    prompt tokens read, tokens generated, those of them that were guessed, prompt tokens found in the cache,
+    preemptions."""
 
     running: int = 0
     waiting: int = 0
     cache_used: float = 0.0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    guessed_tokens: int = 0
     cached_tokens: int = 0
     preemptions: int = 0
 
@@ -82,6 +87,10 @@ class Task(Protocol):
     @property
     def finished(self) -> bool: ...
 
+    def guess(self, most: int) -> list[int]:
+        """Tokens that may come next."""
+        ...
+
 
 class Draws(Protocol):
     """What makes tokens of logits (B, V), in place: errors are told for each task."""
@@ -99,6 +108,9 @@ class Probe:
     take: Callable[[int, Tensor], None]
     finished: bool = False
     _seen: int = field(default=0)
+
+    def guess(self, most: int) -> list[int]:
+        return []
 
     def give(self, start: int, states_ND: Tensor) -> None:
         fresh = max(self.first, self._seen, start)
@@ -124,7 +136,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = self._left = False
-        self._prompt_tokens = self._generated = self._cached = self._preemptions = 0
+        self._prompt_tokens = self._generated = self._guessed = self._cached = self._preemptions = 0
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Raises OverloadedError where too many wait already, GenerationError after `close`."""
@@ -165,6 +177,7 @@ class Scheduler:
             1 - self._cache.room / self._cache.size,
             self._prompt_tokens,
             self._generated,
+            self._guessed,
             self._cached,
             self._preemptions,
         )
@@ -231,8 +244,10 @@ class Scheduler:
         plan = self._plan()
         if not plan:
             return
+        self._guess(plan)
         states = self._runner.forward(self._cache, [(task.sequence, count) for task, count in plan.items()])
-        replies, last = [], []
+        replies: list[Task] = []
+        ends: list[Tensor] = []
         for (task, count), states_ND in zip(plan.items(), states, strict=True):
             if isinstance(task, Probe):
                 task.give(task.sequence.filled - count, states_ND)
@@ -241,16 +256,46 @@ class Scheduler:
             elif task.sequence.filled == len(task.sequence.ids):
                 for each in (task, *self._siblings(task)):
                     replies.append(each)
-                    last.append(states_ND[-1])
+                    ends.append(states_ND[count - 1 :])
         if replies:
-            self._generated += len(replies)
-            for task, error in zip(replies, self._draw(replies, self._runner.logits(torch.stack(last))), strict=True):
-                if error is not None:
-                    self._cache.scrub(task.sequence.blocks)
-                    task.call.fail(error)
+            self._advance(replies, ends)
         self._drop(lambda task: task.finished or task.call.gone)
         for call in {id(task.call): task.call for task in [*plan, *replies]}.values():
             call.flush()
+
+    def _guess(self, plan: dict[Task, int]) -> None:
+        """Let replies use the rows that would be padding."""
+        rows = sum(plan.values())
+        spare = -rows % self._runner.row_multiple
+        if rows == len(plan):
+            for i, task in enumerate(plan):
+                sequence, share = task.sequence, -(-spare // (len(plan) - i))
+                sequence.guess = task.guess(min(share, len(sequence.blocks) * BLOCK - len(sequence.ids)))
+                spare -= len(sequence.guess)
+
+    def _advance(self, replies: list[Task], ends: list[Tensor]) -> None:
+        """Draw each reply's next token from the first of its states, and one more as long as its guess was right."""
+        logits = torch.split(self._runner.logits(torch.cat(ends)), [len(states) for states in ends])
+        left = list(zip(replies, logits, [task.sequence.guess for task in replies], strict=True))
+        for task in replies:
+            task.sequence.guess = []
+        for step in range(max(map(len, logits))):
+            drawn = self._draw([task for task, *_ in left], torch.stack([rows[step] for _, rows, _ in left]))
+            self._generated += len(left)
+            for (task, *_), error in zip(left, drawn, strict=True):
+                if error is not None:
+                    self._cache.scrub(task.sequence.blocks)
+                    task.call.fail(error)
+            left = [
+                (task, rows, guess)
+                for task, rows, guess in left
+                if not (task.finished or task.call.gone) and step < len(guess) and task.sequence.ids[-1] == guess[step]
+            ]
+            for task, *_ in left:
+                self._runner.fill(self._cache, task.sequence, 1)
+                self._guessed += 1
+            if not left:
+                break
 
     def _plan(self) -> dict[Task, int]:
         """How many positions of which sequences to compute: one of each reply, then prompts, oldest first."""

@@ -17,6 +17,7 @@ _GAUGES = {  # fields of an engine's stats()
     "waiting": "Requests that wait for their turn.",
     "cache_used": "Share of the KV cache that is in use.",
     "cached_tokens": "Prompt tokens that were not computed, since an earlier prompt began alike.",
+    "guessed_tokens": "Generated tokens that took no step of their own, since they were guessed from the text before.",
     "preemptions": "Replies that gave up their place for others and were computed again.",
 }
 
