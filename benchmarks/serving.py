@@ -58,6 +58,9 @@ def seconds(n):
     found = model.chat(chat, max_tokens=n, temperature=0)
     assert len(found.token_ids) == n, found
     return time.perf_counter() - began
+def guessed():
+    stats = model.generator.stats()
+    return stats.guessed_tokens / stats.generated_tokens
 """
 TRANSFORMERS = """
 import sys, time, torch
@@ -89,7 +92,7 @@ seconds(4)
 print("ready", flush=True)
 for line in sys.stdin:
     n = int(line)
-    print((n - 1) / (seconds(n) - seconds(1)), flush=True)
+    print((n - 1) / (seconds(n) - seconds(1)), globals().get("guessed", float)(), flush=True)
 """
 BANDWIDTH = """
 import sys, time, torch
@@ -108,12 +111,14 @@ class Candidate:
 
     name: str
     process: subprocess.Popen[str]
+    guessed: float = 0.0  # share of its tokens that took no step of their own
 
     def rate(self, tokens: int = TOKENS) -> float:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{tokens}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        rate, self.guessed = map(float, self.process.stdout.readline().split())
+        return rate
 
 
 @contextmanager
@@ -162,8 +167,13 @@ def decode(weights: dict[str, Path], llamacpp: str | None, rounds: int) -> Figur
         name: figure(values, "GB/s" if name == "bandwidth_gb_s" else "tokens/s") for name, values in seen.items()
     }
     ours = seen["decode_tokens_s_float32"]
-    share = [rate * size / 1e9 / bandwidth for rate, bandwidth in zip(ours, seen["bandwidth_gb_s"], strict=True)]
-    figures["decode_bandwidth_share"] = figure(share, "of the memory-read bandwidth, float32", 0.75)
+    guessed = next(one.guessed for one in asked if one.name == "decode_tokens_s_float32")
+    share = [
+        rate * (1 - guessed) * size / 1e9 / bandwidth
+        for rate, bandwidth in zip(ours, seen["bandwidth_gb_s"], strict=True)
+    ]
+    figures["decode_guessed_pct"] = figure(100 * guessed, "% of our tokens, guessed from the text before")
+    figures["decode_bandwidth_share"] = figure(share, "of the memory-read bandwidth, float32, by steps", 0.75)
     pairs = {
         "decode_vs_transformers": ("float32", "transformers_float32", 2.0),
         "decode_vs_transformers_bf16": ("bfloat16", "transformers_bfloat16", None),
