@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def run(folder: Path, rehearse: bool, workers: int | None) -> None:
-    began = time.perf_counter()
+    began, fresh = time.perf_counter(), not (folder / "run").exists()
     recipe = load_recipe("programs-cpu", REHEARSED if rehearse else ())
     results = folder if rehearse else RESULTS
     with progress() as report:
@@ -79,7 +79,9 @@ def run(folder: Path, rehearse: bool, workers: int | None) -> None:
     write_page(folder / "run", record, records / f"{Path(record.name).stem}.html")
     loss_page = forecast_page(record.forecast(), record.table(), record=record)
     write_text(records / f"{Path(record.name).stem}-loss.html", loss_page)
-    figures = figures_of(record) | {"minutes": figure((time.perf_counter() - began) / 60, "min, all of this command")}
+    figures = figures_of(record)
+    if fresh:
+        figures["minutes"] = figure((time.perf_counter() - began) / 60, "min, all of this command")
     for name, value in figures.items():
         print(f"{name}: {value['value']} {value['unit']}")
     print(write_result("forecast_capability", "python benchmarks/forecast_capability.py", figures, results))

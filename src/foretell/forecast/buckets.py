@@ -95,11 +95,13 @@ def capability_page(found: Capability, rungs: Sequence[tuple[float, Sequence[flo
     for i, law in enumerate(found.losses):
         name, fit = bucket_name(i), [law.predict(x, level) for x in xs]
         claim, dots = claims[name], [(flops, values[i]) for flops, values in rungs if 0 < values[i] < inf]
-        outcome = known.get(name)
+        outcome, shown = known.get(name), [claim.value, claim.high, *(y for _, y in dots)]
+        bottom, top = min(shown) / 4, max(shown) * 4  # intervals may reach from 0, and to no end
+        lows, highs = [max(p.low, bottom) for p in fit], [min(p.high, top) for p in fit]
         drawn = [
-            Series("fit", xs, [p.estimate for p in fit], "line", 5, [p.low for p in fit], [p.high for p in fit]),
+            Series("fit", xs, [p.estimate for p in fit], "line", 5, lows, highs),
             Series("rungs", [x for x, _ in dots], [y for _, y in dots], "dots", 0),
-            Series("forecast", [target], [claim.value], "rings", 1, [claim.low], [claim.high]),
+            Series("forecast", [target], [claim.value], "rings", 1, [max(claim.low, bottom)], [claim.high]),
         ]
         if outcome is not None and outcome.measured:
             drawn.append(Series("outcome", [target], [outcome.measured], "dots", 2))

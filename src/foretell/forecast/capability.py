@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 Measure = Literal["log_loss", "pass_rate"]
 _RESAMPLES = 200
 _LEAST_RUNGS = 4
+_LARGEST = 700.0  # whose exponential is still a float
 
 
 def unbiased_log_pass_rate(draws: int, passes: int) -> float:
@@ -207,7 +208,8 @@ class PowerLaw:
         low = exp(middle - half)
         if low * passes * self.count < -log((1 - level) / 2):
             low = 0.0  # so few failures are to be expected there that none may be met, which measures 0
-        return Interval(exp(middle), low, exp(middle + half))
+        # Where next to nothing would pass, draws tell next to nothing.
+        return Interval(exp(middle), low, exp(middle + half) if middle + half < _LARGEST else inf)
 
 
 def fit_bucket(
