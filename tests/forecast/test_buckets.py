@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
-from math import exp, log
+from math import exp, inf, log
 
 import numpy as np
 import pytest
@@ -75,6 +75,12 @@ def test_an_interval_begins_at_zero_only_where_no_failure_might_be_met(forecasts
         assert interval.low == (0.0 if none_met > 0.05 else pytest.approx(lowest))
     assert law.predict(1e12).low > 0
     assert law.predict(1e20).low == 0
+
+
+def test_where_next_to_nothing_would_pass_the_interval_has_no_end(forecasts):
+    law = replace(forecasts[0][1].losses[0], alpha=5e11, exponent=0.95, centre=log(1e12))
+    interval = law.predict(1e10)  # p is about e^-160 there
+    assert interval.estimate < 1e3 and interval.high == inf and interval.low >= 0
 
 
 def test_missing_problems_and_buckets_without_a_law_are_refused(forecasts):
