@@ -52,7 +52,8 @@ def test_an_option_changes_the_model_alike_in_every_form(option: str) -> None:
     alone = [model(row[:, :30]), model(row[:, 30:])]
     torch.testing.assert_close(packed, torch.cat(alone, 1), atol=1e-4, rtol=1e-4)
     stepped = Stepped(model, row[0, :30]).all([9, *[1] * 21])
-    torch.testing.assert_close(stepped, alone[0][0], atol=1e-4, rtol=1e-4)
+    # Logits reach 27 here: in float32 both are up to 3e-4 off those computed in float64, the engine no further.
+    torch.testing.assert_close(stepped, alone[0][0], atol=4e-4, rtol=1e-4)
     plain = randomized(ModelConfig(**BASE | {"q_heads": config.q_heads, "kv_heads": config.kv_heads}))
     own = dict(model.named_parameters())
     with torch.no_grad():

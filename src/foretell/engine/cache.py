@@ -23,12 +23,15 @@ BLOCK = 32  # positions
 
 
 class Cache:
-    """layers: of each, keys before values, (blocks, 2G, BLOCK, D). Block 0 is never given out: it fills gaps."""
+    """layers: of each, keys before values, (blocks, 2G, BLOCK, D). positions, blocks: views of them, a row for each
+    position, or each block, of each head. Block 0 is never given out: it fills gaps."""
 
     def __init__(self, config: ModelConfig, tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size = -(-tokens // BLOCK)
         shape = (self.size + 1, 2 * config.n_kv_heads, BLOCK, config.head_dim)
         self.layers = [_zeros(shape, dtype, device) for _ in range(config.depth)]
+        self.positions = [layer.view(-1, config.head_dim) for layer in self.layers]
+        self.blocks = [layer.view(-1, BLOCK * config.head_dim) for layer in self.layers]
         self._free = list(range(self.size, 0, -1))
         self._held = [0] * (self.size + 1)
         self._known: dict[bytes, int] = {}

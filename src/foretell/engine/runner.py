@@ -67,18 +67,25 @@ class Sequence:
 class _Group:
     """B pieces of t tokens each whose attention is computed together, made once a step and used by every layer.
 
-    blocks: rows of a layer's cache, those of all keys before those of all values, gathered into `gathered`. bias: 0 or
-    -inf on the scores, (B, 1, S, L); near: the same within the window. queries: room (B·G, S, D), of which `asked` is
-    what is not padding, as (B, t, G, R, D).
+    rows: of the step. blocks: rows of a layer's cache, those of all keys before those of all values, copied to
+    `gathered`, of which `keys` (B·G, D, L) and `values` (B·G, L, D) are views. bias: 0 or -inf on the scores,
+    (B, 1, S, L); near: the same within the window. queries, scores, seen: room (B·G, S, ·); asked, biased, answered:
+    views of them, without padding (B, t, G, R, D) but for `biased` (B, G, S, L).
     """
 
     rows: slice
     blocks: Tensor
+    gathered: Tensor
+    keys: Tensor
+    values: Tensor
     bias: Tensor
     near: Tensor
-    gathered: Tensor
     queries: Tensor
     asked: Tensor
+    scores: Tensor
+    biased: Tensor
+    seen: Tensor
+    answered: Tensor
 
 
 class Runner:
@@ -237,20 +244,39 @@ class Runner:
         heads = table[:, None] * 2 * kv + np.arange(kv)[:, None]
         gather = np.stack([heads, heads + kv])
         place, position = np.arange(blocks * BLOCK), lengths[:, None] + np.arange(t)
-        seen = place <= position[..., None]
+        past = place <= position[..., None]
         biases = []
         for mask in (
-            (seen, seen & (place > position[..., None] - config.sliding_window)) if config.sliding_window else (seen,)
+            (past, past & (place > position[..., None] - config.sliding_window)) if config.sliding_window else (past,)
         ):
             rows = np.zeros((len(parts), t * share + -t * share % 4, mask.shape[-1]), np.float32)
             rows[:, : t * share][np.repeat(~mask, share, 1)] = -np.inf
             biases.append(torch.from_numpy(rows[:, None]).to(self.device, self.model.compute_dtype))
-        dtype, dim, count = self.model.compute_dtype, config.head_dim, len(parts)
-        gathered = torch.empty(2, count * kv, blocks * BLOCK, dim, dtype=dtype, device=self.device)
-        queries = torch.zeros(count * kv, biases[0].shape[2], dim, dtype=dtype, device=self.device)
-        asked = queries.view(count, kv, -1, dim)[:, :, : t * share].view(count, kv, t, share, dim).transpose(1, 2)
-        span = slice(start, start + count * t)
-        return _Group(span, self._tensor(gather.ravel()), biases[0], biases[-1], gathered, queries, asked)
+        dim, count, wide, length = config.head_dim, len(parts), biases[0].shape[2], blocks * BLOCK
+        kind: dict[str, Any] = {"dtype": self.model.compute_dtype, "device": self.device}
+        gathered = torch.empty(2, count * kv, length, dim, **kind)
+        queries = torch.zeros(count * kv, wide, dim, **kind)
+        scores = torch.empty(count * kv, wide, length, **kind)
+        seen = torch.empty(count * kv, wide, dim, **kind)
+        asked, answered = (
+            room.view(count, kv, wide, dim)[:, :, : t * share].view(count, kv, t, share, dim).transpose(1, 2)
+            for room in (queries, seen)
+        )
+        return _Group(
+            rows=slice(start, start + count * t),
+            blocks=self._tensor(gather.ravel()),
+            gathered=gathered.view(-1, BLOCK * dim),
+            keys=gathered[0].transpose(1, 2),
+            values=gathered[1],
+            bias=biases[0],
+            near=biases[-1],
+            queries=queries,
+            asked=asked,
+            scores=scores,
+            biased=scores.view(count, kv, wide, length),
+            seen=seen,
+            answered=answered,
+        )
 
     def _attend(self, cache: Cache, places: Many[int], count: int, groups: Many[_Group]) -> Attend:
         """places: positions of the cache, of the tokens that are not padding; count: of all rows."""
@@ -263,28 +289,25 @@ class Runner:
         answers = [out_ND[group.rows].view(group.asked.shape) for group in groups]
 
         def attention(layer: int, q_NHD: Tensor, kv_NGD: Tensor) -> Tensor:
-            store = cache.layers[layer]
-            store.view(-1, dim).index_copy_(0, stored, kv_NGD[:n].view(-1, dim))
-            blocks = store.view(-1, BLOCK * dim)
+            cache.positions[layer].index_copy_(0, stored, kv_NGD[:n].view(-1, dim))
             for group, answer in zip(groups, answers, strict=True):
-                torch.index_select(blocks, 0, group.blocks, out=group.gathered.view(-1, BLOCK * dim))
-                k_MLD, v_MLD = group.gathered
+                torch.index_select(cache.blocks[layer], 0, group.blocks, out=group.gathered)
                 group.asked.copy_(q_NHD[group.rows].view(group.asked.shape))
-                scores = torch.bmm(group.queries, k_MLD.transpose(1, 2))
-                scores.view(len(group.asked), kv, *scores.shape[1:]).add_(
-                    group.near if layer in sliding else group.bias
-                )
-                seen_MSD = _weighted(torch.softmax(scores, -1), v_MLD)
-                answer.copy_(seen_MSD.as_strided(group.asked.shape, group.asked.stride()))
+                torch.bmm(group.queries, group.keys, out=group.scores)
+                group.biased.add_(group.near if layer in sliding else group.bias)
+                _weigh(torch.softmax(group.scores, -1), group.values, group.seen)
+                answer.copy_(group.answered)
             return out_ND
 
         return attention
 
 
-def _weighted(weights_MSL: Tensor, values_MLD: Tensor) -> Tensor:
+def _weigh(weights_MSL: Tensor, values_MLD: Tensor, out_MSD: Tensor) -> None:
     """weights @ values, summed piece by piece: BLAS libraries cut a long sum at places that depend on its length."""
-    total = torch.bmm(weights_MSL[..., :_SUMMED], values_MLD[:, :_SUMMED])
-    for start in range(_SUMMED, weights_MSL.shape[-1], _SUMMED):
+    if (length := weights_MSL.shape[-1]) <= _SUMMED:
+        torch.bmm(weights_MSL, values_MLD, out=out_MSD)
+        return
+    torch.bmm(weights_MSL[..., :_SUMMED], values_MLD[:, :_SUMMED], out=out_MSD)
+    for start in range(_SUMMED, length, _SUMMED):
         piece = slice(start, start + _SUMMED)
-        total.baddbmm_(weights_MSL[..., piece], values_MLD[:, piece])
-    return total
+        out_MSD.baddbmm_(weights_MSL[..., piece], values_MLD[:, piece])

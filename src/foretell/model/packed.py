@@ -86,12 +86,12 @@ class _Layer:
             self.gains = torch.cat([q * scale, k]).to(dtype)
         else:
             by_row[: self.heads * self.dim] = scale
-        self.qkv = pack(block.qkv.float() * (block.attention_norm * root) * by_row[:, None], dtype)
+        self.qkv = pack(block.qkv.double() * (block.attention_norm * root) * by_row[:, None], dtype)
         self.qkv_bias = None if block.qkv_bias is None else (block.qkv_bias * by_row).to(dtype)
-        self.attention_out = pack(block.attention_out.float() * block.branch, dtype)
-        gate, up = (block.gate_up.float() * (block.mlp_norm * root)).chunk(2)
+        self.attention_out = pack(block.attention_out.double() * block.branch, dtype)
+        gate, up = (block.gate_up.double() * (block.mlp_norm * root)).chunk(2)
         self.gate, self.up = pack(gate, dtype), pack(up, dtype)
-        self.down = pack(block.down.float() * block.branch, dtype)
+        self.down = pack(block.down.double() * block.branch, dtype)
 
     def __call__(self, index: int, x_ND: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         heads_NHD = linear(self.unit(x_ND), self.qkv, self.qkv_bias).view(len(x_ND), -1, self.dim)
@@ -106,8 +106,11 @@ class _Layer:
 
     def unit(self, x_ND: Tensor) -> Tensor:
         """x over its length, eps included: RMSNorm but for the gain and √D, which are in the weights."""
+        if x_ND.dtype is torch.float32:
+            length: Tensor = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+            return x_ND.div(length.hypot_(self.bound))
         length = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True, dtype=torch.float32)
-        return torch.div(x_ND, torch.hypot(length, self.bound)).to(x_ND.dtype)
+        return x_ND.div(length.hypot_(self.bound)).to(x_ND.dtype)
 
 
 def _fused(weight: Tensor) -> bool:
