@@ -27,6 +27,14 @@ class DataError(ForetellError):
     """Training or evaluation data is missing, unreadable, empty or of the wrong form."""
 
 
+class RowError(DataError):
+    """A row of a data file cannot be used. why: the same words for rows that fail alike."""
+
+    def __init__(self, where: str, field: str, why: str, advice: str) -> None:
+        super().__init__(f"{where}, {field}: {why}. {advice}")
+        self.why = why
+
+
 class ImageError(DataError):
     """An image is truncated, hostile, or too large or small to be used."""
 

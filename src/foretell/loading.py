@@ -17,6 +17,7 @@ from foretell.generate import Request, Result, Sampling, generate_sync
 if TYPE_CHECKING:
     import torch
 
+TRAINED = ("dpo", "reward", "sft", "pretrain")  # the stages of a run that end in a checkpoint, the last first
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _URL = re.compile(r"https?:", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")
@@ -125,14 +126,16 @@ def find_checkpoint(ref: str | Path) -> Path:
             f"There is no folder {name}. Give a run directory (such as runs/quickstart), a checkpoint folder, a .gguf "
             "file, or a hub id (org/name)."
         )
-    if (path / "pretrain" / "checkpoint").is_dir():
-        path = path / "pretrain" / "checkpoint"
+    done = [path / stage / "checkpoint" for stage in TRAINED if (path / stage / "checkpoint").is_dir()]
+    path = done[0] if done else path
     if (path / "config.json").is_file():
         return path
-    cut = sorted((path / "pretrain" / "checkpoints").glob("step-*")) or sorted((path / "checkpoints").glob("step-*"))
+    stages = [path / stage for stage in TRAINED if (path / stage / "checkpoints").is_dir()]
+    cut = [step for folder in (*stages, path) for step in sorted((folder / "checkpoints").glob("step-*"))[-1:]]
     if cut:
         raise CheckpointError(
-            f"The run {name} is not finished. Resume it with `foretell run`, or load its newest checkpoint, {cut[-1]}."
+            f"The run {name} is not finished. Resume it with the command that began it, or load its newest checkpoint, "
+            f"{cut[0]}."
         )
     raise CheckpointError(
         f"{name} holds no model. Expected a run directory with pretrain/checkpoint, or a checkpoint folder with "

@@ -26,7 +26,8 @@ class PackedBatch:
     tokens: (B, T) int64. targets: (B, T) int64, the next token of the same document, or −100 where there is no
     loss. positions: (B, T) int64, from 0 in each document. segments: (B, T) int32, the document's number in its row,
     −1 for padding. kinds: (B, T) uint8, of the target, into the loader's `kinds`. tiles: (N, S, S, 3) uint8, in the
-    order of their slots.
+    order of their slots. examples: (B, T) int32, the number of the example that the token's segment belongs to, −1 for
+    padding; None where the pack has none.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -35,6 +36,7 @@ class PackedBatch:
     segments: npt.NDArray[np.int32]
     kinds: npt.NDArray[np.uint8]
     tiles: npt.NDArray[np.uint8]
+    examples: npt.NDArray[np.int32] | None = None
 
 
 def assemble(shards: Shards, rows: Sequence[int] | npt.NDArray[np.int64]) -> PackedBatch:
@@ -48,7 +50,7 @@ def assemble(shards: Shards, rows: Sequence[int] | npt.NDArray[np.int64]) -> Pac
     starts = np.zeros(tokens.shape, np.int64)
     starts[:, 1:] = np.where(segments[:, 1:] != segments[:, :-1], index[1:], 0)
     positions = index - np.maximum.accumulate(starts, axis=1)
-    return PackedBatch(tokens, targets, positions, segments, read["kinds"], read["tiles"])
+    return PackedBatch(tokens, targets, positions, segments, read["kinds"], read["tiles"], read.get("examples"))
 
 
 class Loader:

@@ -10,7 +10,7 @@ import bisect
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,11 +171,11 @@ def _cut(spans: list[Span], end: int) -> int:
 
 
 class _Rows:
-    """Open rows; a piece goes where it leaves the smallest gap."""
+    """Open rows; pieces that belong together go where they leave the smallest gap."""
 
     def __init__(self, length: int, most_open: int, close: Callable[[list[Piece]], None]) -> None:
         self._length, self._most, self._close = length, most_open, close
-        self._open: list[tuple[int, int, list[Piece]]] = []  # gap, serial number, row; sorted
+        self._open: list[tuple[int, int, list[list[Piece]]]] = []  # gap, serial number, row; sorted
         self._serial = 0
 
     def room(self) -> int:
@@ -184,29 +184,32 @@ class _Rows:
             return self._open[-1][0]
         return self._length
 
-    def place(self, piece: Piece) -> None:
-        size = len(piece.ids)
+    def place(self, pieces: list[Piece]) -> None:
+        size = sum(len(piece.ids) for piece in pieces)
         at = bisect.bisect_left(self._open, size, key=lambda entry: entry[0])
         if at < len(self._open):
             gap, serial, row = self._open.pop(at)
         else:
             gap, serial, row = self._length, self._serial, []
             self._serial += 1
-        row.append(piece)
+        row.append(pieces)
         if gap - size < 2:  # one token holds no target
-            self._close(row)
+            self._done(row)
             return
         bisect.insort(self._open, (gap - size, serial, row))
         if len(self._open) > self._most:
-            self._close(self._open.pop(0)[2])
+            self._done(self._open.pop(0)[2])
 
     def finish(self) -> None:
-        pieces = [piece for _, _, row in self._open for piece in row]
+        together = [pieces for _, _, row in self._open for pieces in row]
         self._open = []
-        for piece in sorted(pieces, key=lambda piece: -len(piece.ids)):
-            self.place(piece)
+        for pieces in sorted(together, key=lambda pieces: -sum(len(piece.ids) for piece in pieces)):
+            self.place(pieces)
         for _, _, row in self._open:
-            self._close(row)
+            self._done(row)
+
+    def _done(self, row: list[list[Piece]]) -> None:
+        self._close([piece for pieces in row for piece in pieces])
 
 
 def pack(
@@ -252,7 +255,7 @@ def pack(
             if piece is None:
                 alive.remove(reader)
                 continue
-            rows.place(piece)
+            rows.place([piece])
             placed += len(piece.ids)
         rows.finish()
         writer.flush()
@@ -265,6 +268,50 @@ def pack(
         metrics = _metrics(readers, alive, writer, list(kinds), sequence_length, tokens, skipped)
         index = {"format": FORMAT, "sequence_length": sequence_length, "tile": side, "kinds": list(kinds)}
         index |= {"shards": writer.shards, "tokenizer": tokenizer_digest(tokenizer), "seed": seed} | metrics
+        write_json(folder / "index.json", index | {"files": writer.files})
+    return metrics
+
+
+def pack_examples(
+    examples: Iterable[Sequence[tuple[Encoded, str]]],
+    tokenizer: Vocabulary,
+    out: Path,
+    length: int,
+    side: int,
+    pad: int,
+) -> dict[str, Any]:
+    """Pack examples, each of one or more whole sequences and their kinds, into rows of `length`.
+
+    Nothing is cut, and the sequences of an example stand side by side in one row, numbered by `PackedBatch.examples`.
+    side: of image tiles, in pixels. pad: id to fill rows with. `out` appears only when it is complete.
+    Returns metrics: examples, rows, tokens, learned_tokens, fill.
+    Raises DataError without examples and for one longer than a row, RunError if `out` cannot be written.
+    """
+    kinds: dict[str, int] = {}
+    count = 0
+    with atomic_folder(out) as folder:
+        writer = ShardWriter(folder, length, side, tokenizer.vocab_size, pad, examples=True)
+        rows = _Rows(length, OPEN_ROWS, writer.add)
+        for count, sequences in enumerate(examples, 1):
+            pieces = []
+            for encoded, kind in sequences:
+                loss = encoded.loss.copy()
+                loss[0] = False
+                name = kind if kind in kinds or len(kinds) < 255 else "other"
+                number = kinds.setdefault(name, len(kinds))
+                pieces.append(Piece(encoded.ids, loss, encoded.tiles, number, count - 1))
+            if (size := sum(len(piece.ids) for piece in pieces)) > length:
+                raise DataError(f"Example {count} has {size} tokens, a row {length}. Pack it into longer rows.")
+            rows.place(pieces)
+        rows.finish()
+        writer.flush()
+        if not count:
+            raise DataError("There are no examples to pack. Name data that holds some.")
+        metrics: dict[str, Any] = {"examples": count, "rows": sum(writer.shards), "tokens": sum(writer.tokens.values())}
+        metrics |= {"learned_tokens": sum(writer.learned.values())}
+        metrics |= {"fill": metrics["tokens"] / (metrics["rows"] * length)}
+        index = {"format": FORMAT, "sequence_length": length, "tile": side, "kinds": list(kinds), "examples": count}
+        index |= {"shards": writer.shards, "tokenizer": tokenizer_digest(tokenizer)} | metrics
         write_json(folder / "index.json", index | {"files": writer.files})
     return metrics
 

@@ -18,26 +18,30 @@ from foretell.errors import DataError
 from foretell.files import sha256_file
 
 FORMAT = 1
-ARRAYS = ("tokens", "loss", "segments", "kinds", "tiles", "tile_offsets")
+BY_TOKEN = ("tokens", "loss", "segments", "kinds")
 SHARD_BYTES = 64_000_000
 OPEN_SHARDS = 100  # each holds a file descriptor an array, of which a process commonly has 1,024
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A document, or a cut of one, that becomes one segment. loss[0] is false: nothing predicts a first token."""
+    """A document, or a cut of one, that becomes one segment. loss[0] is false: nothing predicts a first token.
+
+    example: the number of what several pieces belong to together, such as the replies to one prompt.
+    """
 
     ids: npt.NDArray[np.int32]
     loss: npt.NDArray[np.bool_]
     tiles: npt.NDArray[np.uint8]
     kind: int
+    example: int = -1
 
 
 class ShardWriter:
-    """Collects closed rows and writes them as shards of about SHARD_BYTES."""
+    """Collects closed rows and writes them as shards of about SHARD_BYTES. examples: write their numbers too."""
 
-    def __init__(self, folder: Path, length: int, side: int, vocab_size: int, pad: int) -> None:
-        self._folder, self._length, self._side, self._pad = folder, length, side, pad
+    def __init__(self, folder: Path, length: int, side: int, vocab_size: int, pad: int, examples: bool = False) -> None:
+        self._folder, self._length, self._side, self._pad, self._examples = folder, length, side, pad, examples
         self._dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         self._rows: list[list[Piece]] = []
         self._bytes = 0
@@ -62,6 +66,8 @@ class ShardWriter:
             "segments": np.full(shape, -1, np.int16 if self._length < 1 << 16 else np.int32),
             "kinds": np.zeros(shape, np.uint8),
         }
+        if self._examples:
+            arrays["examples"] = np.full(shape, -1, np.int32)
         offsets = np.zeros(len(self._rows) + 1, np.int64)
         for r, pieces in enumerate(self._rows):
             start = 0
@@ -71,6 +77,8 @@ class ShardWriter:
                 arrays["loss"][r, start:stop] = piece.loss
                 arrays["segments"][r, start:stop] = number
                 arrays["kinds"][r, start:stop] = piece.kind
+                if self._examples:
+                    arrays["examples"][r, start:stop] = piece.example
                 self.tokens[piece.kind] += len(piece.ids)
                 self.learned[piece.kind] += int(piece.loss.sum())
                 start = stop
@@ -81,7 +89,7 @@ class ShardWriter:
         arrays["tile_offsets"] = offsets
         name = f"shard-{len(self.shards):05d}"
         (self._folder / name).mkdir()
-        for array in ARRAYS:
+        for array in arrays:
             path = self._folder / name / f"{array}.npy"
             try:
                 np.save(path, arrays[array])
@@ -111,6 +119,7 @@ class Shards:
         if version != FORMAT:
             raise DataError(f"{folder} is packed in form {version}; this version reads form {FORMAT}. Pack it again.")
         self.length, self.kinds = int(self.index["sequence_length"]), list[str](self.index["kinds"])
+        self._by_token = (*BY_TOKEN, "examples") if self.index.get("examples") else BY_TOKEN
         self.starts = np.concatenate([[0], np.cumsum(self.index["shards"])]).astype(np.int64)
         if verify:
             for name, digest in self.index["files"].items():
@@ -125,20 +134,21 @@ class Shards:
         return int(self.starts[-1])
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """tokens, loss, segments, kinds: (B, T) in the order of `rows`. tiles: (N, S, S, 3), row after row."""
+        """tokens, loss, segments, kinds, and examples where the pack has them: (B, T) in the order of `rows`. tiles:
+        (N, S, S, 3), row after row."""
         where = np.asarray(rows, np.int64)
         shards = np.searchsorted(self.starts, where, side="right") - 1
         local = where - self.starts[shards]
         places = [(self._arrays(int(shard)), int(row)) for shard, row in zip(shards, local, strict=True)]
         out: dict[str, npt.NDArray[Any]] = {
-            name: np.stack([arrays[name][row] for arrays, row in places]) for name in ARRAYS[:4]
+            name: np.stack([arrays[name][row] for arrays, row in places]) for name in self._by_token
         }
         tiles = [a["tiles"][a["tile_offsets"][row] : a["tile_offsets"][row + 1]] for a, row in places]
         return out | {"tiles": np.concatenate(tiles)}
 
     def _open(self, number: int) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {}
-        for array in ARRAYS:
+        for array in (*self._by_token, "tiles", "tile_offsets"):
             name = f"shard-{number:05d}/{array}.npy"
             try:
                 arrays[array] = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)

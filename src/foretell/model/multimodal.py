@@ -16,8 +16,29 @@ from foretell.model.vision import VisionTower
 from foretell.recipe import ModelConfig
 
 
+class ScalarHead(nn.Module):
+    """One number for each final-normed state: a reward, or a value.
+
+    mean, std: of the raw numbers on reference samples; what it gives is normalised by them, and raw as long as they are
+    0 and 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (...) float32"""
+        return (hidden.float() @ self.weight.float() - self.mean) / self.std
+
+
 class Multimodal(nn.Module):
-    """Decoder with an optional image tower.
+    """Decoder with an optional image tower, and perhaps a scalar head beside the one for tokens.
 
     Weights are float32; `compute_dtype` sets the precision of activations and products (float32 or bfloat16,
     no autocast needed). Weights are drawn from `generator`, or from a fresh one seeded with 0; on the meta device
@@ -29,6 +50,7 @@ class Multimodal(nn.Module):
         self.config = config
         self.decoder = Decoder(config)
         self.vision = VisionTower(config.vision, config.width) if config.vision is not None else None
+        self.scalar_head: ScalarHead | None = None
         self.compute_dtype = torch.float32
         if not self.decoder.embedding.is_meta:
             initialize(self, generator or torch.Generator().manual_seed(0))

@@ -147,6 +147,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """AdamW groups: parameters that scale alike share lr, weight_decay and eps; betas are common to all."""
     table = scalings(model.config)
+    table["scalar_head.weight"] = Scaling("head", 1, model.config.width / model.config.base_width, 1)
     decay = base_decay(optimizer, batch_tokens, total_tokens)
     vision = model.config.vision
     groups: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)

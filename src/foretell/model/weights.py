@@ -15,18 +15,26 @@ from torch import Tensor
 
 from foretell.errors import CheckpointError
 from foretell.files import read_json, sha256_file, write_json
-from foretell.model.multimodal import Multimodal
+from foretell.model.multimodal import Multimodal, ScalarHead
 from foretell.recipe import ModelConfig
 
 MODEL_TYPE = "foretell"
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
+SCALAR_HEAD = "scalar_head.safetensors"
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def write_model(folder: Path, model: Multimodal) -> None:
-    """Write model.safetensors and config.json into a folder; weights are stored unfolded, in the type they have."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    """Write model.safetensors and config.json into a folder; weights are stored unfolded, in the type they have.
+
+    A scalar head lies beside them in a file of its own, so that the folder is a language model all the same.
+    """
+    parameters = {name: p for name, p in model.named_parameters() if not name.startswith("scalar_head.")}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
+    if model.scalar_head is not None:
+        head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.scalar_head.state_dict().items()}
+        save_file(head, folder / SCALAR_HEAD, metadata={"format": "pt"})
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     write_json(folder / "config.json", {"model_type": MODEL_TYPE, **model.config.model_dump(mode="json")})
 
@@ -88,7 +96,28 @@ def read_weights(folder: Path, model: Multimodal) -> None:
     state = _tensors(folder, model)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(state[name])
+            if not name.startswith("scalar_head."):
+                parameter.copy_(state[name])
+    if model.scalar_head is not None:
+        read_scalar_head(folder, model)
+
+
+def read_scalar_head(folder: Path, model: Multimodal) -> None:
+    """Give a model the scalar head of a folder. Raises CheckpointError when there is none, or of another width."""
+    path = folder / SCALAR_HEAD
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} is no reward model: it has no {SCALAR_HEAD}. Train one with `foretell reward`."
+        )
+    head = ScalarHead(model.config.width)
+    try:
+        head.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not the head of this model ({error}). Use an earlier checkpoint.") from error
+    if model.scalar_head is None:
+        model.scalar_head = head.to(model.device)
+    else:  # its parameter is in an optimizer already
+        model.scalar_head.load_state_dict(head.state_dict())
 
 
 def _tensors(folder: Path, model: Multimodal) -> dict[str, Tensor]:
@@ -98,7 +127,7 @@ def _tensors(folder: Path, model: Multimodal) -> dict[str, Tensor]:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read as safetensors ({error}). Use an earlier checkpoint.") from error
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if not name.startswith("scalar_head.")}
     for name in sorted(parameters.keys() | state.keys()):
         if name not in state or name not in parameters:
             where = "the checkpoint" if name not in state else "the model"

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from foretell.errors import RecipeError
 from foretell.files import expand_home
 from foretell.recipe import ModelConfig, Recipe
 
+S = TypeVar("S", bound=BaseModel)
 PRESETS = Path(__file__).parent
 _SHOWN_ERRORS = 4
 
@@ -99,11 +100,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A Recipe from plain data. Raises RecipeError as `load_recipe` does."""
+    return _check(Recipe, raw, where)
+
+
+def check_settings(kind: type[S], overrides: Sequence[str]) -> S:
+    """Settings of a kind, all defaults but for `key=value` overrides. Raises RecipeError as `load_recipe` does."""
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        _override(raw, override)
+    return _check(kind, raw, "the settings")
+
+
+def _check(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
     try:
-        return Recipe.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False)
-        lines = [_explain(Recipe, item) for item in found[:_SHOWN_ERRORS]]
+        lines = [_explain(kind, item) for item in found[:_SHOWN_ERRORS]]
         more = f" And {len(found) - _SHOWN_ERRORS} more." if len(found) > _SHOWN_ERRORS else ""
         raise RecipeError(f"In {where}: {' '.join(lines)}{more}") from error
 

@@ -35,9 +35,14 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, model: Multimodal, state: TrainingState | None, files: Mapping[str, Path | str]
+    folder: Path,
+    model: Multimodal,
+    state: TrainingState | None,
+    files: Mapping[str, Path | str],
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder, whole or not at all. files: name -> a file to copy, or a text, beside the weights.
+    facts: what else the manifest says.
 
     Raises RunError when the disk is full or not writable; earlier checkpoints are untouched.
     """
@@ -58,7 +63,7 @@ def save_checkpoint(
                 (temporary / name).write_text(content, encoding="utf-8")
             else:
                 shutil.copyfile(content, temporary / name)
-        seal(temporary, {"step": state.plain["step"]} if state is not None else None)
+        seal(temporary, {**(facts or {}), **({"step": state.plain["step"]} if state is not None else {})})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

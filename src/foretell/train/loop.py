@@ -1,9 +1,12 @@
-"""Pre-training as a stage: from a pack, a tokenizer and a recipe to a trained checkpoint and its log."""
+"""Training as a stage: from packed data to a trained checkpoint and its log.
+
+`pretrain` makes the model; whatever fine-tunes one calls `fit` with it, as `pretrain` does.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,14 @@ from foretell.errors import DataError, TrainingError
 from foretell.model.describe import parameter_count
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
-from foretell.recipe import Recipe
+from foretell.recipe import Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
 from foretell.template import IMAGE
 from foretell.train.checkpoint import latest, load_state, save_checkpoint
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
-from foretell.train.objective import NextToken, evaluate
+from foretell.train.objective import NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
 from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
 from foretell.train.trainer import Hooks, Observer, Trainer
@@ -76,71 +79,125 @@ def pretrain(
             f"train.batch_tokens makes {rows} rows of {length} tokens, which {group.world} processes cannot share "
             f"evenly. Set it to a multiple of {group.world * length}, or start another number of processes."
         )
-    found = latest(out_dir / CHECKPOINTS, lambda text: report("pretrain", 0, None, text)) if group.rank == 0 else None
-    name = group.share(lambda: found and found[0].name)
-    if group.rank and name:
-        found = out_dir / CHECKPOINTS / name, load_state(out_dir / CHECKPOINTS / name)
-    # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
-    precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
-    precision = group.share(lambda: precision or pick_precision(config.precision, device))
-
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
-    model.compute_dtype = getattr(torch, precision)
-    torch.manual_seed(recipe.seed)
     # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
     check = group.rank == 0
     loader = Loader(pack_dir, rows // group.world, recipe.seed, verify=check, rank=group.rank, world=group.world)
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
-    if config.compile:
-        model.compile_blocks()
-    micro = min(rows, config.micro_batch or max(1, MICRO_TOKENS // length))
+    micro = micro_rows(config, rows, length)
 
     def measure(batches: int) -> dict[str, Any]:
-        if heldout_dir is None:
-            return {}
+        assert heldout_dir is not None
         fixed = Loader.fixed(heldout_dir, micro, batches)
         return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), fixed, device)
 
+    files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
+    files["recipe.yaml"] = recipe_yaml(recipe)
+    return fit(
+        model,
+        loader,
+        NextToken(loader.kinds, tokenizer.token_bytes),
+        config,
+        out_dir,
+        total_steps=total_steps,
+        name=recipe.name,
+        seed=recipe.seed,
+        measure=None if heldout_dir is None else measure,
+        files=files,
+        report=report,
+        clock=clock,
+        group=group,
+        observe=observe,
+    )
+
+
+def micro_rows(config: TrainConfig, rows: int, length: int) -> int:
+    """How many of a step's rows go through the model at a time."""
+    return min(rows, config.micro_batch or max(1, MICRO_TOKENS // length))
+
+
+def fit(
+    model: Multimodal,
+    loader: Loader,
+    objective: Objective,
+    config: TrainConfig,
+    out_dir: Path,
+    *,
+    total_steps: int,
+    name: str,
+    seed: int,
+    measure: Callable[[int], dict[str, Any]] | None,
+    files: Mapping[str, Path | str],
+    facts: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
+    finish: Callable[[], dict[str, Any]] | None = None,
+    task: str = "pretrain",
+    report: Report = silent,
+    clock: Callable[[], float] = time.monotonic,
+    group: Group | None = None,
+    observe: Observer | None = None,
+) -> dict[str, Any]:
+    """Train a model that lies on its device, with its weights as they are to begin with; writes, resumes and raises as
+    `pretrain`.
+
+    measure: the objective's summary of so many held-out batches. files, facts: beside the weights in checkpoints, and
+    in their manifests. plan: settings beyond those of `config` that decide the numbers. finish: called once with the
+    trained model, before it is written; what it returns joins the metrics. task: what progress is reported as.
+    """
+    group, device = group or Group(), model.device
+    length, rows = loader.sequence_length, loader.rows * group.world
+    found = latest(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text)) if group.rank == 0 else None
+    newest = group.share(lambda: found and found[0].name)
+    if group.rank and newest:
+        found = out_dir / CHECKPOINTS / newest, load_state(out_dir / CHECKPOINTS / newest)
+    # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
+    precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
+    precision = group.share(lambda: precision or pick_precision(config.precision, device))
+    model.compute_dtype = getattr(torch, precision)
+    torch.manual_seed(seed)
+    if config.compile:
+        model.compile_blocks()
     rate = group.share(lambda: peak_rate(precision, device)) * group.world
     log: RunLog = SilentLog()
     if group.rank == 0:
-        trackers = open_trackers(out_dir, recipe.name)
+        trackers = open_trackers(out_dir, name)
         log = RunLog(out_dir / LOG, found[1].plain["step"] if found else None, trackers)
-    files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
-    files["recipe.yaml"] = recipe_yaml(recipe)
     trainer = Trainer(
         model,
         build_adamw(parameter_groups(model, config.optimizer, rows * length, total_steps * rows * length)),
         loader,
-        NextToken(loader.kinds, tokenizer.token_bytes),
+        objective,
         config,
         log,
         out_dir / CHECKPOINTS,
         total_steps=total_steps,
-        micro_rows=micro,
+        micro_rows=micro_rows(config, loader.rows, length),
         plan={
-            "seed": recipe.seed,
+            "seed": seed,
             "total_steps": total_steps,
             "rows": rows,
             "precision": precision,
-            "model": shape.model_dump(mode="json"),
+            "model": model.config.model_dump(mode="json"),
             "optimizer": config.optimizer.model_dump(mode="json"),
             **{key: getattr(config, key) for key in ("schedule", "warmup", "decay")},
+            **(plan or {}),
         },
         hooks=Hooks(
-            evaluate=(lambda: measure(config.eval_batches)) if heldout_dir is not None else None,
+            evaluate=(lambda: measure(config.eval_batches)) if measure is not None else None,
             files=files,
+            facts=facts,
             matmul_rate=rate,
             observe=observe,
             report=report,
+            task=task,
             clock=clock,
         ),
         group=group,
     )
-    facts = {
+    about = {
         "steps": total_steps,
-        "parameters": parameter_count(shape),
+        "parameters": parameter_count(model.config),
         "device": str(device),
         "processes": group.world,
         "precision": precision,
@@ -152,19 +209,20 @@ def pretrain(
         if found:
             trainer.restore(*found)
             note = f"resuming at step {trainer.count.step} of {total_steps} from {found[0].name}"
-            report("pretrain", trainer.count.step, total_steps, note)
-            log.write("resume", step=trainer.count.step, checkpoint=found[0].name, **facts)
+            report(task, trainer.count.step, total_steps, note)
+            log.write("resume", step=trainer.count.step, checkpoint=found[0].name, **about)
         else:
-            log.write("start", step=0, name=recipe.name, seed=recipe.seed, **facts)
+            log.write("start", step=0, name=name, seed=seed, **about)
         trainer.fit()
         count = trainer.count
-        heldout = measure(WHOLE)
+        heldout = measure(WHOLE) if measure is not None else {}
         log.write("eval", step=count.step, tokens=count.tokens, whole=True, **heldout)
+        heldout |= finish() if finish is not None else {}
         if group.rank == 0:
-            save_checkpoint(out_dir / FINAL, model, None, files)
+            save_checkpoint(out_dir / FINAL, model, None, files, facts)
         metrics = {
             **heldout,
-            **facts,
+            **about,
             "tokens": count.tokens,
             "flops": count.flops,
             "dropped_steps": count.dropped,

@@ -54,6 +54,54 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden * scale, grad_weight * scale, None, None, None, None
 
 
+class _ChunkedLogprobs(torch.autograd.Function):
+    """Logits are made twice, a chunk at a time: in the backward each token's own gradient is known."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets: Tensor, index: Tensor, chunk: int) -> Tensor:
+        exact = torch.promote_types(hidden_ND.dtype, torch.float32)
+        weight = weight_VD.to(hidden_ND.dtype)
+        logprobs = torch.empty(targets.numel(), dtype=exact, device=hidden_ND.device)
+        for start in range(0, targets.numel(), chunk):
+            part = slice(start, start + chunk)
+            logits = (hidden_ND[index[part]] @ weight.T).to(exact)
+            logprobs[part] = logits.gather(1, targets[part].unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets, index)
+        ctx.chunk = chunk
+        return logprobs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, targets, index = ctx.saved_tensors
+        dtype, exact = hidden_ND.dtype, grads[0].dtype
+        weight = weight_VD.to(dtype)
+        grad_hidden, grad_weight = torch.zeros_like(hidden_ND), torch.zeros_like(weight_VD, dtype=exact)
+        for start in range(0, targets.numel(), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            rows, scale = index[part], grads[0][part].unsqueeze(1)
+            hidden = hidden_ND[rows]
+            g = torch.softmax(hidden @ weight.T, dim=-1, dtype=exact).mul_(-scale)
+            g = g.scatter_add_(1, targets[part].unsqueeze(1), scale).to(dtype)
+            grad_hidden[rows] = g @ weight
+            grad_weight.add_(g.T @ hidden)
+        return grad_hidden, grad_weight.to(weight_VD.dtype), None, None, None
+
+
+def chunked_logprobs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, index: Tensor | None = None, chunk: int = CHUNK
+) -> Tensor:
+    """The log-probability of each target, differentiable one by one; arguments as of `chunked_cross_entropy`.
+
+    Returns (n,) float32 or wider, in nats, of the counted targets in order. For losses that weigh tokens by what
+    other tokens gave, at the price of a second product with the head in the backward pass.
+    """
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    if index is None:
+        index = (targets != IGNORE).nonzero().squeeze(1)
+    found: Tensor = _ChunkedLogprobs.apply(hidden, weight, targets[index], index, chunk)  # type: ignore[no-untyped-call]
+    return found
+
+
 def chunked_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, index: Tensor | None = None, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:

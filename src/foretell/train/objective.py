@@ -129,6 +129,7 @@ def split(batch: PackedBatch, rows: int, image_token: int, tokens_per_tile: int)
             segments=batch.segments[part],
             kinds=batch.kinds[part],
             tiles=batch.tiles[edges[start] : edges[stop]],
+            examples=None if batch.examples is None else batch.examples[part],
         )
 
 

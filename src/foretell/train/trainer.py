@@ -52,13 +52,14 @@ class Hooks:
     """What surrounds a run without changing its numbers.
 
     evaluate: fields of an eval line, called every `train.eval_every` of the run. files: what lies beside the weights
-    in each checkpoint. matmul_rate: FLOP/s that `matmul_share` refers to. observe: is told every log line, again after
-    a resume; its alarms are logged, and one with `stop` ends the run. clock: decides when checkpoints are written,
-    never what is in them.
+    in each checkpoint. facts: what its manifest says of where the model comes from. matmul_rate: FLOP/s that
+    `matmul_share` refers to. observe: is told every log line, again after a resume; its alarms are logged, and one with
+    `stop` ends the run. clock: decides when checkpoints are written, never what is in them.
     """
 
     evaluate: Callable[[], dict[str, Any]] | None = None
     files: Mapping[str, Path | str] | None = None
+    facts: Mapping[str, Any] | None = None
     matmul_rate: float | None = None
     observe: Observer | None = None
     report: Report = silent
@@ -193,7 +194,7 @@ class Trainer:
         began = time.perf_counter()
         self.sums = self.group.total(self.sums)
         if self.group.rank == 0:
-            checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {})
+            checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {}, self.hooks.facts)
             checkpoint.prune(self.folder, self.config.keep)
         self.group.wait()  # a process that left earlier would have torchrun end the one that writes
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))

@@ -1,0 +1,272 @@
+"""What alignment learns from: conversations and preferences, read from the files that people have.
+
+TRL's conversational rows, and the published forms of HH-RLHF, Alpaca and Open-Assistant, told apart by their keys; see
+docs/align.md. JSON Lines or one JSON array, plain or gzipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from foretell.chat import Conversation, Message, TextPart
+from foretell.errors import ConversationError, DataError, RowError
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+MOST_LINE = 64_000_000  # bytes
+_HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
+_CHAT = "Give messages with 'role' and 'content', as docs/align.md shows."
+_WANTED = {
+    "conversations": "messages; prompt and completion; instruction and output (Alpaca); or an Open-Assistant tree",
+    "preferences": "chosen and rejected, with or without prompt; prompt and replies, best first; or an Open-Assistant "
+    "tree with ranks",
+}
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A conversation to learn the assistant's part of. where: file and line it is from."""
+
+    conversation: Conversation
+    where: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Replies to one prompt, best first; each is what follows the prompt, at least one assistant message.
+
+    margin: by how much the first should be better than the second, in units of reward. where: file and line.
+    """
+
+    prompt: Conversation
+    replies: tuple[Conversation, ...]
+    where: str
+    margin: float = 0.0
+
+    def whole(self, reply: int) -> Conversation:
+        """The prompt with one of its replies."""
+        return Conversation(self.prompt.messages + self.replies[reply].messages)
+
+
+def read_dialogues(path: Path) -> Iterator[Dialogue | RowError]:
+    """Conversations of a file, or of every file in a folder, in order; a bad row as the error that says why.
+
+    Raises DataError for a path that is missing or cannot be read.
+    """
+    for where, row in _rows(path):
+        if isinstance(row, RowError):
+            yield row
+            continue
+        try:
+            found = list(_dialogues(where, row))
+        except RowError as error:
+            yield error
+        else:
+            yield from found
+
+
+def read_preferences(path: Path) -> Iterator[Preference | RowError]:
+    """Preferences, as `read_dialogues` reads conversations."""
+    for where, row in _rows(path):
+        if isinstance(row, RowError):
+            yield row
+            continue
+        try:
+            found = list(_preferences(where, row))
+        except RowError as error:
+            yield error
+        else:
+            yield from found
+
+
+def data_files(path: Path) -> list[Path]:
+    """The file itself, or what a folder holds of known suffixes. Raises DataError when there is none."""
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()) if path.is_dir() else []
+    if not found:
+        what = "holds no" if path.is_dir() else "does not exist: there is no"
+        raise DataError(
+            f"{path} {what} file of examples. Give a file or folder of {', '.join(SUFFIXES[:3])} with --data."
+        )
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
+    for file in data_files(path):
+        try:
+            with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+                first = stream.read(1)
+                while first.isspace():
+                    first = stream.read(1)
+                stream.seek(0)
+                if first == b"[":
+                    yield from _array(file, stream.read())
+                    continue
+                number = 0
+                while line := stream.readline(MOST_LINE):
+                    number += 1
+                    if line.strip():
+                        where = f"{file}, line {number}"
+                        yield where, _parse(where, line)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{file} could not be read: {error}. Mend it, or leave it out of --data.") from error
+
+
+def _array(file: Path, text: bytes) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} begins as a JSON array but is none: {error}. Copy it again.") from error
+    for number, row in enumerate(rows, 1):
+        where = f"{file}, entry {number}"
+        yield where, row if isinstance(row, dict) else _no_object(where)
+
+
+def _parse(where: str, line: bytes) -> Mapping[str, Any] | RowError:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return RowError(where, "the line", "not JSON", f"It fails with: {error}. Give one JSON object a line.")
+    return row if isinstance(row, dict) else _no_object(where)
+
+
+def _no_object(where: str) -> RowError:
+    return RowError(where, "the row", "not a JSON object", "Each row is an object with named fields.")
+
+
+def _dialogues(where: str, row: Mapping[str, Any]) -> Iterator[Dialogue]:
+    if "messages" in row:
+        found = [("messages", _messages(where, "messages", row["messages"]))]
+    elif "prompt" in row and "completion" in row:
+        prompt = _messages(where, "prompt", row["prompt"], "user")
+        found = [("completion", prompt + _messages(where, "completion", row["completion"], "assistant"))]
+    elif "instruction" in row and "output" in row:
+        asked = [_text(where, name, row.get(name, "")) for name in ("instruction", "input")]
+        reply = Message("assistant", (TextPart(_text(where, "output", row["output"])),))
+        found = [("output", (Message("user", (TextPart("\n\n".join(filter(None, asked))),)), reply))]
+    elif _is_tree(row):
+        tree = _branches(where, row["prompt"], ())
+        found = [("prompt", path) for path, replies in tree if not replies and path[-1].role == "assistant"]
+    else:
+        raise _unknown(where, row, "conversations")
+    for field, messages in found:
+        if not any(message.role == "assistant" and _says(message) for message in messages):
+            raise RowError(where, field, "the assistant says nothing", "There is nothing to learn; remove the row.")
+        yield Dialogue(Conversation(messages), where)
+
+
+def _preferences(where: str, row: Mapping[str, Any]) -> Iterator[Preference]:
+    if "chosen" in row or "rejected" in row:
+        for name in ("chosen", "rejected"):
+            if not row.get(name):
+                raise RowError(where, name, "missing or empty", "A preference needs both chosen and rejected.")
+        role = "assistant" if "prompt" in row else None
+        chosen, rejected = (_messages(where, name, row[name], role) for name in ("chosen", "rejected"))
+        prompt = _messages(where, "prompt", row["prompt"], "user") if "prompt" in row else ()
+        if chosen == rejected:
+            raise RowError(where, "rejected", "the same as chosen", "Nothing is preferred; remove the row.")
+        if not prompt:
+            prompt = tuple(a for a, _ in takewhile(lambda ab: ab[0] == ab[1], zip(chosen, rejected, strict=False)))
+            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
+        margin = row.get("margin") or 0.0
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not math.isfinite(margin):
+            raise RowError(where, "margin", "no finite number", f"It is {margin!r}; give a number, or leave it out.")
+        yield _preference(where, prompt, [("chosen", chosen), ("rejected", rejected)], float(margin))
+    elif "replies" in row and "prompt" in row:
+        replies = row["replies"]
+        if not isinstance(replies, list) or len(replies) < 2:
+            raise RowError(where, "replies", "no list of two or more replies", "List them, the best first.")
+        read = [(f"replies[{i}]", _messages(where, f"replies[{i}]", r, "assistant")) for i, r in enumerate(replies)]
+        yield _preference(where, _messages(where, "prompt", row["prompt"], "user"), read)
+    elif _is_tree(row):
+        for path, answers in _branches(where, row["prompt"], ()):
+            ranked = [a for a in answers if a.get("role") == "assistant" and type(a.get("rank")) is int]
+            ranked.sort(key=lambda answer: answer["rank"])
+            if len(ranked) > 1:
+                read = [("replies", _messages(where, "replies", answer["text"], "assistant")) for answer in ranked]
+                yield _preference(where, path, read)
+    else:
+        raise _unknown(where, row, "preferences")
+
+
+def _preference(
+    where: str, prompt: tuple[Message, ...], replies: Sequence[tuple[str, tuple[Message, ...]]], margin: float = 0.0
+) -> Preference:
+    if not prompt:
+        raise RowError(where, "prompt", "empty", "Give a prompt, or replies that begin with the same messages.")
+    for i, (field, reply) in enumerate(replies):
+        if not reply or reply[-1].role != "assistant" or not _says(reply[-1]):
+            raise RowError(where, field, "no reply of the assistant", f"It must end with one. {_CHAT}")
+        if reply in [other for _, other in replies[:i]]:
+            raise RowError(where, field, "the same as a better reply", "Nothing is preferred; remove one of them.")
+    return Preference(Conversation(prompt), tuple(Conversation(reply) for _, reply in replies), where, margin)
+
+
+def _messages(where: str, field: str, value: Any, role: str | None = None) -> tuple[Message, ...]:
+    """Messages in OpenAI form. A plain string is one message of `role`; without one, a transcript as HH-RLHF has it."""
+    if isinstance(value, str) and role is None:
+        turns = _HH_TURN.split(value)
+        if len(turns) < 3 or turns[0].strip():
+            raise RowError(where, field, "no transcript", f"A plain string begins with 'Human:'. {_CHAT}")
+        names = {"Human": "user", "Assistant": "assistant"}
+        value = [{"role": names[n], "content": t.strip()} for n, t in zip(turns[1::2], turns[2::2], strict=True)]
+    elif isinstance(value, str):
+        value = [{"role": role, "content": value}] if value.strip() else []
+    if not value:
+        raise RowError(where, field, "empty", "Fill it, or remove the row.")
+    try:
+        return Conversation.from_openai(value).messages
+    except ConversationError as error:
+        raise RowError(where, field, "not in OpenAI message form", str(error)) from error
+
+
+def _text(where: str, field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise RowError(where, field, "not a string", f"It is a {type(value).__name__}; give text.")
+    return value
+
+
+def _says(message: Message) -> bool:
+    return bool(message.text.strip() or message.tool_calls or any(not isinstance(p, TextPart) for p in message.parts))
+
+
+def _is_tree(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("prompt"), dict) and "message_tree_id" in row
+
+
+def _branches(
+    where: str, node: Any, before: tuple[Message, ...]
+) -> Iterator[tuple[tuple[Message, ...], list[dict[str, Any]]]]:
+    """Every message of an Open-Assistant tree: the conversation up to it, and the answers to it."""
+    roles = {"prompter": "user", "assistant": "assistant"}
+    if not isinstance(node, dict) or node.get("role") not in roles or not isinstance(node.get("text"), str):
+        raise RowError(where, "prompt", "a message without text or known role", "Roles are prompter and assistant.")
+    path = (*before, *_messages(where, "text", node["text"], roles[node["role"]]))
+    answers = [a for a in node.get("replies") or [] if not (isinstance(a, dict) and a.get("deleted"))]
+    yield path, answers
+    for answer in answers:
+        yield from _branches(where, answer, path)
+
+
+def _unknown(where: str, row: Mapping[str, Any], wanted: str) -> RowError:
+    found = ", ".join(list(row)[:8]) or "none"
+    other = "dialogue" if wanted == "preferences" else "preference"
+    kinds = {"dialogue": {"messages", "completion", "output"}, "preference": {"chosen", "rejected", "replies"}}
+    hint = ""
+    if kinds[other] & set(row):
+        hint = (
+            " `foretell sft` reads such rows."
+            if other == "dialogue"
+            else " `foretell reward` and `dpo` read such rows."
+        )
+    return RowError(
+        where, "the row", f"holds no {wanted}", f"Its fields are {found}; expected {_WANTED[wanted]}.{hint}"
+    )

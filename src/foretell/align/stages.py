@@ -1,0 +1,225 @@
+"""Fine-tuning as a run: [base →] pack → [reference →] sft, reward or dpo; skipped and resumed as any run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+
+from foretell.align.dpo import DPO, reference_logprobs
+from foretell.align.examples import data_files
+from foretell.align.packing import Table, pack_split, require_template
+from foretell.align.reward import BradleyTerry, add_head, normalise
+from foretell.data.loader import Loader
+from foretell.data.shards import Shards
+from foretell.data.splits import Split
+from foretell.errors import CheckpointError, DataError, RowError
+from foretell.files import expand_home, read_json, sha256_file
+from foretell.loading import find_checkpoint, is_foreign
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
+from foretell.run import Build, Report, Stage, run_stages, silent
+from foretell.train.loop import WHOLE, fit, micro_rows
+from foretell.train.objective import NextToken, Objective, evaluate
+from foretell.train.setup import pick_device, pick_precision
+from foretell.tuning import DPOConfig, RewardConfig, SFTConfig, Tuning
+from foretell.weights.importing import Opened, import_weights, load_checkpoint
+
+Kind = Literal["sft", "reward", "dpo"]
+CONFIGS: dict[Kind, type[Tuning]] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
+SETTINGS = "tuning.yaml"
+SPLITS: tuple[Split, ...] = ("train", "heldout")
+_OWN = {WEIGHTS, SCALAR_HEAD, MANIFEST, "config.json", SETTINGS}
+# Settings that change how a stage is watched, not what comes out of it; and those that only packing reads.
+_WATCHING = {"checkpoint_minutes", "keep", "log_every"}
+_PACKING = {"heldout", "bad_rows", "sequence_length"}
+_OBJECTIVE = ("centre", "beta", "label_smoothing")
+
+
+def tune(
+    kind: Kind, model: str | Path, data: Path, out_dir: Path, settings: Tuning | None = None, report: Report = silent
+) -> dict[str, dict[str, Any]]:
+    """Fine-tune a model; the result, `out_dir`/KIND/checkpoint, is what `foretell.load(out_dir)` reads.
+
+    model: as for `foretell.load`, but no endpoint. data: a file or folder of examples (align/examples.py). settings:
+    those of `CONFIGS[kind]`. The same call again resumes what was cut off and skips what is done.
+    Returns the manifests by stage; the last one's metrics are those of the held-out examples.
+    Raises a ForetellError that says what to do; KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM.
+    """
+    settings = settings or CONFIGS[kind]()
+    plain = settings.model_dump(mode="json")
+    foreign = is_foreign(model)
+    base = None if foreign else find_checkpoint(model)
+    data_files(data)
+
+    def origin(inputs: Mapping[str, Path]) -> Path:
+        return inputs["base"] / "checkpoint" if base is None else base
+
+    def weights() -> str:
+        return "" if base is None else sha256_file(base / MANIFEST)
+
+    first = ("base",) if foreign else ()
+    beside = {"model": str(model), "data": str(data)}
+    text = yaml.safe_dump({"name": kind, **beside, **plain}, sort_keys=False, allow_unicode=True)
+    stages = [
+        Stage(
+            "pack",
+            {key: plain[key] for key in sorted(_PACKING)} | {"kind": "sft" if kind == "sft" else "preferences"},
+            lambda inputs, out: _pack(kind, settings, origin(inputs), data, out, report),
+            first,
+            outside=lambda: [weights(), *([file.name, sha256_file(file)] for file in data_files(data))],
+        ),
+        Stage(
+            kind,
+            {key: value for key, value in plain.items() if key not in _WATCHING | _PACKING} | beside,
+            lambda inputs, out: _train(kind, settings, origin(inputs), inputs, out, text, report),
+            (*first, "pack", *(["reference"] if kind == "dpo" else [])),
+            outside=weights,
+            scratch="checkpoints",
+        ),
+    ]
+    if kind == "dpo":
+        watched = {key: plain[key] for key in ("precision", "device")}
+        reference = Stage(
+            "reference",
+            watched,
+            lambda inputs, out: _reference(settings, origin(inputs), inputs["pack"], out, report),
+            (*first, "pack"),
+            outside=weights,
+        )
+        stages.insert(1, reference)
+    if foreign:
+        build = _import(model, report)
+        stages.insert(0, Stage("base", {"model": str(model)}, build, outside=lambda: _fingerprint(model)))
+    return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+
+def _import(model: str | Path, report: Report) -> Build:
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # whole, but the stage was cut off right after
+        return import_weights(model, out / "checkpoint", report=report)
+
+    return build
+
+
+def _fingerprint(model: str | Path) -> Any:
+    path = expand_home(model)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def open_base(folder: Path, device: str) -> Opened:
+    """A checkpoint's model in float32, with memory of its own, on the device that is to train it."""
+    opened = load_checkpoint(folder, lambda stored: torch.float32)
+    place = pick_device(device)
+    for parameter in opened.model.parameters():  # they may be views of the file
+        parameter.data = parameter.detach().clone().to(place)
+    opened.model.to(place)
+    return opened
+
+
+def _row_length(settings: Tuning, model: Multimodal) -> int:
+    return min(settings.sequence_length, model.config.max_length)
+
+
+def _pack(kind: Kind, settings: Tuning, base: Path, data: Path, out: Path, report: Report) -> dict[str, Any]:
+    opened = load_checkpoint(base, lambda stored: stored)
+    template = require_template(opened.template, str(base))
+    vision = opened.model.config.vision
+    metrics: dict[str, Any] = {}
+    for split in SPLITS if settings.heldout else SPLITS[:1]:
+        try:
+            metrics[split] = pack_split(
+                data, kind, split, template, opened.tokenizer, out / split, settings,
+                _row_length(settings, opened.model), vision.tile if vision else 0, opened.tokenizer.pad,
+                lambda number, split=split: report(f"pack, {split}", number, None, f"{number:,} examples"),  # type: ignore[misc]
+            )  # fmt: skip
+        except DataError as error:
+            if split == "train" or isinstance(error, RowError):
+                raise
+            metrics[split] = None  # too few examples for any to be held out
+    return metrics
+
+
+def _held(pack: Path) -> Path | None:
+    return pack / "heldout" if (pack / "heldout" / "index.json").is_file() else None
+
+
+def _reference(settings: Tuning, base: Path, pack: Path, out: Path, report: Report) -> dict[str, Any]:
+    model = open_base(base, settings.device).model
+    model.compute_dtype = getattr(torch, pick_precision(settings.precision, model.device))
+    model.eval()
+    metrics = {}
+    for folder in filter(None, (pack / "train", _held(pack))):
+        table = Table.load(folder)
+        batches = Loader.fixed(folder, _micro(settings, Shards(folder).length), WHOLE)
+        told = (report("reference", i, len(batches), folder.name) or batches[i] for i in range(len(batches)))
+        found = reference_logprobs(model, told, table, model.device)
+        if not np.isfinite(found).all():
+            raise CheckpointError(f"{base} gives replies a log-probability that is not finite. Use another model.")
+        np.save(out / f"{folder.name}.npy", found)
+        metrics[folder.name] = {"mean_logprob": float(found.mean()), "replies": len(found)}
+    return metrics
+
+
+def _micro(settings: Tuning, length: int) -> int:
+    return micro_rows(settings.training(length, length), 1 << 20, length)
+
+
+def _train(
+    kind: Kind, settings: Tuning, base: Path, inputs: Mapping[str, Path], out: Path, text: str, report: Report
+) -> dict[str, Any]:
+    opened = open_base(base, settings.device)
+    model, pack = opened.model, inputs["pack"]
+    shards = Shards(pack / "train")
+    rows = min(shards.rows, max(1, settings.batch_tokens // shards.length))
+    steps = max(1, round(settings.epochs * shards.rows / rows))
+    if kind == "reward":
+        add_head(model, settings.seed)
+    size = model.config.vocab_size  # an imported model may have more ids than its tokenizer
+    known = opened.tokenizer.token_bytes
+    token_bytes = np.pad(known, (0, max(0, size - len(known))))
+
+    def objective(folder: Path) -> Objective:
+        if isinstance(settings, DPOConfig):
+            reference = np.load(inputs["reference"] / f"{folder.name}.npy")
+            return DPO(Table.load(folder), reference, settings.beta, settings.label_smoothing)
+        if isinstance(settings, RewardConfig):
+            return BradleyTerry(Table.load(folder), settings.centre)
+        return NextToken(Shards(folder).kinds, token_bytes)
+
+    held = _held(pack)
+    micro = min(rows, _micro(settings, shards.length))
+
+    def measure(batches: int) -> dict[str, Any]:
+        assert held is not None
+        return evaluate(model, objective(held), Loader.fixed(held, micro, batches), model.device)
+
+    def finish() -> dict[str, Any]:
+        return normalise(model, Loader.fixed(held or pack / "train", micro, WHOLE))
+
+    manifest = read_json(base / MANIFEST)
+    facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}
+    files: dict[str, Path | str] = {p.name: p for p in base.iterdir() if p.is_file() and p.name not in _OWN}
+    return fit(
+        model,
+        Loader(pack / "train", rows, settings.seed, verify=True),
+        objective(pack / "train"),
+        settings.training(steps * rows * shards.length, rows * shards.length),
+        out,
+        total_steps=steps,
+        name=kind,
+        seed=settings.seed,
+        measure=None if held is None else measure,
+        files=files | {SETTINGS: text},
+        facts=facts | {"tuned_from": str(base), "tuned_by": kind},
+        plan={"kind": kind, **{name: getattr(settings, name) for name in _OBJECTIVE if hasattr(settings, name)}},
+        finish=finish if kind == "reward" else None,
+        task=kind,
+        report=report,
+    )
