@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretell.train.loss import chunked_cross_entropy
+from foretell.train.loss import chunked_cross_entropy, chunked_logprobs
 
 
 def inputs(n: int, d: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,3 +80,20 @@ def test_extreme_logits_stay_finite_and_nan_is_seen() -> None:
     assert torch.isfinite(total)
     total, _ = chunked_cross_entropy(hidden * float("nan"), weight, targets)
     assert torch.isnan(total)
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+def test_logprobs_and_their_gradients_equal_full_softmax(chunk: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 7, 8, generator=g, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 8, generator=g, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 11, (2, 7), generator=g)
+    targets[0, :3] = targets[1, 6] = -100
+    found = chunked_logprobs(hidden, weight, targets, chunk=chunk)
+    full = torch.log_softmax(hidden @ weight.T, -1).gather(2, targets.clamp_min(0)[..., None])[..., 0][targets >= 0]
+    torch.testing.assert_close(found, full)
+    scale = torch.randn(10, generator=g, dtype=torch.float64)  # as a loss would weigh them
+    ours = torch.autograd.grad((found * scale).sum() + found.square().sum(), (hidden, weight))
+    theirs = torch.autograd.grad((full * scale).sum() + full.square().sum(), (hidden, weight))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
