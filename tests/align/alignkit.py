@@ -66,6 +66,10 @@ def chat(*texts: str) -> list[dict[str, str]]:
 def preferences(count: int) -> list[dict[str, Any]]:
     """Rows in which a true reply is better than a false one."""
     return [
-        {"prompt": f"What colour is the sky? {i}", "chosen": "The sky is blue.", "rejected": "No, the sky is green. 1 2"}
+        {
+            "prompt": f"What colour is the sky? {i}",
+            "chosen": "The sky is blue.",
+            "rejected": "No, it is green. 1 2",
+        }
         for i in range(count)
     ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from alignkit import base as base
+
 from foretell.train import loop
 
 

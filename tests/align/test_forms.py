@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from alignkit import chat, write_jsonl
+
 from foretell.align.examples import Preference, read_dialogues, read_preferences
 from foretell.chat import Conversation, TextPart
 from foretell.errors import DataError, RowError

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from alignkit import Base, chat, preferences, write_jsonl
 from torch import Tensor
 
-from alignkit import Base, chat, preferences, write_jsonl
 from foretell.align.dpo import DPO, reference_logprobs
-from foretell.align.packing import Table, encode_dialogue, encode_preference, pack_split
 from foretell.align.examples import read_dialogues, read_preferences
+from foretell.align.packing import Table, encode_dialogue, encode_preference, pack_split
 from foretell.align.reward import BradleyTerry, RewardModel, add_head, normalise
 from foretell.chat import Conversation
 from foretell.data.loader import Loader, PackedBatch
@@ -162,10 +162,15 @@ def test_rewards_of_reference_samples_have_mean_0_and_deviation_1(base: Base, tm
         for e in encode_preference(base.template, row, 192)  # type: ignore[arg-type]
     ]
     told = normalise(model, Loader.fixed(pack, 2, 99))
-    assert told == {"reward_mean": pytest.approx(np.mean(raw), abs=1e-5), "reward_std": pytest.approx(np.std(raw), rel=1e-4)}
+    assert told == {
+        "reward_mean": pytest.approx(np.mean(raw), abs=1e-5),
+        "reward_std": pytest.approx(np.std(raw), rel=1e-4),
+    }
     assert normalise(model, Loader.fixed(pack, 3, 99)) == pytest.approx(told)  # it starts from raw ones
     conversations = [
-        row.whole(k) for row in read_preferences(tmp_path / "rows.jsonl") for k in range(len(row.replies))  # type: ignore[union-attr]
+        row.whole(k)
+        for row in read_preferences(tmp_path / "rows.jsonl")
+        for k in range(len(row.replies))  # type: ignore[union-attr]
     ]
     scores = RewardModel(model.eval(), base.template).score(conversations)
     assert scores == pytest.approx((np.array(raw) - np.mean(raw)) / np.std(raw), abs=1e-4)

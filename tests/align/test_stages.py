@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alignkit import Base, chat, preferences, write_jsonl
 from safetensors.torch import load_file
 
 import foretell
-from alignkit import Base, chat, preferences, write_jsonl
 from clikit import invoke
 from foretell.align.reward import RewardModel
 from foretell.align.stages import Kind, tune
@@ -26,7 +26,13 @@ from foretell.train.log import read_log
 from foretell.tuning import DPOConfig, RewardConfig, SFTConfig, Tuning
 from foretell.weights.exporting import export
 
-FAST: dict[str, Any] = {"sequence_length": 128, "batch_tokens": 256, "device": "cpu", "precision": "float32", "log_every": 2}
+FAST: dict[str, Any] = {
+    "sequence_length": 128,
+    "batch_tokens": 256,
+    "device": "cpu",
+    "precision": "float32",
+    "log_every": 2,
+}
 CONFIGS: dict[Kind, Tuning] = {
     "sft": SFTConfig(epochs=6, lr=1e-2, heldout=0.2, **FAST),
     "reward": RewardConfig(epochs=2, lr=3e-3, heldout=0.2, **FAST),
@@ -34,7 +40,7 @@ CONFIGS: dict[Kind, Tuning] = {
 }
 OTHER_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}Ask: {{ m.content }}\n"
-    "{% else %}Say: {{ m.content }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}Say: {% endif %}"
+    "{% else %}Say:\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}Say:\n{% endif %}"
 )
 
 
@@ -109,7 +115,14 @@ def test_what_is_done_is_skipped(runs: dict[Kind, Path], base: Base) -> None:
     run = runs["dpo"]
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
     told: list[tuple[str, str]] = []
-    tune("dpo", base.folder, data(run.parent, "dpo"), run, CONFIGS["dpo"], lambda t, d, n=None, note="": told.append((t, note)))
+    tune(
+        "dpo",
+        base.folder,
+        data(run.parent, "dpo"),
+        run,
+        CONFIGS["dpo"],
+        lambda t, d, n=None, note="": told.append((t, note)),
+    )
     assert told == [(name, "done before") for name in ("pack", "reference", "dpo")]
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
 
@@ -128,7 +141,7 @@ def test_resuming_is_exact(runs: dict[Kind, Path], base: Base, tmp_path: Path, k
     with pytest.raises(KeyboardInterrupt, match="Stopped by SIGTERM after step 3"):
         tune(*arguments, stop_at(3, kind))
     assert not (tmp_path / kind / kind / "checkpoint").exists()
-    with pytest.raises(CheckpointError, match="not finished.*step-000003"):
+    with pytest.raises(CheckpointError, match=r"not finished.*step-000003"):
         foretell.load(tmp_path / kind)
     tune(*arguments)
     assert events(tmp_path / kind, kind, "resume")[0]["step"] == 3
@@ -174,7 +187,7 @@ def test_the_command_line_says_what_came_out(base: Base, tmp_path: Path, capsys:
         ({"--model": "http://localhost:1/v1"}, "is an endpoint, whose weights are not here"),
         ({"--set": "betta=0.2"}, "unknown key betta (did you mean 'beta'?)"),
         ({"--set": "epochs=-1"}, "epochs is -1; allowed: greater than 0"),
-        ({"--set": "sequence_length=16"}, "preferences.jsonl, line 1, prompt: longer than a row of 16 tokens"),
+        ({"--set": "sequence_length=16"}, "prompt: longer than half a row of 16 tokens. It takes 19"),
     ],
 )
 def test_bad_input_is_one_clear_message(

@@ -64,8 +64,7 @@ def encode_preference(template: ChatTemplate, preference: Preference, length: in
     """
     where = preference.where
     prompt = template.encode(preference.prompt, add_generation_prompt=True, learn="none").ids
-    # Two copies of the prompt must fit, whatever the replies: that names what is to be shortened.
-    _check(2 * len(prompt), length, where, "prompt")
+    _check(len(prompt), length // 2, where, "prompt", f"half a row of {length:,}")  # as each reply needs a copy of it
     found = []
     for reply in range(len(preference.replies)):
         encoded = _encode(template, preference.whole(reply), where, f"reply {reply + 1}")
@@ -89,13 +88,15 @@ def _encode(template: ChatTemplate, conversation: Conversation, where: str, fiel
     return Encoded(encoded.ids[:end], encoded.loss[:end].copy(), encoded.tiles)
 
 
-def _check(tokens: int, length: int, where: str, field: str) -> None:
-    if tokens > length:
+def _check(tokens: int, limit: int, where: str, field: str, room: str = "") -> None:
+    if tokens > limit:
         raise RowError(
-            where, field, f"longer than a row of {length:,} tokens",
+            where,
+            field,
+            f"longer than {room or f'a row of {limit:,}'} tokens",
             f"It takes {tokens:,}. Raise sequence_length as far as the model reads, shorten it, or leave such rows out "
             "with --set bad_rows=skip.",
-        )  # fmt: skip
+        )
 
 
 def pack_split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from foretell.align.dpo import DPO, reference_logprobs
 from foretell.align.examples import data_files
 from foretell.align.packing import Table, pack_split, require_template
 from foretell.align.reward import BradleyTerry, add_head, normalise
-from foretell.data.loader import Loader
+from foretell.data.loader import FixedBatches, Loader, PackedBatch
 from foretell.data.shards import Shards
 from foretell.data.splits import Split
 from foretell.errors import CheckpointError, DataError, RowError
@@ -158,13 +158,18 @@ def _reference(settings: Tuning, base: Path, pack: Path, out: Path, report: Repo
     for folder in filter(None, (pack / "train", _held(pack))):
         table = Table.load(folder)
         batches = Loader.fixed(folder, _micro(settings, Shards(folder).length), WHOLE)
-        told = (report("reference", i, len(batches), folder.name) or batches[i] for i in range(len(batches)))
-        found = reference_logprobs(model, told, table, model.device)
+        found = reference_logprobs(model, _told(batches, folder.name, report), table, model.device)
         if not np.isfinite(found).all():
             raise CheckpointError(f"{base} gives replies a log-probability that is not finite. Use another model.")
         np.save(out / f"{folder.name}.npy", found)
         metrics[folder.name] = {"mean_logprob": float(found.mean()), "replies": len(found)}
     return metrics
+
+
+def _told(batches: FixedBatches, split: str, report: Report) -> Iterator[PackedBatch]:
+    for number, batch in enumerate(batches, 1):
+        yield batch
+        report(f"reference, {split}", number, len(batches))
 
 
 def _micro(settings: Tuning, length: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,10 +62,10 @@ def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -
     settings = check_settings(CONFIGS[kind], overrides)
     with draw.progress() as report:
         manifests = tune(kind, model, data, out, settings, report)
-    train, skipped = manifests["pack"]["metrics"]["train"], {}
-    for split in filter(None, manifests["pack"]["metrics"].values()):
-        for why, count in split["skipped"].items():
-            skipped[why] = skipped.get(why, 0) + count
+    packed = manifests["pack"]["metrics"]
+    train, skipped = packed["train"], Counter[str]()
+    for split in filter(None, packed.values()):
+        skipped.update(split["skipped"])
     print(f"{train['examples']:,} examples in {train['rows']:,} rows, {train['fill']:.0%} full: {out}")
     for why, count in skipped.items():
         print(f"Left out: {count:,} rows, {why}")
