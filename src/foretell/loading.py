@@ -17,7 +17,7 @@ from foretell.generate import Request, Result, Sampling, generate_sync
 if TYPE_CHECKING:
     import torch
 
-TRAINED = ("dpo", "reward", "sft", "pretrain")  # the stages of a run that end in a checkpoint, the last first
+TRAINED = ("dpo", "sft", "pretrain", "reward")  # the stages of a run that end in a checkpoint, the one to talk to first
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _URL = re.compile(r"https?:", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")

@@ -10,15 +10,16 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from foretell.chat import Conversation, Message, TextPart
 from foretell.errors import ConversationError, DataError, RowError
 
+T = TypeVar("T")
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 MOST_LINE = 64_000_000  # bytes
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
@@ -60,26 +61,21 @@ def read_dialogues(path: Path) -> Iterator[Dialogue | RowError]:
 
     Raises DataError for a path that is missing or cannot be read.
     """
-    for where, row in _rows(path):
-        if isinstance(row, RowError):
-            yield row
-            continue
-        try:
-            found = list(_dialogues(where, row))
-        except RowError as error:
-            yield error
-        else:
-            yield from found
+    return _read(path, _dialogues)
 
 
 def read_preferences(path: Path) -> Iterator[Preference | RowError]:
     """Preferences, as `read_dialogues` reads conversations."""
+    return _read(path, _preferences)
+
+
+def _read(path: Path, parse: Callable[[str, Mapping[str, Any]], Iterator[T]]) -> Iterator[T | RowError]:
     for where, row in _rows(path):
         if isinstance(row, RowError):
             yield row
             continue
         try:
-            found = list(_preferences(where, row))
+            found = list(parse(where, row))
         except RowError as error:
             yield error
         else:

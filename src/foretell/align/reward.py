@@ -136,7 +136,8 @@ class RewardModel:
 
         Raises CheckpointError for anything else.
         """
-        folder, place = find_checkpoint(ref), pick_device(device)
+        own, place = Path(ref) / "reward" / "checkpoint", pick_device(device)
+        folder = own if own.is_dir() else find_checkpoint(ref)
         kind = getattr(torch, pick_precision("auto", place) if dtype == "auto" else dtype)
         opened = load_checkpoint(folder, lambda stored: kind)
         read_scalar_head(folder, opened.model)

@@ -222,7 +222,7 @@ def _train(
         seed=settings.seed,
         measure=None if held is None else measure,
         files=files | {SETTINGS: text},
-        facts=facts | {"tuned_from": str(base), "tuned_by": kind},
+        facts=facts | {"tuned_from": yaml.safe_load(text)["model"], "tuned_by": kind},
         plan={"kind": kind, **{name: getattr(settings, name) for name in _OBJECTIVE if hasattr(settings, name)}},
         finish=finish if kind == "reward" else None,
         task=kind,
