@@ -139,6 +139,12 @@ def test_images_travel_with_their_replies(base: Base, tmp_path: Path) -> None:
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]}
     ]
     packed(base, tmp_path, [{"prompt": asked, "chosen": "blue", "rejected": "green"}])
+    after = Conversation.from_openai([*asked, *chat("", "A")[1:], *asked])  # an image that no reply follows
+    (encoded,) = encode_dialogue(base.template, Dialogue(after, "w"), 256)
+    assert len(encoded.tiles) == 1 and encoded.loss[-1]
+    damaged = Conversation.from_openai([{"role": "user", "content": [b"no image"]}])
+    with pytest.raises(RowError, match="w, prompt: cannot be put into"):
+        encode_preference(base.template, Preference(damaged, preference("Q", "A", "B").replies, "w"), 128)
     batch = Loader.fixed(tmp_path / "train", 8, 1)[0]
     assert len(batch.tiles) == 2 and len(replies(batch).better) == 1
     assert (batch.tokens == base.config.image_token).sum() == 2 * base.config.vision.tokens_per_tile  # type: ignore[union-attr]

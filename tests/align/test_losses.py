@@ -174,5 +174,5 @@ def test_rewards_of_reference_samples_have_mean_0_and_deviation_1(base: Base, tm
     ]
     scores = RewardModel(model.eval(), base.template).score(conversations)
     assert scores == pytest.approx((np.array(raw) - np.mean(raw)) / np.std(raw), abs=1e-4)
-    with pytest.raises(ConversationError, match="no reply to score"):
+    with pytest.raises(ConversationError, match="nothing the assistant says"):
         RewardModel(model, base.template).score([Conversation.from_openai(chat("Q"))])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,25 @@ class Table:
             raise DataError(f"{path} is missing or damaged ({error}). Delete its folder and run again.") from error
 
 
+def encode_reply(template: ChatTemplate, conversation: Conversation) -> Encoded:
+    """A conversation up to the last token that is learned: the end token of the assistant's last message.
+
+    Raises ConversationError when the assistant says nothing.
+    """
+    spoken = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
+    # What follows is left out before, not after, since its images would be left over.
+    kept = Conversation(conversation.messages[: spoken[-1] + 1 if spoken else 0])
+    encoded = template.encode(kept, learn="assistant") if spoken else None
+    if encoded is None or not encoded.loss.any():
+        raise ConversationError("There is nothing the assistant says. Give a conversation with a reply.")
+    end = int(np.flatnonzero(encoded.loss)[-1]) + 1
+    return Encoded(encoded.ids[:end], encoded.loss[:end].copy(), encoded.tiles)
+
+
 def encode_dialogue(template: ChatTemplate, dialogue: Dialogue, length: int) -> list[Encoded]:
-    """A conversation up to the last token that is learned. Raises RowError when it cannot be learned from."""
-    encoded = _encode(template, dialogue.conversation, dialogue.where, "messages")
+    """A conversation by `encode_reply`. Raises RowError when it cannot be learned from, or is longer than a row."""
+    with _named(dialogue.where, "messages"):
+        encoded = encode_reply(template, dialogue.conversation)
     _check(len(encoded.ids), length, dialogue.where, "messages")
     return [encoded]
 
@@ -63,11 +80,13 @@ def encode_preference(template: ChatTemplate, preference: Preference, length: in
     Raises RowError when prompt and replies do not fit in a row together.
     """
     where = preference.where
-    prompt = template.encode(preference.prompt, add_generation_prompt=True, learn="none").ids
+    with _named(where, "prompt"):
+        prompt = template.encode(preference.prompt, add_generation_prompt=True, learn="none").ids
     _check(len(prompt), length // 2, where, "prompt", f"half a row of {length:,}")  # as each reply needs a copy of it
     found = []
     for reply in range(len(preference.replies)):
-        encoded = _encode(template, preference.whole(reply), where, f"reply {reply + 1}")
+        with _named(where, f"reply {reply + 1}"):
+            encoded = encode_reply(template, preference.whole(reply))
         # Some templates write a turn differently once another follows it, so the beginnings are compared.
         same = sum(1 for _ in takewhile(lambda ab: ab[0] == ab[1], zip(prompt, encoded.ids, strict=False)))
         encoded.loss[:same] = False
@@ -76,16 +95,12 @@ def encode_preference(template: ChatTemplate, preference: Preference, length: in
     return found
 
 
-def _encode(template: ChatTemplate, conversation: Conversation, where: str, field: str) -> Encoded:
+@contextmanager
+def _named(where: str, field: str) -> Iterator[None]:
     try:
-        encoded = template.encode(conversation, learn="assistant")
+        yield
     except (ConversationError, ImageError) as error:
         raise RowError(where, field, "cannot be put into the model's chat template", str(error)) from error
-    learned = np.flatnonzero(encoded.loss)
-    if not len(learned):
-        raise RowError(where, field, "nothing is learned", "The model's template writes no text of the assistant.")
-    end = int(learned[-1]) + 1
-    return Encoded(encoded.ids[:end], encoded.loss[:end].copy(), encoded.tiles)
 
 
 def _check(tokens: int, limit: int, where: str, field: str, room: str = "") -> None:
@@ -116,7 +131,8 @@ def pack_split(
     def examples() -> Iterator[Sequence[tuple[Encoded, str]]]:
         for number, found in enumerate(_encoded(), 1):
             say(number)
-            yield [(encoded, kind) for encoded in found]
+            # A reward model makes no logits, and what is counted as learned is counted as work of the head.
+            yield [(replace(e, loss=np.zeros_like(e.loss)) if kind == "reward" else e, kind) for e in found]
 
     def _encoded() -> Iterator[list[Encoded]]:
         for row in read_dialogues(data) if kind == "sft" else read_preferences(data):

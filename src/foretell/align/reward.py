@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretell.align.packing import Replies, Table, count_examples, replies, require_template
+from foretell.align.packing import Replies, Table, count_examples, encode_reply, replies, require_template
 from foretell.chat import Conversation
 from foretell.data.loader import PackedBatch
-from foretell.errors import ConversationError
 from foretell.loading import find_checkpoint
 from foretell.model.multimodal import Multimodal, ScalarHead
 from foretell.model.weights import read_scalar_head
@@ -144,15 +143,8 @@ class RewardModel:
         return cls(opened.model.to(place), require_template(opened.template, str(ref)))
 
     def score(self, conversations: Sequence[Conversation]) -> list[float]:
-        """The reward of each conversation's last reply."""
-        found = []
-        for conversation in conversations:
-            encoded = self.template.encode(conversation, learn="assistant")
-            if not encoded.loss.any():
-                raise ConversationError("A conversation without an assistant message has no reply to score.")
-            end = int(np.flatnonzero(encoded.loss)[-1]) + 1
-            found.append(Encoded(encoded.ids[:end], encoded.loss[:end], encoded.tiles))
-        return self.score_tokens(found)
+        """The reward of each conversation's last reply. Raises ConversationError where there is none."""
+        return self.score_tokens([encode_reply(self.template, conversation) for conversation in conversations])
 
     @torch.no_grad()
     def score_tokens(self, sequences: Sequence[Encoded]) -> list[float]:

@@ -69,7 +69,7 @@ def tune(
     stages = [
         Stage(
             "pack",
-            {key: plain[key] for key in sorted(_PACKING)} | {"kind": "sft" if kind == "sft" else "preferences"},
+            {key: plain[key] for key in sorted(_PACKING)} | {"kind": kind},
             lambda inputs, out: _pack(kind, settings, origin(inputs), data, out, report),
             first,
             outside=lambda: [weights(), *([file.name, sha256_file(file)] for file in data_files(data))],
