@@ -10,6 +10,7 @@ import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -112,7 +113,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
                     if line.strip():
                         where = f"{file}, line {number}"
                         yield where, _parse(where, line)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{file} could not be read: {error}. Mend it, or leave it out of --data.") from error
 
 
@@ -239,14 +240,16 @@ def _is_tree(row: Mapping[str, Any]) -> bool:
 
 
 def _branches(
-    where: str, node: Any, before: tuple[Message, ...]
+    where: str, node: dict[str, Any], before: tuple[Message, ...]
 ) -> Iterator[tuple[tuple[Message, ...], list[dict[str, Any]]]]:
     """Every message of an Open-Assistant tree: the conversation up to it, and the answers to it."""
     roles = {"prompter": "user", "assistant": "assistant"}
-    if not isinstance(node, dict) or node.get("role") not in roles or not isinstance(node.get("text"), str):
-        raise RowError(where, "prompt", "a message without text or known role", "Roles are prompter and assistant.")
+    replies = node.get("replies") or []
+    for one in (node, *(replies if isinstance(replies, list) else [None])):
+        if not isinstance(one, dict) or str(one.get("role")) not in roles or not isinstance(one.get("text"), str):
+            raise RowError(where, "prompt", "a message without text or known role", "Roles are prompter and assistant.")
     path = (*before, *_messages(where, "text", node["text"], roles[node["role"]]))
-    answers = [a for a in node.get("replies") or [] if not (isinstance(a, dict) and a.get("deleted"))]
+    answers = [answer for answer in replies if not answer.get("deleted")]
     yield path, answers
     for answer in answers:
         yield from _branches(where, answer, path)
