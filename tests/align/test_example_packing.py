@@ -111,7 +111,7 @@ def test_bad_rows_end_it_or_are_counted(base: Base, tmp_path: Path) -> None:
     assert not (tmp_path / "train").exists()
     metrics = packed(base, tmp_path, rows, bad_rows="skip")
     assert metrics["examples"] == 2
-    assert metrics["skipped"] == {"the same as chosen": 1, "longer than a row of 128 tokens": 1}
+    assert metrics["skipped"] == {"the same as chosen": 1, "longer than half a row of 128 tokens": 1}
     with pytest.raises(DataError, match=r"no example to train on \(1 rows left out: the same as chosen\)"):
         packed(base, tmp_path / "none", rows[2:3], bad_rows="skip")
 

@@ -130,7 +130,11 @@ def test_trees_give_every_branch_and_every_ranking(tmp_path: Path) -> None:
         ({"chosen": chat("Q", "A"), "rejected": chat("P", "A")}, "prompt", "empty"),
         ({"chosen": chat("Q"), "rejected": chat("Q", "A")}, "chosen", "no reply of the assistant"),
         ({"chosen": "A", "rejected": "B"}, "chosen", "no transcript"),
-        ({"message_tree_id": "", "prompt": {"role": "prompter", "text": "Q", "replies": [3]}}, "prompt", "without text"),
+        (
+            {"message_tree_id": "", "prompt": {"role": "prompter", "text": "Q", "replies": [3]}},
+            "prompt",
+            "without text",
+        ),
         ({"message_tree_id": "", "prompt": {"role": ["x"], "text": "Q"}}, "prompt", "known role"),
         ({"messages": chat("Q", "A")}, "the row", "holds no preferences.*`foretell sft`"),
     ],
