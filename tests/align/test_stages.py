@@ -164,7 +164,8 @@ def test_imported_weights_keep_their_template_and_tokenizer(base: Base, tmp_path
     learned = model.generator.tokenizer.decode(encoded.ids[encoded.loss].tolist(), skip_special=False)
     assert learned.strip() == "blue<|im_end|>"  # white space before a text may be one token with it
     assert read_json(run / "sft/checkpoint/manifest.json")["imported_from"] == str(foreign)
-    assert model.chat(chat("What colour is the sky? 3"), temperature=0, max_tokens=4).text.strip().startswith("The sky")
+    train = events(run, "sft", "train")
+    assert train[-1]["loss"] < 0.5 * train[0]["loss"]
 
 
 def test_the_command_line_says_what_came_out(base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
