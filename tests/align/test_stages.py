@@ -165,7 +165,7 @@ def test_imported_weights_keep_their_template_and_tokenizer(base: Base, tmp_path
     assert learned.strip() == "blue<|im_end|>"  # white space before a text may be one token with it
     assert read_json(run / "sft/checkpoint/manifest.json")["imported_from"] == str(foreign)
     train = events(run, "sft", "train")
-    assert train[-1]["loss"] < 0.5 * train[0]["loss"]
+    assert train[-1]["loss"] < 0.75 * train[0]["loss"]
 
 
 def test_the_command_line_says_what_came_out(base: Base, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
