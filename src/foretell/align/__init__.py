@@ -1,0 +1,1 @@
+"""How it learns to behave: supervised fine-tuning, preferences, rewards."""
