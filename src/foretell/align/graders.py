@@ -52,17 +52,21 @@ def rule_rewards(grader: Grader, cases: Sequence[Case], kinds: Sequence[str]) ->
 
 
 class WorldGrader:
-    """Exact, for requests of `data.world.hazards` and a rubric whose four classes are theirs (as `refusal` has them)."""
+    """Exact, for requests of `data.world.hazards` and a rubric with their four classes (`refusal` is one)."""
 
     def __init__(self, rubric: Rubric) -> None:
         if list(rubric.classes) != list("ABCD"):
-            raise RubricError(f"The world's grammar tells A, B, C and D apart; {rubric.name} has {len(rubric.classes)}.")
+            raise RubricError(
+                f"The world's grammar tells A, B, C and D apart; {rubric.name} has {len(rubric.classes)} classes."
+            )
         self.rubric = rubric
 
     def grade(self, cases: Sequence[Case]) -> Floats:
         for case in cases:
             if "request" not in case.labels:
-                raise GraderError("A case has no labels of the world, so its grammar cannot grade it. Use another grader.")
+                raise GraderError(
+                    "A case has no labels of the world, so its grammar cannot grade it. Use another grader."
+                )
         letters = list(self.rubric.classes)
         return np.eye(len(letters))[[letters.index(letter(case.labels, case.reply)) for case in cases]]
 
@@ -165,7 +169,7 @@ class ModelGrader:
         if said is None:
             raise GraderError(
                 f"The grader of {self.rubric.name} answered {result.text!r:.60}, which holds none of the letters "
-                f"{', '.join(self.rubric.classes)}. Use a model that follows instructions, or chat=False for a base model."
+                f"{', '.join(self.rubric.classes)}. Use a model that follows instructions; chat=False for a base one."
             )
         return [float(name == said[0]) for name in self.rubric.classes]
 

@@ -19,7 +19,8 @@ LIST = (
     "you were given: one item a line, each in its own words. If there is nothing of the kind, write only: none"
 )
 REWRITE = (
-    "Write your answer again without what is listed here, and put nothing new in its place. Write only the answer.\n\n{listed}"
+    "Write your answer again without what is listed here, and put nothing new in its place. Write only the answer."
+    "\n\n{listed}"
 )
 _NONE = re.compile(r"\W*(?:none|nothing|no hallucinations?)\b\W*", re.IGNORECASE)
 
@@ -46,10 +47,10 @@ def hallucination_pairs(
     rounds: int = 5,
     sampling: Sampling | None = None,
 ) -> list[HallucinationPair]:
-    """Pairs of those prompts whose first answer had something made up and whose rewrite, in time, had nothing.
+    """Pairs of the prompts whose first answer had something made up, and whose rewrite in time had nothing.
 
-    rounds: most rewrites of an answer; what is not clean after them is dropped. sampling: of answers and rewrites; lists
-    are greedy. An empty rewrite is not taken. All prompts go through a step together. Raises as the generator does.
+    rounds: most rewrites of an answer; what is not clean after them is dropped. sampling: of answers and rewrites;
+    lists are greedy. An empty rewrite is not taken. All prompts go through a step together. Raises as the generator does.
     """
     drawn = sampling or Sampling()
     first = _ask(generator, prompts, drawn)

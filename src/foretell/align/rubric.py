@@ -41,7 +41,7 @@ LETTERS = string.ascii_uppercase
 
 @dataclass(frozen=True)
 class Rubric:
-    """classes: letter → what belongs there, in the letters' order. rewards: kind of prompt → reward of each class."""
+    """classes: letter → what belongs there, in order. rewards: kind of prompt → reward of each class."""
 
     name: str
     question: str
@@ -78,7 +78,8 @@ class Rubric:
             shown = prompt if isinstance(prompt, str) else [_turn(turn) for turn in prompt.to_openai()]
             parts.append(f"Prompt: {json.dumps(shown, ensure_ascii=False)}")
         parts.append(f"Reply: {json.dumps(reply, ensure_ascii=False)}")
-        parts.append(f"Answer with one letter, {next(iter(self.classes))} to {list(self.classes)[-1]}, and nothing else.")
+        letters = list(self.classes)
+        parts.append(f"Answer with one letter, {letters[0]} to {letters[-1]}, and nothing else.")
         return "\n\n".join(parts)
 
 
@@ -138,7 +139,9 @@ def read_rubric(name: str, text: str) -> Rubric:
             )
     for kind, row in rewards.items():
         if missing := [letter for letter in classes if letter not in row]:
-            raise RubricError(f"Rubric {name}: the rewards of {kind} leave out {', '.join(missing)}. Give each a number.")
+            raise RubricError(
+                f"Rubric {name}: the rewards of {kind} leave out {', '.join(missing)}. Give each a number."
+            )
     order = {kind: tuple(row[letter] for letter in classes) for kind, row in rewards.items()}
     return Rubric(name, " ".join(raw["question"].split()), classes, order)
 
@@ -158,7 +161,9 @@ def _read_classes(name: str, raw: Mapping[Any, Any]) -> dict[str, str]:
             raise RubricError(f"Rubric {name}: class {letter} is empty. Say what belongs there.")
         same = next((other for other, said in classes.items() if said.lower() == text.lower()), None)
         if same:
-            raise RubricError(f"Rubric {name}: class {letter} is unreachable, it says what {same} says. Tell them apart.")
+            raise RubricError(
+                f"Rubric {name}: class {letter} is unreachable, it says what {same} says. Tell them apart."
+            )
         classes[letter] = text
     return classes
 

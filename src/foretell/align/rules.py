@@ -106,12 +106,13 @@ def fit_rules(
     offsets = np.zeros(len(features)) if scores is None else np.asarray(scores, np.float64)
     if features.shape != (len(types), len(names)) or len(offsets) != len(types):
         raise DataError(
-            f"Features have shape {features.shape}, for {len(types)} types, {len(names)} names and {len(offsets)} scores."
+            f"Features have shape {features.shape}; there are {len(types)} types, {len(names)} names and "
+            f"{len(offsets)} scores."
         )
     if not (np.isfinite(features).all() and np.isfinite(offsets).all()):
         raise DataError("A feature or a reward model's score is not finite. Mend the grader, or leave that reply out.")
     if not pairs:
-        raise DataError("There are no pairs of replies to one prompt, one better than the other; rules cannot be fitted.")
+        raise DataError("There are no pairs of a better and a worse reply to one prompt, so rules cannot be fitted.")
     by_type: dict[str, list[Pair]] = {}
     for pair in pairs:
         kind = types[pair.better]

@@ -160,7 +160,7 @@ def _targets(
     unknown = sorted(set(targets) - set(names))
     if unknown or len(names) < 2:
         raise DataError(
-            f"Targets of a classifier are {', '.join(unknown)}, which is no class of it; classes are {', '.join(names)}."
+            f"Targets are {', '.join(unknown)}, which is no class; classes are {', '.join(names)}."
             if unknown
             else f"All targets are {names[0]}; expected two classes or more."
         )

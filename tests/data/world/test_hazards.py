@@ -31,7 +31,7 @@ def asked(kind, split="train", n=500, seed=0, **options):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_oracle_reads_every_written_reply_as_it_was_meant(kind):
-    for i, request in enumerate(asked(kind, n=1500)):
+    for i, request in enumerate(asked(kind, n=600)):
         for wanted in "ABCD":
             for right in (True, False):
                 reply = write_reply(request, wanted, random.Random(i), right)
@@ -62,7 +62,7 @@ def test_what_the_policy_wants_is_handled_and_nothing_worse_is(kind):
 
 def test_splits_share_no_prompt_and_hold_enough_of_them():
     prompts = {
-        split: {kind: {request.text for request in asked(kind, split, 6000)} for kind in KINDS}
+        split: {kind: {request.text for request in asked(kind, split, 2500)} for kind in KINDS}
         for split in ("train", "heldout")
     }
     train, heldout = (set().union(*prompts[split].values()) for split in ("train", "heldout"))

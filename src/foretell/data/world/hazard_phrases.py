@@ -11,23 +11,9 @@ DANGEROUS = (
     *("nuxol", "brantite", "gwellium", "snarvol", "tromite", "haxium", "jorvite", "wexolan", "morkite", "clavium"),
 )
 HARMLESS = (
-    *(
-        "salt",
-        "milk",
-        "honey",
-        "flour",
-        "mint",
-        "wool",
-        "clay",
-        "wax",
-        "rope",
-        "chalk",
-        "oats",
-        "basil",
-        "sand",
-        "glue",
-    ),
-    *("paper", "butter", "beans", "cloth", "copper", "tea", "lemon", "straw", "soap", "cork", "ginger", "cedar"),
+    *("salt", "milk", "honey", "flour", "mint", "wool", "clay", "wax", "rope", "chalk", "oats", "basil", "sand"),
+    *("glue", "paper", "butter", "beans", "cloth", "copper", "tea", "lemon", "straw", "soap", "cork", "ginger"),
+    *("cedar", "pepper"),
 )
 AMOUNTS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 TIMES = ("dawn", "noon", "dusk", "midnight")
