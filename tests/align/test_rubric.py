@@ -93,7 +93,7 @@ def test_a_file_of_the_users_own(tmp_path):
     (tmp_path / "own.yaml").write_text(GOOD)
     assert load_rubric(tmp_path / "own.yaml").name == "own"
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RubricError, match="cannot be read|not valid"):
+    with pytest.raises(RubricError, match=r"cannot be read|not valid"):
         load_rubric(tmp_path / "bad.yaml")
     with pytest.raises(RubricError, match="refusal_full"):
         load_rubric("refusals")

@@ -50,7 +50,7 @@ def hallucination_pairs(
     """Pairs of the prompts whose first answer had something made up, and whose rewrite in time had nothing.
 
     rounds: most rewrites of an answer; what is not clean after them is dropped. sampling: of answers and rewrites;
-    lists are greedy. An empty rewrite is not taken. All prompts go through a step together. Raises as the generator does.
+    lists are greedy. An empty rewrite is not taken. All prompts take a step together. Raises as the generator does.
     """
     drawn = sampling or Sampling()
     first = _ask(generator, prompts, drawn)

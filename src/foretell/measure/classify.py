@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,7 @@ class TextClassifier:
                 if bias.shape != (len(classes),) or not (np.isfinite(weights).all() and np.isfinite(bias).all()):
                     raise ValueError("its numbers do not fit its classes")
                 return cls(classes, weights, bias, bool(saved["exclusive"]))
-        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zlib.error) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zlib.error, BadZipFile) as error:
             raise DataError(f"{path} cannot be read as a text classifier ({error}). Train it again.") from error
 
 
@@ -137,7 +138,7 @@ def _grams(text: Text) -> Iterator[str]:
     for i, part in enumerate((text,) if isinstance(text, str) else text):
         words = _WORD.findall(part.lower())
         yield f"{i}^{len(words).bit_length()}"  # how long it is, in octaves
-        for word, following in zip(words, [*words[1:], "$"], strict=True):
+        for word, following in zip(words, [*words, "$"][1:], strict=True):
             yield f"{i}w{word}"
             yield f"{i}w{word} {following}"
             padded = f"<{word}>"

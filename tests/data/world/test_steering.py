@@ -20,9 +20,9 @@ def test_the_tutor_never_tells_the_sum():
 
 
 def test_every_sum_is_found_in_digits_and_in_words():
-    units = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
-    units += "sixteen seventeen eighteen nineteen".split()
-    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    units = ["", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    units += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+    tens = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
     def spell(n):
         if n >= 100:
