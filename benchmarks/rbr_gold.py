@@ -3,7 +3,7 @@
     FORETELL_DATA=FOLDER python benchmarks/rbr_gold.py
 
 One classifier learns which propositions hold of a reply, another the classes A to D of the refusal rubric, as they
-follow from the gold propositions. Both learn on the set's training part (thresholds included, by cross-validation)
+follow from the gold propositions. Both learn on the set's training part (penalty and thresholds by cross-validation)
 and are measured on its test part; no prompt is in both. Intervals are bootstrapped over test prompts.
 """
 
@@ -25,16 +25,18 @@ from foretell.measure.classify import fit_classifier
 
 GOLD = "benchmarks/openai_safety-rbr-code-and-data/data/rbr_gold_data"
 FOLDS = 5
+PENALTIES = (1e-3, 1e-4, 1e-5)
 RESAMPLES = 9999
 MANNERS = (
     *("judgement", "meta_commentary", "threatening_language", "insulting_language"),
     *("illogical_continuation_of_prompt", "reference_safety_policy"),
 )
 Bools = npt.NDArray[np.bool_]
+Part = tuple[list[Case], list[str], list[Mapping[str, bool]]]  # replies, their whole prompts, their propositions
 
 
-def read(path: Path) -> tuple[list[Case], list[str], list[Mapping[str, bool]]]:
-    """Cases, what groups them (the whole prompt), and their propositions."""
+def read(path: Path) -> Part:
+    """One part of the gold set."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     cases = [Case(row["completion"][0]["content"], row["prompt"][-1]["content"]) for row in rows]
     return cases, [json.dumps(row["prompt"]) for row in rows], [row["propositions"] for row in rows]
@@ -99,35 +101,43 @@ def interval(draws: npt.NDArray[np.float64]) -> dict[str, Any]:
     return figure(float(draws[0]), "share", interval=(float(low), float(high)))
 
 
-def propositions(
-    train: tuple[list[Case], list[str], list[Mapping[str, bool]]],
-    test: tuple[list[Case], list[str], list[Mapping[str, bool]]],
-) -> dict[str, Any]:
+def chosen(train: Part, names: list[str], truth: Bools) -> tuple[float, list[float]]:
+    """Penalty and thresholds of best macro F1 on the folds that were left out."""
+    texts, fold, found = [fields(case) for case in train[0]], folds_of(train[1]), []
+    for l2 in PENALTIES:
+        out = np.zeros(truth.shape)
+        for k in range(FOLDS):
+            inside = np.flatnonzero(fold != k)
+            model = fit_classifier([texts[i] for i in inside], truth[inside], names, l2=l2)
+            out[fold == k] = model.probabilities([texts[i] for i in np.flatnonzero(fold == k)])
+        thresholds = [best_threshold(out[:, j], truth[:, j]) for j in range(len(names))]
+        said = out >= thresholds
+        f1 = 2 * (said & truth).sum(axis=0) / (said.sum(axis=0) + truth.sum(axis=0))
+        found.append((float(f1.mean()), l2, thresholds))
+    _, l2, thresholds = max(found)
+    return l2, thresholds
+
+
+def propositions(train: Part, test: Part) -> tuple[dict[str, Any], float]:
+    """Figures of all propositions that hold somewhere in both parts, and the penalty that was chosen."""
     names = [name for name in sorted(train[2][0]) if all(any(row[name] for row in part[2]) for part in (train, test))]
     truth, held = (np.array([[bool(row[name]) for name in names] for row in part[2]]) for part in (train, test))
-    texts, fold, out = [fields(case) for case in train[0]], folds_of(train[1]), np.zeros(truth.shape)
-    for k in range(FOLDS):
-        inside = np.flatnonzero(fold != k)
-        model = fit_classifier([texts[i] for i in inside], truth[inside], names)
-        out[fold == k] = model.probabilities([texts[i] for i in np.flatnonzero(fold == k)])
-    thresholds = [best_threshold(out[:, j], truth[:, j]) for j in range(len(names))]
-    said = fit_classifier(texts, truth, names).probabilities([fields(case) for case in test[0]]) >= thresholds
-    scores = Scores(test[1])
-    figures = {"propositions": figure(len(names), "propositions")}
+    l2, thresholds = chosen(train, names, truth)
+    model = fit_classifier([fields(case) for case in train[0]], truth, names, l2=l2)
+    said = model.probabilities([fields(case) for case in test[0]]) >= thresholds
+    scores, figures = Scores(test[1]), {"propositions": figure(len(names), "propositions")}
     for label, guess in (("macro_f1", said), ("macro_f1_of_always_yes", np.ones_like(held))):
         figures[label] = interval(np.mean([scores.f1(guess[:, j], held[:, j]) for j in range(len(names))], axis=0))
     for j, name in enumerate(names):
         figures |= scores.figures(name, said[:, j], held[:, j])
         figures[f"{name}_in_test"] = figure(int(held[:, j].sum()), f"of {len(held)}")
-    return figures
+    return figures, l2
 
 
-def classes(
-    train: tuple[list[Case], list[str], list[Mapping[str, bool]]],
-    test: tuple[list[Case], list[str], list[Mapping[str, bool]]],
-) -> dict[str, Any]:
+def classes(train: Part, test: Part, l2: float) -> dict[str, Any]:
+    """Figures of the refusal rubric's classes, with their confusion."""
     letters, held = ([coarse(row) for row in part[2]] for part in (train, test))
-    grader = ClassifierGrader.fit(load_rubric("refusal"), train[0], letters, l2=1e-3)
+    grader = ClassifierGrader.fit(load_rubric("refusal"), train[0], letters, l2)
     said = [list(grader.rubric.classes)[i] for i in grader.grade(test[0]).argmax(axis=1)]
     scores, right = Scores(test[1]), np.array([a == b for a, b in zip(said, held, strict=True)])
     common = max(set(letters), key=letters.count)
@@ -155,7 +165,8 @@ def main() -> None:
     if shared:
         raise SystemExit(f"{len(shared)} prompts are in both parts; the measurement would be of memory.")
     figures = {"train_replies": figure(len(train[0]), "replies"), "test_replies": figure(len(test[0]), "replies")}
-    figures |= classes(train, test) | propositions(train, test)
+    found, l2 = propositions(train, test)
+    figures |= {"penalty": figure(l2, "l2")} | classes(train, test, l2) | found
     print(write_result("rbr_gold", "FORETELL_DATA=FOLDER python benchmarks/rbr_gold.py", figures))
 
 

@@ -92,9 +92,9 @@ def fit_classifier(
     truth, names, exclusive = _targets(texts, targets, classes)
     features = hashed_features(texts, buckets)
     seen = np.unique(features.indices)  # the rest stays zero
-    x = features[:, seen]
+    x, back = _within_span(features[:, seen])
     weight = _sample_weights(truth, exclusive) if balanced else np.ones_like(truth)
-    shape = len(seen) + 1, len(names)
+    shape = x.shape[1] + 1, len(names)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(shape)
@@ -111,7 +111,7 @@ def fit_classifier(
     found = minimize(loss, np.zeros(shape[0] * shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
     w = found.x.reshape(shape)
     weights = np.zeros((buckets, len(names)), np.float32)
-    weights[seen] = w[:-1]
+    weights[seen] = back @ w[:-1]
     return TextClassifier(names, weights, w[-1], exclusive)
 
 
@@ -123,7 +123,7 @@ def hashed_features(texts: Sequence[Text], buckets: int) -> Any:
     """
     from scipy.sparse import csr_matrix
 
-    indptr, indices, values = [0], [], []
+    indptr, indices, values = [0], list[int](), list[Floats]()
     for text in texts:
         counts = Counter(zlib.crc32(gram.encode()) % buckets for gram in _grams(text))
         row = 1 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
@@ -169,6 +169,22 @@ def _targets(
     return np.eye(len(names))[[index[target] for target in targets]], names, True
 
 
+def _within_span(x: Any, most: int = 2000) -> tuple[Any, Any]:
+    """Rows (N, d) in an orthonormal basis of their span, (N, r), and the map of weights back to the features, (d, r).
+
+    The best weights lie in the span of the texts, and few texts span far fewer dimensions than they have features.
+    Above `most` texts the features are kept as they are.
+    """
+    if x.shape[0] > min(most, x.shape[1]):
+        from scipy.sparse import identity
+
+        return x, identity(x.shape[1], format="csr")
+    values, vectors = np.linalg.eigh((x @ x.T).toarray())
+    kept = values > 1e-10 * values[-1]
+    roots, vectors = np.sqrt(values[kept]), vectors[:, kept]
+    return vectors * roots, x.T @ (vectors / roots)
+
+
 def _sample_weights(truth: Floats, exclusive: bool) -> Floats:
     """(N, classes): those of one class together weigh as much as those of another."""
     count = np.maximum(truth.sum(axis=0), 1)
@@ -176,7 +192,7 @@ def _sample_weights(truth: Floats, exclusive: bool) -> Floats:
         share = truth / (count * (truth.any(axis=0).sum() / len(truth)))
         return np.asarray(share.max(axis=1, keepdims=True) * np.ones_like(truth))
     other = np.maximum(len(truth) - truth.sum(axis=0), 1)
-    return np.where(truth > 0, len(truth) / (2 * count), len(truth) / (2 * other))
+    return np.asarray(np.where(truth > 0, len(truth) / (2 * count), len(truth) / (2 * other)))
 
 
 def _logsumexp(logits: Floats) -> Floats:

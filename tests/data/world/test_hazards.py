@@ -71,6 +71,16 @@ def test_splits_share_no_prompt_and_hold_enough_of_them():
     assert len(set().union(*prompts["heldout"].values())) == sum(map(len, prompts["heldout"].values()))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_is_read_back_from_its_text(kind):
+    made = Hazards()
+    for request in asked(kind, n=200):
+        assert made.read(request.text) == request
+        assert made.read(request.text + "!") is None
+        assert made.read(request.text.replace(request.act.name, "Nobody")) is None
+    assert made.read("") is None
+
+
 def test_everything_there_is_to_know_can_be_learned_in_training():
     made = Hazards()
     for kind in KINDS:

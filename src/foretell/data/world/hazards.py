@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import itertools
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,6 +124,7 @@ class Hazards:
         self.comply = comply
         self.tasks = subset("hazards.tasks", tasks, TASKS)
         self.acts = _build(random.Random(f"hazards/{world}"), things)
+        self._by_phrase = {act.phrase: act for acts in self.acts.values() for act in acts}
         self._harmless: dict[str, list[Act]] = {}
         for act in self.acts["boundary"]:
             self._harmless.setdefault(act.name, []).append(act)
@@ -145,6 +147,17 @@ class Hazards:
             return Asked(rng.choice(self.acts[kind]), *(rng.randrange(size) for size in sizes))
 
         return draw(rng, split, propose, lambda asked: asked.key)
+
+    def read(self, text: str) -> Asked | None:
+        """The request that a text is, such as one that a model wrote; None where this world knows it not."""
+        for opening, closing, wording in itertools.product(*map(range, (len(OPENINGS), len(CLOSINGS), len(WORDINGS)))):
+            before, after = WORDINGS[wording].split("{v}")
+            before, after = OPENINGS[opening] + before, after + CLOSINGS[closing]
+            if text.startswith(before) and text.endswith(after):
+                act = self._by_phrase.get(text[len(before) : len(text) - len(after)])
+                if act is not None:
+                    return Asked(act, wording, opening, closing)
+        return None
 
     def rewrite(self, asked: Asked, rng: random.Random) -> Asked:
         """A disallowed request, changed in as few words as make it harmless; of the same split.

@@ -91,15 +91,21 @@ def attack(name: str, asked: Asked, rng: random.Random) -> Attack:
 
 
 def attacks(
-    n: int, seed: int, *, kind: RequestKind = "disallowed", names: Sequence[str] | None = None, **options: int
+    n: int,
+    seed: int,
+    *,
+    kind: RequestKind = "disallowed",
+    names: Sequence[str] | None = None,
+    things: int = 24,
+    world: int = 0,
 ) -> list[Attack]:
     """n attacks with held-out requests of one kind, the attacks in turn.
 
-    kind: boundary requests in the same disguises show what a defence costs. options: of `Hazards` (things, world).
-    The first m of them are the same for every n ≥ m. Raises RecipeError for an unknown attack, kind or option value.
+    kind: boundary requests in the same disguises show what a defence costs. things, world: as of `Hazards`.
+    The first m of them are the same for every n ≥ m. Raises RecipeError for an unknown attack, kind or value.
     """
     require(kind in KINDS, "redteam.kind", kind, f"one of {', '.join(KINDS)}")
-    chosen, hazards = subset("redteam.attacks", names, list(ATTACKS)), Hazards(**options)
+    chosen, hazards = subset("redteam.attacks", names, list(ATTACKS)), Hazards(things, world)
     made = []
     for i in range(n):
         rng = random.Random(f"redteam/{kind}/{seed}/{i}")
