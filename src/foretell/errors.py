@@ -135,3 +135,11 @@ class EndpointError(GenerationError):
         super().__init__(message)
         self.status = status
         self.lasting = lasting
+
+
+class RubricError(ForetellError):
+    """A rubric has a gap or a contradiction, or is asked about what it does not judge."""
+
+
+class GraderError(ForetellError):
+    """A grader is down after all tries, or answers with something that is no grade."""

@@ -12,12 +12,15 @@ from typing import Any
 from foretell.data.world.arithmetic import Arithmetic
 from foretell.data.world.base import Item, Kind, Split, final_answer, is_heldout, is_right
 from foretell.data.world.charts import Charts
+from foretell.data.world.conflicts import Conflicts
 from foretell.data.world.facts import Facts
+from foretell.data.world.hazards import Hazards
 from foretell.data.world.hindsight import Hindsight
 from foretell.data.world.personas import Personas
 from foretell.data.world.programs import Programs
 from foretell.data.world.rendered import Reading
 from foretell.data.world.scenes import Scenes
+from foretell.data.world.tutor import Tutor
 from foretell.errors import RecipeError
 from foretell.recipe import WorldSource
 
@@ -43,7 +46,15 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "personas": Personas,
     "programs": Programs,
     "hindsight": Hindsight,
+    "hazards": Hazards,
+    "tutor": Tutor,
+    "conflicts": Conflicts,
 }
+BY_NAME_ONLY = (
+    "hazards",
+    "tutor",
+    "conflicts",
+)  # lessons in behaviour, in no source that names no kinds
 
 
 def make_kind(name: str, options: dict[str, Any] | None = None) -> Kind:
@@ -67,7 +78,7 @@ def generate(source: WorldSource, split: Split, seed: int) -> Iterator[Item]:
     Item i depends on the seed, the source's name and mixture, the split and i alone, not on how many are asked for.
     Raises RecipeError as `make_kind` does, before the first item.
     """
-    shares = source.kinds or dict.fromkeys(KINDS, 1.0)
+    shares = source.kinds or {kind: 1.0 for kind in KINDS if kind not in BY_NAME_ONLY}
     unused = sorted(set(source.options) - set(shares))
     if unused:
         raise RecipeError(f"World options are given for {', '.join(unused)}, but the kinds are {', '.join(shares)}.")

@@ -118,6 +118,23 @@ def dialogue(
     return tuple(segments)
 
 
+def invent_names(rng: random.Random, count: int, taken: set[str]) -> tuple[str, ...]:
+    """Invented names, none of them in `taken`, which they then are."""
+    names: list[str] = []
+    while len(names) < count:
+        name = invent(rng, 2 if rng.random() < 0.5 else 3)
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return tuple(names)
+
+
+def invent(rng: random.Random, syllables: int) -> str:
+    """A name of open syllables that starts with a consonant, so that no article before it is elided."""
+    parts = [rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)]
+    return ("".join(parts) + rng.choice(("", "l", "n", "r"))).capitalize()
+
+
 def png(image: Image) -> bytes:
     """Lossless bytes; the lightest compression, since items are made faster than they are stored."""
     buffer = BytesIO()

@@ -8,7 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from foretell.data.document import Segment
-from foretell.data.world.base import Item, Split, dialogue, document, draw, is_share, is_whole, require, subset
+from foretell.data.world.base import (
+    Item,
+    Split,
+    dialogue,
+    document,
+    draw,
+    invent,
+    invent_names,
+    is_share,
+    is_whole,
+    require,
+    subset,
+)
 from foretell.data.world.phrases import PHRASES
 
 RELATIONS = {  # relation → type of its subject, type of its object
@@ -116,9 +128,9 @@ def _key(task: str, fact: Fact, language: str, variant: int) -> str:
 def _build(rng: random.Random, people: int) -> tuple[dict[str, tuple[str, ...]], dict[str, list[Fact]]]:
     """Names by type, and the facts of each subject, the most frequent subject first."""
     taken: set[str] = set()
-    names = {kind: _names(rng, max(4, people // n), taken) for kind, n in PER_PERSON.items()}
-    families = _names(rng, people, taken)
-    names["person"] = tuple(f"{_invent(rng, 2)} {family}" for family in families)
+    names = {kind: invent_names(rng, max(4, people // n), taken) for kind, n in PER_PERSON.items()}
+    families = invent_names(rng, people, taken)
+    names["person"] = tuple(f"{invent(rng, 2)} {family}" for family in families)
     names["year"] = tuple(str(year) for year in sorted(rng.sample(range(1100, 1900), min(max(4, people // 3), 800))))
     facts: dict[str, list[Fact]] = {}
     for relation, (subject_type, object_type) in RELATIONS.items():
@@ -128,19 +140,3 @@ def _build(rng: random.Random, people: int) -> tuple[dict[str, tuple[str, ...]],
     subjects = sorted(facts)
     rng.shuffle(subjects)
     return names, {subject: facts[subject] for subject in subjects}
-
-
-def _names(rng: random.Random, count: int, taken: set[str]) -> tuple[str, ...]:
-    names: list[str] = []
-    while len(names) < count:
-        name = _invent(rng, 2 if rng.random() < 0.5 else 3)
-        if name not in taken:
-            taken.add(name)
-            names.append(name)
-    return tuple(names)
-
-
-def _invent(rng: random.Random, syllables: int) -> str:
-    """A name of open syllables that starts with a consonant, so that no article before it is elided."""
-    parts = [rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)]
-    return ("".join(parts) + rng.choice(("", "l", "n", "r"))).capitalize()

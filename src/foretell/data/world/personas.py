@@ -68,10 +68,10 @@ class Personas:
 
     def make(self, rng: random.Random, split: Split) -> Item:
         task = rng.choice(self.tasks)
-        value, asked = draw(rng, split, lambda r: _propose(r, task), lambda pair: _key(task, *pair))
+        value, asked = draw(rng, split, lambda r: propose(r, task), lambda pair: _key(task, *pair))
         questions = [asked]
         for _ in range(rng.randint(1, self.turns) - 1):
-            _, earlier = draw(rng, "train", lambda r: (value, _propose(r, task)[1]), lambda pair: _key(task, *pair))
+            _, earlier = draw(rng, "train", lambda r: (value, propose(r, task)[1]), lambda pair: _key(task, *pair))
             if earlier not in questions:
                 questions.insert(0, earlier)
         rule = RULES[task].format(value=value, refusal=REFUSAL)
@@ -116,7 +116,7 @@ def adheres(labels: dict[str, str], reply: str) -> bool:
     return len(text.split()) == 1
 
 
-def _propose(rng: random.Random, task: str) -> tuple[str, str]:
+def propose(rng: random.Random, task: str) -> tuple[str, str]:
     """A rule's value (the assistant's name where it has no other) and a question."""
     if task == "personas.name":
         return rng.choice(ASSISTANTS), rng.choice(ASK_NAME)
