@@ -7,6 +7,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -363,6 +364,7 @@ def test_replies_are_cut_where_they_ask_on() -> None:
 
 def test_what_is_missing_or_of_another_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORETELL_DATA", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(EvalError, match=r"comes without its data.*foretell\[hub\].*path=FILE"):
         benchmark("gsm8k").samples()
     with pytest.raises(EvalError, match="Set FORETELL_DATA"):

@@ -52,7 +52,7 @@ def test_likelihoods_equal_a_forward_pass(live: Live, model: foretell.Model, hub
     told = client.loglikelihood([instance("loglikelihood", *pair) for pair in PAIRS], disable_tqdm=True)
     for (context, rest), (logprob, greedy) in zip(PAIRS, told, strict=True):
         before, tail = (
-            client._encode_pair(context, rest) if context else ([client.eot_token_id], client.tok_encode(rest))
+            client._encode_pair(context, rest) if context else ([client.prefix_token_id], client.tok_encode(rest))
         )
         ids = [*before, *tail]
         logs = model.generator.model(torch.tensor([ids]))[0].log_softmax(-1)[len(before) - 1 : -1]
