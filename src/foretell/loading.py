@@ -107,7 +107,9 @@ def is_foreign(ref: str | Path) -> bool:
     if path.is_dir():
         config = path / "config.json"
         return read_json(config).get("model_type") != "foretell" if config.is_file() else any(path.glob("*.gguf"))
-    return path.is_file() or path.suffix == ".gguf" or bool(_HUB_ID.fullmatch(str(ref)))
+    if path.is_file() or path.suffix == ".gguf":
+        return True
+    return not str(ref).startswith("runs/") and bool(_HUB_ID.fullmatch(str(ref)))  # a run may not be there yet
 
 
 def find_checkpoint(ref: str | Path) -> Path:
@@ -138,7 +140,7 @@ def find_checkpoint(ref: str | Path) -> Path:
             f"{cut[0]}."
         )
     raise CheckpointError(
-        f"{name} holds no model. Expected a run directory with pretrain/checkpoint, or a checkpoint folder with "
+        f"{name} holds no model. Expected a run directory with a finished training, or a checkpoint folder with "
         "config.json and model.safetensors."
     )
 

@@ -14,11 +14,16 @@ from foretell.cli.serve import _name
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "Give models to serve, or --upstream URL"),
+        ((), "Give models to serve (such as runs/quickstart), or --upstream URL"),
         (("run", "--upstream", "http://127.0.0.1:1/v1"), "and not both"),
-        (("runs/a", "b=runs/b", "--alias", "c=none"), "An alias leads to none, which is not served"),
+        (("org/a", "b=org/b", "--alias", "c=none"), "An alias leads to none, which is not served"),
         (("a=org/x", "--alias", "lonely"), "expected NAME=VALUE"),
         (("a=org/x", "--adapter", "a=folder"), "The name a is given twice"),
+        (("org/a", "a=org/a", "org/a"), "The name org/a is given twice"),
+        (("a=org/x", "--adapter", "b=folder"), "no adapter_config.json"),
+        (("a=org/x", "--dtype", "int8"), "allowed are auto"),
+        (("runs/none",), "There is no folder runs/none"),
+        (("pyproject.toml",), "is no model"),
         (("--upstream", "ftp://x"), "no base URL"),
         (("org/name", "a=./gone"), "There is no folder ./gone"),
     ],

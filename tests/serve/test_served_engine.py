@@ -210,6 +210,27 @@ def test_one_command_serves_a_run(engine: Engine, tmp_path: Path) -> None:
         assert end(process) == 0
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["after the limit", "at a second signal"])
+def test_an_answer_that_is_cut_off_ends_with_an_error(engine: Engine, tmp_path: Path, again: bool) -> None:
+    folder = tmp_path / "counting"
+    engine.tokenizer.save(tmp_path)
+    files = {name: tmp_path / name for name in ("tokenizer.json", "tokenizer_config.json")}
+    save_checkpoint(folder, engine.model, None, files)
+    process, url = start(str(folder), "--drain-seconds", "60" if again else "0")
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="secret-key", max_retries=0, timeout=120) as client:
+        stream = client.completions.create(model="counting", prompt="1 2 3", max_tokens=1900, stream=True, seed=1)
+        next(iter(stream))
+        process.send_signal(signal.SIGTERM)
+        if again:
+            while httpx.get(f"{url}/ready").status_code != 503:
+                pass
+            process.send_signal(signal.SIGTERM)
+        with pytest.raises(openai.APIError, match="closed before"):
+            for _ in stream:
+                pass
+    assert end(process) == 0
+
+
 def test_upstream_needs_no_torch() -> None:
     import mock_endpoint as mock
 

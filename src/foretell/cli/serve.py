@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,9 +44,10 @@ def serve(
 ) -> None:
     """Serve models, or another server, behind an API in OpenAI's form."""
     from foretell.errors import GenerationError, MissingExtraError
+    from foretell.loading import DTYPES
 
     if bool(models) == bool(upstream):
-        raise GenerationError("Give models to serve, or --upstream URL, and not both.")
+        raise GenerationError("Give models to serve (such as runs/quickstart), or --upstream URL, and not both.")
     try:
         from foretell.serve.setup import build
     except ModuleNotFoundError as error:
@@ -53,11 +55,19 @@ def serve(
             raise
         raise MissingExtraError("Serving", "serve") from error
 
-    refs = dict(_name(model) for model in models)
+    named = [_name(model) for model in models]
+    refs = dict(named)
     aliases = dict(_pair(text, "--alias") for text in alias)
     adapters = dict(_pair(text, "--adapter") for text in adapter)
+    if doubled := [name for name, count in Counter([*(name for name, _ in named), *adapters]).items() if count > 1]:
+        raise GenerationError(f"The name {doubled[0]} is given twice. Name one of them otherwise: NAME=…")
+    if dtype not in DTYPES:
+        raise GenerationError(f"--dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
     for ref in refs.values():
         _check_place(ref)
+    for name, folder in adapters.items():
+        if not Path(folder, "adapter_config.json").is_file():
+            raise GenerationError(f"--adapter {name}={folder}: there is no adapter_config.json in that folder.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # One is kept for HTTP; of two, which a model needs both of, it takes its few per cent.
     count = threads or max(cores - 1, min(cores, 2))
@@ -99,8 +109,11 @@ def _name(model: str) -> tuple[str, str]:
 
 def _check_place(ref: str) -> None:
     """Refuse a folder without a model now: models are loaded when first asked for, which is late to hear of a typo."""
+    from foretell.errors import CheckpointError
     from foretell.loading import find_checkpoint, is_foreign
 
+    if Path(ref).is_file() and Path(ref).suffix != ".gguf":
+        raise CheckpointError(f"{ref} is no model. Give a run, a checkpoint folder, a .gguf file, or a hub id.")
     if not is_foreign(ref) and "://" not in ref:
         find_checkpoint(ref)
 

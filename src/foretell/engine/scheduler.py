@@ -27,6 +27,7 @@ from foretell.engine.runner import Sequence as Ids
 from foretell.errors import GenerationError, OverloadedError
 
 T = TypeVar("T")
+_LONGEST_S = 10.0  # of a step that an end waits for
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,13 @@ class Scheduler:
                 self._changed.notify()
 
     def close(self) -> None:
-        """End the thread after its step; callers who still wait get a GenerationError."""
+        """End the thread after its step; callers who still wait get an OverloadedError. It waits for that: a thread
+        that is inside torch when the interpreter ends would abort it."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(_LONGEST_S)
 
     def stats(self) -> EngineStats:
         return EngineStats(
@@ -200,7 +204,7 @@ class Scheduler:
                 self._arrived = []
                 jobs, self._jobs = self._jobs, deque()
             if self._closed:
-                self._fail(GenerationError("The engine was closed before this was answered."))
+                self._fail(OverloadedError("The engine was closed before this was answered. Ask again later."))
                 for _, future in jobs:
                     future.cancel()
                 return

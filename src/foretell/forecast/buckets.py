@@ -123,12 +123,12 @@ def capability_page(found: Capability, rungs: Sequence[tuple[float, Sequence[flo
             )
         )
     rows = [
-        [c.name, f"{c.value:.4g}", f"{c.low:.4g} … {c.high:.4g}", _measured(known.get(c.name))] for c in claims.values()
+        [c.name, f"{c.value:.4g}", _measured(known.get(c.name)), f"{c.low:.4g} … {c.high:.4g}"] for c in claims.values()
     ]
     return page(
         "Capability forecast",
         [
-            section("Claims", table(["claim", "forecast", f"{percent(level, 0)} interval", "outcome"], rows)),
+            section("Claims", table(["claim", "forecast", "outcome", f"{percent(level, 0)} interval"], rows)),
             section("Buckets, easiest first", *charts),
         ],
         kicker=f"Foretell forecast · registered {record.utc[:16].replace('T', ' ')} UTC · {record.sha256[:12]}",

@@ -18,8 +18,8 @@ _LEFT_S = 1  # for connections to close once their answers are cut or done
 
 
 class Process(uvicorn.Server):
-    """At the first SIGTERM or SIGINT new calls get 503, and those under way have drain_seconds to finish; a second
-    signal ends it at once. Raises GenerationError for an address that cannot be had.
+    """At the first SIGTERM or SIGINT new calls get 503, and those under way have drain_seconds to finish; then, or at a
+    second signal, they are told that they will not. Raises GenerationError for an address that cannot be had.
 
     started: called once with the URL, when the socket is open.
     """
@@ -52,6 +52,7 @@ class Process(uvicorn.Server):
         self._socket = _listen(host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         super().run([*(sockets or ()), self._socket])
@@ -67,19 +68,23 @@ class Process(uvicorn.Server):
         await self.server.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.server.traffic.draining or self._loop is None:
+        if self._loop is None or self._hurry.is_set():
             self.should_exit = self.force_exit = True
+        elif self.server.traffic.draining:
+            self._loop.call_soon_threadsafe(self._hurry.set)
         else:
             self.server.traffic.draining = True
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
         async def drain() -> None:
-            try:
-                async with asyncio.timeout(self.drain_seconds):
-                    await self.server.traffic.idle()
-            except TimeoutError:
-                pass
+            idle, hurry = (asyncio.ensure_future(wait) for wait in (self.server.traffic.idle(), self._hurry.wait()))
+            await asyncio.wait((idle, hurry), timeout=self.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if not idle.done():
+                await self.server.close()  # who still waits gets an error
+                await asyncio.wait((idle,), timeout=_LEFT_S)
+            idle.cancel()
+            hurry.cancel()
             self.should_exit = True
 
         self._draining = asyncio.create_task(drain())

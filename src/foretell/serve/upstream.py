@@ -182,6 +182,9 @@ def _refusal(status: int, body: bytes) -> RequestError:
     if status in _PASSED:
         return refuse(said or "The upstream server refused.", status, param=param or None, code=code or None)
     log.error("upstream answered %s: %s", status, said)
+    if status in (401, 403):
+        log.error("its key is the variable FORETELL_UPSTREAM_KEY, or --upstream-key")
+        return _trouble("refused this server's key")
     if status == 503:
         return refuse("The upstream server is overloaded.", 503, code="upstream_overloaded")
     return _trouble("failed")
