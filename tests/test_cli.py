@@ -128,7 +128,12 @@ def test_an_interrupted_run_says_how_to_go_on(
         f"p.run_recipe = a.run_set = endless\nsys.argv = {['foretell', *arguments]}\nc.main()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     assert process.stdout and process.stdout.readline() == "started\n"
     process.send_signal(number)
