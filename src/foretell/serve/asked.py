@@ -338,11 +338,8 @@ _EXPECTED = {
     "float_type": "a decimal",
     "bool_type": "a boolean",
     "list_type": "an array",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "model_attributes_type": "an object",
-    "union_tag_not_found": "an object",
     "none_required": "null",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "union_tag_not_found"), "an object"),
 }
 _KINDS = ((str, "string"), (bool, "boolean"), (int, "integer"), (float, "decimal"), (list, "array"), (dict, "object"))
 _FOUND = {kind: f"a{'n' if name[0] in 'aio' else ''} {name}" for kind, name in _KINDS}
