@@ -1,27 +1,21 @@
-"""Settings of fine-tuning: supervised, a reward model, and direct preference optimisation."""
+"""Settings of fine-tuning: supervised, a reward model, direct preference optimisation, and policy gradients."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from foretell.recipe import OptimizerConfig, Positive, Section, Share, TrainConfig
 
 
-class Tuning(Section):
-    """What all of them share.
+class Training(Section):
+    """What every kind of fine-tuning shares.
 
-    epochs: passes over the training rows. batch_tokens: in one optimizer step; fewer where the data make fewer.
-    sequence_length: of a packed row, at most what the model reads; an example longer than a row is bad. heldout: share
-    of the prompts that only evaluation sees. bad_rows: whether a row that cannot be used ends the command or is counted
-    and left out. lr: of AdamW without weight decay, at the base shape for models trained here.
+    lr: of AdamW without weight decay, at the base shape for models trained here. heldout: share of the prompts that
+    only evaluation sees. bad_rows: whether a row that cannot be used ends the command or is counted and left out.
     """
 
-    epochs: float = Field(1.0, gt=0)
-    sequence_length: Annotated[int, Field(ge=16)] = 1024
-    batch_tokens: Positive = 8192
-    micro_batch: Positive | None = None
     lr: float = Field(2e-5, gt=0)
     schedule: Literal["linear", "cosine", "wsd"] = "linear"
     warmup: Share = 0.03
@@ -32,24 +26,40 @@ class Tuning(Section):
     heldout: Share = 0.05
     bad_rows: Literal["stop", "skip"] = "stop"
     eval_every: Share = 0.1
-    eval_batches: Positive = 8
     log_every: Positive = 10
     checkpoint_minutes: float = Field(5.0, gt=0)
     keep: Positive = 2
-    watch: Literal["skip", "rewind", "off"] = "skip"
 
-    def training(self, tokens: int, batch_tokens: int) -> TrainConfig:
-        """The same for the one training loop. tokens: in all steps together."""
-        shared = ("micro_batch", "schedule", "warmup", "precision", "device", "eval_every", "eval_batches", "log_every")
+    def training(self, tokens: int, batch_tokens: int, **more: Any) -> TrainConfig:
+        """The same for the one training loop. tokens: in all steps together. more: further fields of its."""
+        shared = ("schedule", "warmup", "precision", "device", "eval_every", "log_every", "checkpoint_minutes", "keep")
         return TrainConfig(
             tokens=tokens,
             batch_tokens=batch_tokens,
             optimizer=OptimizerConfig(lr=self.lr, tau=0, clip=self.clip),
-            checkpoint_minutes=self.checkpoint_minutes,
-            keep=self.keep,
-            watch=self.watch,
             **{name: getattr(self, name) for name in shared},
+            **more,
         )
+
+
+class Tuning(Training):
+    """Fine-tuning on a file of examples.
+
+    epochs: passes over the training rows. batch_tokens: in one optimizer step; fewer where the data make fewer.
+    sequence_length: of a packed row, at most what the model reads; an example longer than a row is bad.
+    """
+
+    epochs: float = Field(1.0, gt=0)
+    sequence_length: Annotated[int, Field(ge=16)] = 1024
+    batch_tokens: Positive = 8192
+    micro_batch: Positive | None = None
+    eval_batches: Positive = 8
+    watch: Literal["skip", "rewind", "off"] = "skip"
+
+    def training(self, tokens: int, batch_tokens: int, **more: Any) -> TrainConfig:
+        """As `Training.training`."""
+        own = {name: getattr(self, name) for name in ("micro_batch", "eval_batches", "watch")}
+        return super().training(tokens, batch_tokens, **own, **more)
 
 
 class SFTConfig(Tuning):
@@ -77,3 +87,65 @@ class DPOConfig(Tuning):
     lr: float = Field(1e-6, gt=0)
     beta: float = Field(0.1, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+
+
+class PolicyConfig(Training):
+    """Learning from rewards of the model's own replies; the steps are `rounds` · `epochs` · `minibatches`.
+
+    rounds: times that replies are drawn, all by the policy of that moment, at temperature 1. prompts: of a round.
+    samples: replies to each prompt. max_tokens: of a reply. epochs: passes over a round's replies, each in so many
+    `minibatches`. clip_ratio: how far π/π_old may go from 1 before its gradient is cut. missing_end: taken off the
+    reward of a reply that does not end by itself. ptx: weight of the mean next-token loss on rows of pre-training,
+    `ptx_rows` of them in each step. most_kl: nats a reply from the reference, beyond which the run is stopped;
+    least_entropy: nats a token, below which it is. eval_prompts: held-out prompts that are answered at each evaluation.
+    """
+
+    lr: float = Field(1e-6, gt=0)
+    schedule: Literal["linear", "cosine", "wsd"] = "linear"
+    rounds: Positive = 100
+    prompts: Positive = 64
+    samples: Positive = 1
+    max_tokens: Positive = 128
+    epochs: Positive = 1
+    minibatches: Positive = 4
+    clip_ratio: float = Field(0.2, gt=0)
+    missing_end: float = Field(1.0, ge=0)
+    ptx: float = Field(0.0, ge=0)
+    ptx_rows: Positive = 4
+    most_kl: float = Field(200.0, gt=0)
+    least_entropy: float = Field(0.0, ge=0)
+    eval_prompts: Positive = 64
+    log_every: Positive = 1
+
+
+class PPOConfig(PolicyConfig):
+    """Proximal policy optimisation (Schulman et al., arXiv 1707.06347) as in InstructGPT (arXiv 2203.02155).
+
+    kl: coefficient β of the per-token penalty log π − log π_ref. kl_target: nats a reply that β is steered towards,
+    by `kl_gain` · error a round (Ziegler et al., arXiv 1909.08593); none keeps β. discount, trace: γ and λ of
+    generalised advantages (arXiv 1506.02438). critic_lr: of the value model; value_weight, value_clip: of its loss.
+    whiten_rewards: divide rewards of a round by their deviation.
+    """
+
+    kl: float = Field(0.05, ge=0)
+    kl_target: float | None = Field(None, gt=0)
+    kl_gain: float = Field(0.1, gt=0)
+    discount: float = Field(1.0, gt=0, le=1)
+    trace: float = Field(0.95, ge=0, le=1)
+    critic_lr: float = Field(1e-5, gt=0)
+    value_weight: float = Field(0.1, ge=0)
+    value_clip: float = Field(0.2, gt=0)
+    whiten_rewards: bool = False
+
+
+class GRPOConfig(PolicyConfig):
+    """Group-relative policy optimisation (Shao et al., arXiv 2402.03300): replies to a prompt are each other's baseline.
+
+    kl: coefficient β of the k3 estimate of the divergence from the reference, in the loss. scale_rewards: divide a
+    group's advantages by its deviation.
+    """
+
+    prompts: Positive = 16
+    samples: Annotated[int, Field(ge=2)] = 8
+    kl: float = Field(0.04, ge=0)
+    scale_rewards: bool = True

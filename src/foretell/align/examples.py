@@ -29,6 +29,7 @@ _WANTED = {
     "conversations": "messages; prompt and completion; instruction and output (Alpaca); or an Open-Assistant tree",
     "preferences": "chosen and rejected, with or without prompt; prompt and replies, best first; or an Open-Assistant "
     "tree with ranks",
+    "prompts": "prompt, messages, instruction, chosen and rejected, or an Open-Assistant tree",
 }
 
 
@@ -57,6 +58,18 @@ class Preference:
         return Conversation(self.prompt.messages + self.replies[reply].messages)
 
 
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt that a policy is to answer. then: what the user says after each of its replies, where there are several.
+    fields: what else the row holds, for rewards. where: file and line.
+    """
+
+    prompt: Conversation
+    then: tuple[str, ...]
+    fields: Mapping[str, Any]
+    where: str
+
+
 def read_dialogues(path: Path) -> Iterator[Dialogue | RowError]:
     """Conversations of a file, or of every file in a folder, in order; a bad row as the error that says why.
 
@@ -68,6 +81,11 @@ def read_dialogues(path: Path) -> Iterator[Dialogue | RowError]:
 def read_preferences(path: Path) -> Iterator[Preference | RowError]:
     """Preferences, as `read_dialogues` reads conversations."""
     return _read(path, _preferences)
+
+
+def read_prompts(path: Path) -> Iterator[PromptRow | RowError]:
+    """Prompts, as `read_dialogues` reads conversations; of conversations and preferences what comes before the reply."""
+    return _read(path, _prompts)
 
 
 def _read(path: Path, parse: Callable[[str, Mapping[str, Any]], Iterator[T]]) -> Iterator[T | RowError]:
@@ -194,6 +212,33 @@ def _preferences(where: str, row: Mapping[str, Any]) -> Iterator[Preference]:
         raise _unknown(where, row, "preferences")
 
 
+def _prompts(where: str, row: Mapping[str, Any]) -> Iterator[PromptRow]:
+    if _is_tree(row):
+        messages = next(_branches(where, row["prompt"], ()))[0]
+    elif "prompt" in row:
+        messages = _messages(where, "prompt", row["prompt"], "user")
+    elif "messages" in row:
+        messages = _messages(where, "messages", row["messages"])
+        while messages and messages[-1].role == "assistant":
+            messages = messages[:-1]
+    elif "instruction" in row:
+        asked = [_text(where, name, row.get(name, "")) for name in ("instruction", "input")]
+        messages = (Message("user", (TextPart("\n\n".join(filter(None, asked))),)),)
+    elif "chosen" in row:
+        messages = next(iter(_preferences(where, row))).prompt.messages
+    else:
+        raise _unknown(where, row, "prompts")
+    if not messages:
+        raise RowError(where, "prompt", "empty", "There is nothing to answer; fill it, or remove the row.")
+    if messages[-1].role not in ("user", "tool"):
+        raise RowError(where, "prompt", "ends with what the assistant said", "Its last message is one to be answered.")
+    then = row.get("then", [])
+    if not isinstance(then, list) or not all(isinstance(text, str) and text.strip() for text in then):
+        raise RowError(where, "then", "no list of texts", "It lists what the user says after each reply.")
+    fields = {key: value for key, value in row.items() if key not in ("prompt", "messages", "then")}
+    yield PromptRow(Conversation(messages), tuple(then), fields, where)
+
+
 def _preference(
     where: str, prompt: tuple[Message, ...], replies: Sequence[tuple[str, tuple[Message, ...]]], margin: float = 0.0
 ) -> Preference:
@@ -257,7 +302,7 @@ def _branches(
 
 def _unknown(where: str, row: Mapping[str, Any], wanted: str) -> RowError:
     found = ", ".join(list(row)[:8]) or "none"
-    other = "dialogue" if wanted == "preferences" else "preference"
+    other = "preference" if wanted == "conversations" else "dialogue"
     kinds = {"dialogue": {"messages", "completion", "output"}, "preference": {"chosen", "rejected", "replies"}}
     hint = ""
     if kinds[other] & set(row):

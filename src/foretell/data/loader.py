@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
@@ -27,7 +27,7 @@ class PackedBatch:
     loss. positions: (B, T) int64, from 0 in each document. segments: (B, T) int32, the document's number in its row,
     −1 for padding. kinds: (B, T) uint8, of the target, into the loader's `kinds`. tiles: (N, S, S, 3) uint8, in the
     order of their slots. examples: (B, T) int32, the number of the example that the token's segment belongs to, −1 for
-    padding; None where the pack has none.
+    padding; None where the pack has none. values: (B, T) numbers that a loss needs beside the targets, by their names.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -37,6 +37,7 @@ class PackedBatch:
     kinds: npt.NDArray[np.uint8]
     tiles: npt.NDArray[np.uint8]
     examples: npt.NDArray[np.int32] | None = None
+    values: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 def assemble(shards: Shards, rows: Sequence[int] | npt.NDArray[np.int64]) -> PackedBatch:

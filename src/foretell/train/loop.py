@@ -25,7 +25,7 @@ from foretell.template import IMAGE
 from foretell.train.checkpoint import latest, load_state, save_checkpoint
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
-from foretell.train.objective import NextToken, Objective, evaluate
+from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
 from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
 from foretell.train.trainer import Hooks, Observer, Trainer
@@ -119,7 +119,7 @@ def micro_rows(config: TrainConfig, rows: int, length: int) -> int:
 
 def fit(
     model: Multimodal,
-    loader: Loader,
+    loader: Batches,
     objective: Objective,
     config: TrainConfig,
     out_dir: Path,
@@ -132,6 +132,7 @@ def fit(
     facts: Mapping[str, Any] | None = None,
     plan: Mapping[str, Any] | None = None,
     finish: Callable[[], dict[str, Any]] | None = None,
+    critic: tuple[Multimodal, float] | None = None,
     task: str = "pretrain",
     report: Report = silent,
     clock: Callable[[], float] = time.monotonic,
@@ -143,7 +144,8 @@ def fit(
 
     measure: the objective's summary of so many held-out batches. files, facts: beside the weights in checkpoints, and
     in their manifests. plan: settings beyond those of `config` that decide the numbers. finish: called once with the
-    trained model, before it is written; what it returns joins the metrics. task: what progress is reported as.
+    trained model, before it is written; what it returns joins the metrics. critic: a second model that the
+    objective trains, and its learning rate. task: what progress is reported as.
     """
     group, device = group or Group(), model.device
     length, rows = loader.sequence_length, loader.rows * group.world
@@ -163,9 +165,13 @@ def fit(
     if group.rank == 0:
         trackers = open_trackers(out_dir, name)
         log = RunLog(out_dir / LOG, found[1].plain["step"] if found else None, trackers)
+    sizes = rows * length, total_steps * rows * length
+    groups = parameter_groups(model, config.optimizer, *sizes)
+    if critic is not None:
+        groups += parameter_groups(critic[0], config.optimizer.model_copy(update={"lr": critic[1]}), *sizes)
     trainer = Trainer(
         model,
-        build_adamw(parameter_groups(model, config.optimizer, rows * length, total_steps * rows * length)),
+        build_adamw(groups),
         loader,
         objective,
         config,
@@ -194,6 +200,7 @@ def fit(
             clock=clock,
         ),
         group=group,
+        critic=critic and critic[0],
     )
     about = {
         "steps": total_steps,

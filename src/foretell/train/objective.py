@@ -17,6 +17,23 @@ from foretell.train.loss import IGNORE, chunked_cross_entropy
 Sums = dict[str, Tensor]
 
 
+class Batches(Protocol):
+    """Where batches come from: a `Loader`, or whatever makes them as training goes on.
+
+    Its state is JSON data; loaded again, the same batches follow. rows of `sequence_length` tokens make a step.
+    """
+
+    rows: int
+    idle_seconds: float
+
+    @property
+    def sequence_length(self) -> int: ...
+    def __next__(self) -> PackedBatch: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
 class Model(Protocol):
     """What the loop and its objectives ask of a model: `Multimodal`, or a wrapper of it."""
 
@@ -130,6 +147,7 @@ def split(batch: PackedBatch, rows: int, image_token: int, tokens_per_tile: int)
             kinds=batch.kinds[part],
             tiles=batch.tiles[edges[start] : edges[stop]],
             examples=None if batch.examples is None else batch.examples[part],
+            values={name: value[part] for name, value in batch.values.items()},
         )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foretell.data.loader import Loader, PackedBatch
-from foretell.errors import Stopped, TrainingError
+from foretell.data.loader import PackedBatch
+from foretell.errors import ForetellError, Stopped, TrainingError
 from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
@@ -26,7 +26,7 @@ from foretell.train.checkpoint import TrainingState
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, read_log
 from foretell.train.loss import IGNORE
-from foretell.train.objective import Objective, Sums, add, split
+from foretell.train.objective import Batches, Objective, Sums, add, split
 from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
 from foretell.train.watch import Alarm, Watch
 
@@ -72,14 +72,15 @@ class Trainer:
 
     loader: one batch is one optimizer step; `micro_rows` of its rows go through the model at a time. plan: the settings
     that decide the numbers; a checkpoint of another plan is refused. log: where lines go. folder: for checkpoints.
-    group: the processes that share a step, each with its own rows of it; a single one without.
+    group: the processes that share a step, each with its own rows of it; a single one without. critic: a second model
+    that the objective trains beside the first; it lies in the training state alone.
     """
 
     def __init__(
         self,
         model: Multimodal,
         optimizer: torch.optim.Optimizer,
-        loader: Loader,
+        loader: Batches,
         objective: Objective,
         config: TrainConfig,
         log: RunLog,
@@ -90,12 +91,16 @@ class Trainer:
         plan: Mapping[str, Any],
         hooks: Hooks | None = None,
         group: Group | None = None,
+        critic: Multimodal | None = None,
     ) -> None:
         self.model, self.optimizer, self.loader, self.objective = model, optimizer, loader, objective
         self.config, self.log, self.folder = config, log, folder
         self.total_steps, self.micro_rows, self.plan = total_steps, micro_rows, dict(plan)
         self.hooks, self.group = hooks or Hooks(), group or Group()
+        self.critic = critic
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        if critic is not None:
+            self.names |= {parameter: f"critic.{name}" for name, parameter in critic.named_parameters()}
         self.watch = Watch(config.watch, config.spike_sigmas)
         self.count = Counters()
         self.sums: Sums = {}
@@ -109,6 +114,8 @@ class Trainer:
         tensors = {f"moments/{key}": value for key, value in named_moments(self.optimizer, self.names).items()}
         tensors |= {f"sums/{key}": value for key, value in self.sums.items()}
         tensors |= {f"snapshot/{key}": value for key, value in self.snapshot.items()}
+        if self.critic is not None:
+            tensors |= {f"critic/{name}": parameter for name, parameter in self.critic.named_parameters()}
         plain = {
             **asdict(self.count),
             "plan": self.plan,
@@ -123,6 +130,10 @@ class Trainer:
         plain = state.plain
         checkpoint.check_same(plain["plan"], self.plan, folder)
         read_weights(folder, self.model)
+        if self.critic is not None:
+            with torch.no_grad():
+                for name, parameter in self.critic.named_parameters():
+                    parameter.copy_(state.tensors[f"critic/{name}"])
         load_moments(self.optimizer, self.names, _under(state.tensors, "moments/"))
         self.sums, self.snapshot = _under(state.tensors, "sums/"), _under(state.tensors, "snapshot/")
         if self.group.rank:  # they are in the first process's already
@@ -149,11 +160,19 @@ class Trainer:
         eval_steps = max(1, round(config.eval_every * self.total_steps)) if config.eval_every else self.total_steps
         saved_at, saved = hooks.clock(), -1
         self.model.train()
+        if self.critic is not None:
+            self.critic.train()
         self.group.broadcast(self.names)
         with _Signals() as signals:
             while count.step < self.total_steps:
                 began = time.perf_counter()
-                self._train_step(next(self.loader))
+                try:
+                    batch = next(self.loader)
+                except ForetellError:  # such as a grader that does not answer: nothing of the run is lost
+                    if saved != count.step:
+                        self.save()
+                    raise
+                self._train_step(batch)
                 self.seconds += time.perf_counter() - began
                 if count.step % config.log_every == 0 or count.step == self.total_steps:
                     self._log_train()
