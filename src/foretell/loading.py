@@ -17,7 +17,8 @@ from foretell.generate import Request, Result, Sampling, generate_sync
 if TYPE_CHECKING:
     import torch
 
-TRAINED = ("dpo", "sft", "pretrain", "reward")  # the stages of a run that end in a checkpoint, the one to talk to first
+# The stages of a run that end in a checkpoint, the one to talk to first.
+TRAINED = ("ppo", "grpo", "dpo", "sft", "pretrain", "reward")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _URL = re.compile(r"https?:", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")

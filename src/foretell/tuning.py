@@ -139,7 +139,7 @@ class PPOConfig(PolicyConfig):
 
 
 class GRPOConfig(PolicyConfig):
-    """Group-relative policy optimisation (Shao et al., arXiv 2402.03300): replies to a prompt are each other's baseline.
+    """Group-relative policy optimisation (Shao et al., arXiv 2402.03300): a prompt's replies are each other's baseline.
 
     kl: coefficient β of the k3 estimate of the divergence from the reference, in the loss. scale_rewards: divide a
     group's advantages by its deviation.

@@ -53,7 +53,7 @@ def whiten(values: Floats, shift: bool = True) -> Floats:
     return np.asarray(scaled if shift else scaled + mean)
 
 
-def group_advantages(rewards: Sequence[float], scale: bool) -> Floats:
+def group_advantages(rewards: Sequence[float] | Floats, scale: bool) -> Floats:
     """Rewards of the replies to one prompt, less their mean; scale: over their deviation (of a sample)."""
     values = np.asarray(rewards, np.float64)
     centred = values - values.mean()
@@ -61,7 +61,7 @@ def group_advantages(rewards: Sequence[float], scale: bool) -> Floats:
 
 
 def explained_variance(returns: Floats, values: Floats) -> float:
-    """1 − Var(returns − values) / Var(returns): 1 is a perfect critic, 0 one that knows the mean; 0 without variance."""
+    """1 − Var(returns − values) / Var(returns): 1 of a perfect critic, 0 of one that knows but the mean."""
     spread = returns.var()
     return float(1 - (returns - values).var() / spread) if spread > 0 else 0.0
 

@@ -84,7 +84,7 @@ def read_preferences(path: Path) -> Iterator[Preference | RowError]:
 
 
 def read_prompts(path: Path) -> Iterator[PromptRow | RowError]:
-    """Prompts, as `read_dialogues` reads conversations; of conversations and preferences what comes before the reply."""
+    """Prompts, as `read_dialogues` reads conversations; of conversations and preferences what precedes the reply."""
     return _read(path, _prompts)
 
 

@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foretell.align.advantage import Floats
-from foretell.align.graders import Case, Grader, rule_rewards
+from foretell.align.graders import Case, Grader, ModelGrader, rule_rewards
 from foretell.align.reward import RewardModel
+from foretell.align.rubric import load_rubric
 from foretell.align.rules import EXPECTED, RuleWeights, class_features
-from foretell.chat import Conversation
+from foretell.align.samples import RewardFunction, Sample
+from foretell.align.verifiable import VERIFIERS
 from foretell.errors import DataError, TrainingError
-from foretell.template import Encoded
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A reply that is to be rewarded.
-
-    prompt: what it answers. reply: its text, of the last turn where there were several. conversation: all that was
-    said. fields: what else the prompt's row holds, such as the right answer. tokens: as the policy read and wrote them.
-    finished: whether the reply ended by itself.
-    """
-
-    prompt: Conversation
-    reply: str
-    conversation: Conversation
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    tokens: Encoded | None = None
-    finished: bool = True
-
-
-RewardFunction = Callable[[Sequence[Sample]], Sequence[float]]
-"""Samples -> one finite number each."""
+from foretell.files import sha256_file
+from foretell.loading import load
 
 
 @dataclass(frozen=True)
@@ -52,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Rewards:
-    """The sum of parts. Calling it raises TrainingError where a part gives too few numbers, or one that is not finite."""
+    """The sum of parts. A call raises TrainingError where a part gives too few numbers, or one that is not finite."""
 
     parts: tuple[Part, ...]
 
@@ -93,7 +75,7 @@ def _case(sample: Sample) -> Case:
 
 
 def by_rubric(grader: Grader) -> RewardFunction:
-    """What the grader's rubric awards, by the kind of prompt that the row's `kind` states; 0 for those it judges not."""
+    """What the grader's rubric awards, by the kind of prompt that the row's `kind` states; 0 for other kinds."""
 
     def score(samples: Sequence[Sample]) -> Sequence[float]:
         judged = [i for i, sample in enumerate(samples) if sample.fields.get("kind") in grader.rubric.rewards]
@@ -121,6 +103,23 @@ def by_rules(graders: Sequence[Grader], rules: RuleWeights) -> RewardFunction:
     return score
 
 
+_FORM = (
+    "A reward is given as FILE.py:FUNCTION, or by the name of a built-in one, perhaps with :WEIGHT behind it, not as "
+    "{where}. Built in are "
+    f"{', '.join(VERIFIERS)}."
+)
+
+
+def _weight(where: str, said: str) -> float:
+    try:
+        factor = float(said or 1.0)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise DataError(_FORM.format(where=where))
+    return factor
+
+
 def load_function(where: str) -> Part:
     """A reward from a Python file: "path.py:name" or "path.py:name:weight".
 
@@ -128,12 +127,9 @@ def load_function(where: str) -> Part:
     """
     path, _, rest = where.partition(":")
     name, _, weight = rest.partition(":")
-    try:
-        factor = float(weight or 1.0)
-    except ValueError:
-        factor = math.nan
-    if not name or not math.isfinite(factor):
-        raise DataError(f"A reward is given as FILE.py:FUNCTION or FILE.py:FUNCTION:WEIGHT, not as {where}.")
+    factor = _weight(where, weight)
+    if not name:
+        raise DataError(_FORM.format(where=where))
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
         raise DataError(f"There is no Python file {path} to take the reward {name} from.")
@@ -146,3 +142,31 @@ def load_function(where: str) -> Part:
     if not callable(function):
         raise DataError(f"{path} has no function {name}. It takes a list of foretell.align.rewarding.Sample.")
     return Part(name, function, factor)
+
+
+def named_parts(
+    functions: Sequence[str], rubric: str | None = None, grader: str | None = None
+) -> tuple[tuple[Part, ...], Any]:
+    """Rewards by their names at the command line, and what they depend on. functions: as `load_function`, or names of
+    `verifiable.VERIFIERS`. rubric, grader: a rubric, and the model that grades by it.
+
+    Raises DataError, RubricError, or what `foretell.load` raises.
+    """
+    parts: list[Part] = []
+    identity: list[Any] = []
+    for where in functions:
+        name, _, weight = where.partition(":")
+        if name in VERIFIERS and not Path(name).is_file():
+            parts.append(Part(name, VERIFIERS[name], _weight(where, weight)))
+        else:
+            parts.append(load_function(where))
+            identity.append(sha256_file(Path(name)))
+    if grader and not rubric:
+        raise DataError("--grader says who grades; say by what with --rubric, for example --rubric refusal.")
+    if rubric:
+        if not grader:
+            raise DataError("--rubric says by what replies are graded; say by whom with --grader MODEL.")
+        found = load_rubric(rubric)
+        parts.append(Part(found.name, by_rubric(ModelGrader(found, load(grader).generator))))
+        identity.append([found.name, found.question, dict(found.classes), dict(found.rewards), grader])
+    return tuple(parts), identity

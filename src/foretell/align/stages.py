@@ -23,7 +23,7 @@ from foretell.files import expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
-from foretell.run import Build, Report, Stage, run_stages, silent
+from foretell.run import Report, Stage, run_stages, silent
 from foretell.train.loop import WHOLE, fit, micro_rows
 from foretell.train.objective import NextToken, Objective, evaluate
 from foretell.train.setup import pick_device, pick_precision
@@ -34,9 +34,9 @@ Kind = Literal["sft", "reward", "dpo"]
 CONFIGS: dict[Kind, type[Tuning]] = {"sft": SFTConfig, "reward": RewardConfig, "dpo": DPOConfig}
 SETTINGS = "tuning.yaml"
 SPLITS: tuple[Split, ...] = ("train", "heldout")
-_OWN = {WEIGHTS, SCALAR_HEAD, MANIFEST, "config.json", SETTINGS}
+OWN_FILES = {WEIGHTS, SCALAR_HEAD, MANIFEST, "config.json", SETTINGS}
 # Settings that change how a stage is watched, not what comes out of it; and those that only packing reads.
-_WATCHING = {"checkpoint_minutes", "keep", "log_every"}
+WATCHING = {"checkpoint_minutes", "keep", "log_every"}
 _PACKING = {"heldout", "bad_rows", "sequence_length"}
 _OBJECTIVE = ("centre", "beta", "label_smoothing")
 
@@ -76,7 +76,7 @@ def tune(
         ),
         Stage(
             kind,
-            {key: value for key, value in plain.items() if key not in _WATCHING | _PACKING} | beside,
+            {key: value for key, value in plain.items() if key not in WATCHING | _PACKING} | beside,
             lambda inputs, out: _train(kind, settings, origin(inputs), inputs, out, text, report),
             (*first, "pack", *(["reference"] if kind == "dpo" else [])),
             outside=weights,
@@ -94,20 +94,22 @@ def tune(
         )
         stages.insert(1, reference)
     if foreign:
-        build = _import(model, report)
-        stages.insert(0, Stage("base", {"model": str(model)}, build, outside=lambda: _fingerprint(model)))
+        stages.insert(0, import_stage(model, report))
     return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
 
 
-def _import(model: str | Path, report: Report) -> Build:
+def import_stage(model: str | Path, report: Report) -> Stage:
+    """Write open weights into the run, as "base"."""
+
     def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
         shutil.rmtree(out / "checkpoint", ignore_errors=True)  # whole, but the stage was cut off right after
         return import_weights(model, out / "checkpoint", report=report)
 
-    return build
+    return Stage("base", {"model": str(model)}, build, outside=lambda: fingerprint(model))
 
 
-def _fingerprint(model: str | Path) -> Any:
+def fingerprint(model: str | Path) -> Any:
+    """What tells whether the files of open weights have changed, without reading them."""
     path = expand_home(model)
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
@@ -210,7 +212,7 @@ def _train(
 
     manifest = read_json(base / MANIFEST)
     facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}
-    files: dict[str, Path | str] = {p.name: p for p in base.iterdir() if p.is_file() and p.name not in _OWN}
+    files: dict[str, Path | str] = {p.name: p for p in base.iterdir() if p.is_file() and p.name not in OWN_FILES}
     return fit(
         model,
         Loader(pack / "train", rows, settings.seed, verify=True),

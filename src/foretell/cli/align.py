@@ -1,4 +1,4 @@
-"""sft, reward, dpo."""
+"""sft, reward, dpo, ppo, grpo."""
 
 from __future__ import annotations
 
@@ -11,16 +11,28 @@ import typer
 from foretell.cli import draw
 
 if TYPE_CHECKING:
+    from foretell.align.policy import PolicyKind
     from foretell.align.stages import Kind
 
 Model = Annotated[str, typer.Option(metavar="MODEL", help="A run, a checkpoint, open weights, or a hub id.")]
 Data = Annotated[Path, typer.Option(metavar="DATA", help="A file or folder of examples: JSON Lines, or a JSON array.")]
 Out = Annotated[Path, typer.Option(help="Run directory to write, or to go on with.")]
+Reward = Annotated[str | None, typer.Option(metavar="RUN", help="A reward model: a run of `foretell reward`.")]
+Function = Annotated[
+    list[str], typer.Option("--function", metavar="FILE.py:NAME", help="A reward in Python; :WEIGHT may follow.")
+]
+Rubric = Annotated[
+    str | None, typer.Option(metavar="RUBRIC", help="A rubric to grade replies by: a name or a YAML file.")
+]
+Grader = Annotated[str | None, typer.Option(metavar="MODEL", help="Who grades by it: any model, or an endpoint's URL.")]
+Mix = Annotated[
+    str | None, typer.Option(metavar="RUN", help="A run whose pre-training rows are mixed in, if ptx is set.")
+]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as lr=1e-5 or epochs=2.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (sft, reward, dpo):
+    for command in (sft, reward, dpo, ppo, grpo):
         app.command()(command)
 
 
@@ -49,13 +61,70 @@ def dpo(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noq
     print(f"Talk to it: foretell chat {out}")
 
 
-def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
+def ppo(
+    model: Model,
+    data: Data,
+    out: Out,
+    reward: Reward = None,
+    function: Function = [],  # noqa: B006
+    rubric: Rubric = None,
+    grader: Grader = None,
+    ptx: Mix = None,
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Let a model learn from rewards of its own replies, each token judged by a critic (PPO)."""
+    _learn("ppo", model, data, out, reward, function, rubric, grader, ptx, overrides)
+
+
+def grpo(
+    model: Model,
+    data: Data,
+    out: Out,
+    reward: Reward = None,
+    function: Function = [],  # noqa: B006
+    rubric: Rubric = None,
+    grader: Grader = None,
+    ptx: Mix = None,
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Let a model learn from rewards of its own replies, several to a prompt as each other's measure (GRPO)."""
+    _learn("grpo", model, data, out, reward, function, rubric, grader, ptx, overrides)
+
+
+def _learn(
+    kind: PolicyKind, model: str, data: Path, out: Path, reward: str | None, functions: list[str], rubric: str | None,
+    grader: str | None, ptx: str | None, overrides: list[str],
+) -> None:  # fmt: skip
+    _need_torch()
+    from foretell.align.policy import POLICIES, Sources, train_policy
+    from foretell.align.rewarding import named_parts
+    from foretell.recipes import check_settings
+
+    settings = check_settings(POLICIES[kind], overrides)
+    parts, identity = named_parts(functions, rubric, grader)
+    sources = Sources(reward=reward, parts=parts, ptx=ptx, identity=identity)
+    with draw.progress() as report:
+        found = train_policy(kind, model, data, out, settings, sources, report)[kind]["metrics"]
+    if found["skipped"]:
+        for why, count in found["skipped"].items():
+            print(f"Left out: {count:,} rows, {why}")
+    if "reward" in found:
+        parts_told = ", ".join(f"{name} {value:.3f}" for name, value in found["rewards"].items())
+        print(f"Held-out prompts: reward {found['reward']:.3f} ({parts_told}), KL {found['kl']:.1f} nats a reply")
+    print(f"Talk to it: foretell chat {out}")
+
+
+def _need_torch() -> None:
     from foretell.measure.machine import has_torch
 
     if not has_torch():
         from foretell.errors import MissingExtraError
 
         raise MissingExtraError("Training", "torch")
+
+
+def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
+    _need_torch()
     from foretell.align.stages import CONFIGS, tune
     from foretell.recipes import check_settings
 

@@ -38,7 +38,13 @@ def build_adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     optimizer = torch.optim.AdamW(groups, fused=device in ("cpu", "cuda", "mps"))
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
+    optimizer.register_step_post_hook(_note_change)
     return optimizer
+
+
+def _note_change(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Fused kernels leave parameters' versions as they were (torch 2.13), and who holds a copy could not tell."""
+    torch.autograd.graph.increment_version([p for group in optimizer.param_groups for p in group["params"]])
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

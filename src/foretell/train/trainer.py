@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -108,6 +109,7 @@ class Trainer:
         self.seconds = log.seconds
         self._since = (self.seconds, 0, 0.0)
         self._note = self._alarm = self._enough = ""
+        self._saved = -1  # the step of the last checkpoint
 
     def state(self) -> TrainingState:
         """Everything beside the weights that decides the numbers from here on."""
@@ -158,7 +160,7 @@ class Trainer:
         """
         count, config, hooks = self.count, self.config, self.hooks
         eval_steps = max(1, round(config.eval_every * self.total_steps)) if config.eval_every else self.total_steps
-        saved_at, saved = hooks.clock(), -1
+        saved_at = hooks.clock()
         self.model.train()
         if self.critic is not None:
             self.critic.train()
@@ -166,19 +168,16 @@ class Trainer:
         with _Signals() as signals:
             while count.step < self.total_steps:
                 began = time.perf_counter()
-                try:
+                with self._kept():
                     batch = next(self.loader)
-                except ForetellError:  # such as a grader that does not answer: nothing of the run is lost
-                    if saved != count.step:
-                        self.save()
-                    raise
                 self._train_step(batch)
                 self.seconds += time.perf_counter() - began
                 if count.step % config.log_every == 0 or count.step == self.total_steps:
                     self._log_train()
                 hooks.report(hooks.task, count.step, self.total_steps, self._note)
                 if hooks.evaluate and count.step % eval_steps == 0 and count.step < self.total_steps:
-                    self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
+                    with self._kept():
+                        self.log.write("eval", step=count.step, tokens=count.tokens, **hooks.evaluate())
                 now = hooks.clock()
                 reasons = (
                     signals.received,
@@ -188,7 +187,7 @@ class Trainer:
                 told, due, ended = map(int, self.group.most(*reasons))
                 if told or due or ended:
                     self.save()
-                    saved_at, saved = now, count.step
+                    saved_at = now
                 if told:
                     name = signal.Signals(told).name
                     self.log.write("stop", step=count.step, tokens=count.tokens, signal=name)
@@ -204,8 +203,18 @@ class Trainer:
                         f"{self._enough or 'see the log'}. Everything is saved in {self.folder}; run the same command "
                         "again to go on all the same."
                     )
-            if saved != count.step:
+            if self._saved != count.step:
                 self.save()
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Where batches are made or judged by others, such as a grader that does not answer, nothing is lost."""
+        try:
+            yield
+        except ForetellError:
+            if self._saved != self.count.step:
+                self.save()
+            raise
 
     def save(self) -> Path:
         """Write a checkpoint of this step and remove the oldest ones beyond `train.keep`."""
@@ -216,6 +225,7 @@ class Trainer:
             checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {}, self.hooks.facts)
             checkpoint.prune(self.folder, self.config.keep)
         self.group.wait()  # a process that left earlier would have torchrun end the one that writes
+        self._saved = self.count.step
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
         return path
 
@@ -319,6 +329,8 @@ class Trainer:
             self.hooks.report(self._alarm, 0, 0, alarm["text"])
         if summary["loss"] is not None:
             self._note = f"loss {summary['loss']:.3f}, {rate:,.0f} tokens/s"
+            if "reward" in summary:
+                self._note = f"reward {summary['reward']:.3f}, KL {summary['kl']:.1f} nats a reply"
             self._note += f", {self._alarm}" if self._alarm else ""
         self.sums, self._since = {}, (self.seconds, count.tokens, count.flops)
 

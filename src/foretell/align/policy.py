@@ -1,0 +1,319 @@
+"""Policy gradients as a run: [base →] prompts → ppo or grpo; skipped and resumed as any run."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import Tensor
+
+from foretell.align.episodes import Player, request_seed
+from foretell.align.examples import PromptRow, data_files, read_prompts
+from foretell.align.packing import require_template
+from foretell.align.ppo import Advantages, GroupAdvantages, PolicyGradient
+from foretell.align.reward import RewardModel, add_head
+from foretell.align.rewarding import Part, Rewards, by_model
+from foretell.align.rollout import Credit, Rollouts, describe, logprobs
+from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, open_base
+from foretell.data.loader import Loader, PackedBatch
+from foretell.data.splits import Split, split_of
+from foretell.engine.local import Engine
+from foretell.errors import CheckpointError, ConversationError, DataError, ImageError, RowError, TrainingError
+from foretell.files import digest, read_json, sha256_file
+from foretell.loading import find_checkpoint, is_foreign
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import MANIFEST, read_scalar_head
+from foretell.run import Report, Stage, run_stages, silent
+from foretell.template import ChatTemplate
+from foretell.train.loop import fit
+from foretell.train.setup import pick_device, pick_precision
+from foretell.tuning import GRPOConfig, PolicyConfig, PPOConfig
+from foretell.weights.importing import load_checkpoint
+
+PolicyKind = Literal["ppo", "grpo"]
+POLICIES: dict[PolicyKind, type[PolicyConfig]] = {"ppo": PPOConfig, "grpo": GRPOConfig}
+SAMPLES = "samples.jsonl"
+_EVALUATING = 1 << 20  # in place of a round's number, in seeds
+_MOST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where rewards come from, and what is read beside them.
+
+    reward: a run of `foretell reward` or its checkpoint, whose model also becomes PPO's critic. weight: of its score.
+    parts: further rewards; made by `make` where they need to be loaded only once the run begins. ptx: a run, or a
+    packed folder, whose training rows are mixed in. identity: what `parts` depend on, so that a change begins anew.
+    """
+
+    reward: str | Path | None = None
+    weight: float = 1.0
+    parts: tuple[Part, ...] = ()
+    make: Callable[[], Sequence[Part]] | None = None
+    ptx: str | Path | None = None
+    identity: Any = None
+
+    def outside(self) -> Any:
+        found: list[Any] = [self.identity, [[part.name, part.weight] for part in self.parts]]
+        if self.reward:
+            found.append(sha256_file(_judge_folder(self.reward) / MANIFEST))
+        if self.ptx:
+            found.append(sha256_file(find_pack(self.ptx) / "index.json"))
+        return found
+
+
+def train_policy(
+    kind: PolicyKind,
+    model: str | Path,
+    data: Path,
+    out_dir: Path,
+    settings: PolicyConfig | None = None,
+    sources: Sources | None = None,
+    report: Report = silent,
+) -> dict[str, dict[str, Any]]:
+    """Let a model learn from rewards of its own replies; the result is `out_dir`/KIND/checkpoint.
+
+    model, data, the call again, and what is raised: as of `align.stages.tune`; of data the prompts are read
+    (`examples.read_prompts`). Raises TrainingError, after a checkpoint, where a reward is not finite, where the policy
+    has left `most_kl` or `least_entropy`; GraderError where a grader does not answer. The same call goes on from there.
+    """
+    settings, sources = settings or POLICIES[kind](), sources or Sources()
+    if not (sources.reward or sources.parts or sources.make):
+        raise TrainingError("Nothing rewards the replies. Give a reward model (--reward) or a function (--function).")
+    plain = settings.model_dump(mode="json")
+    foreign = is_foreign(model)
+    base = None if foreign else find_checkpoint(model)
+    data_files(data)
+
+    def origin(inputs: Mapping[str, Path]) -> Path:
+        return inputs["base"] / "checkpoint" if base is None else base
+
+    named = {
+        "reward": str(sources.reward) if sources.reward else None,
+        "ptx": str(sources.ptx) if sources.ptx else None,
+    }
+    beside = {"model": str(model), "data": str(data), **named}
+    text = yaml.safe_dump({"name": kind, **beside, **plain}, sort_keys=False, allow_unicode=True)
+    stage = Stage(
+        kind,
+        {key: value for key, value in plain.items() if key not in WATCHING} | beside,
+        lambda inputs, out: _Run(kind, settings, origin(inputs), data, sources, out, text, report).train(),
+        ("base",) if foreign else (),
+        outside=lambda: [
+            "" if base is None else sha256_file(base / MANIFEST),
+            [[file.name, sha256_file(file)] for file in data_files(data)],
+            sources.outside(),
+        ],
+        scratch="checkpoints",
+    )
+    stages = [import_stage(model, report), stage] if foreign else [stage]
+    return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+
+def find_pack(ref: str | Path) -> Path:
+    """The packed training rows of a run, or a packed folder itself. Raises DataError where there are none."""
+    path = Path(ref)
+    for folder in (path, path / "train", path / "pack" / "train"):
+        if (folder / "index.json").is_file():
+            return folder
+    raise DataError(f"{path} holds no packed rows. Give a run of `foretell run` with --ptx, or its pack folder.")
+
+
+def _judge_folder(ref: str | Path) -> Path:
+    own = Path(ref) / "reward" / "checkpoint"
+    return own if own.is_dir() else find_checkpoint(ref)
+
+
+def read_split(
+    rows: Iterable[PromptRow | RowError], template: ChatTemplate, room: int, share: float, skip: bool
+) -> tuple[dict[Split, list[PromptRow]], Counter[str]]:
+    """Prompts of both splits, told apart by what is asked alone, and why others were left out.
+
+    room: tokens that a prompt may have. Raises RowError for the first bad row unless `skip`.
+    """
+    found: dict[Split, list[PromptRow]] = {"train": [], "heldout": []}
+    skipped: Counter[str] = Counter()
+    for row in rows:
+        try:
+            if isinstance(row, RowError):
+                raise row
+            _check_prompt(row, template, room)
+        except RowError as error:
+            if not skip:
+                raise
+            skipped[error.why] += 1
+            continue
+        found[split_of(digest(json.dumps(row.prompt.to_openai())), share)].append(row)
+    return found, skipped
+
+
+def _check_prompt(row: PromptRow, template: ChatTemplate, room: int) -> None:
+    try:
+        size = len(template.encode(row.prompt, add_generation_prompt=True, learn="none").ids)
+    except (ConversationError, ImageError) as error:
+        raise RowError(row.where, "prompt", "cannot be put into the model's chat template", str(error)) from error
+    if size > room:
+        raise RowError(
+            row.where,
+            "prompt",
+            f"longer than the {room:,} tokens that leave room for a reply",
+            f"It takes {size:,}. Shorten it, lower max_tokens, or leave such rows out with --set bad_rows=skip.",
+        )
+
+
+@dataclass
+class _Run:
+    """One training run with everything it holds in memory."""
+
+    kind: PolicyKind
+    settings: PolicyConfig
+    base: Path
+    data: Path
+    sources: Sources
+    out: Path
+    text: str
+    report: Report
+    device: torch.device = field(init=False)
+
+    def train(self) -> dict[str, Any]:
+        settings = self.settings
+        opened = open_base(self.base, settings.device)
+        model, template = opened.model, require_template(opened.template, str(self.base))
+        self.device = model.device
+        precision = pick_precision(settings.precision, model.device)
+        model.compute_dtype = getattr(torch, precision)
+        room = model.config.max_length - settings.max_tokens
+        split, skipped = read_split(
+            read_prompts(self.data), template, room, settings.heldout, settings.bad_rows == "skip"
+        )
+        rewards, critic = self._rewards(), self._critic(model.compute_dtype)
+        ptx = None
+        if settings.ptx:
+            if not self.sources.ptx:
+                raise TrainingError(
+                    f"ptx is {settings.ptx}, but there is nothing to mix in. Give a run with --ptx RUN."
+                )
+            ptx = Loader(find_pack(self.sources.ptx), settings.ptx_rows, settings.seed)
+        engine = Engine(
+            model,
+            opened.tokenizer,
+            template,
+            min(_MOST_BATCH, settings.prompts * settings.samples),
+            max_waiting=1 << 30,
+        )
+        player = Player(engine, template, model.config.max_length, settings.max_tokens)
+        credit: Credit = Advantages(settings) if isinstance(settings, PPOConfig) else GroupAdvantages(_grpo(settings))
+        rollouts = Rollouts(
+            model, player, split["train"], rewards, self._reference(model.compute_dtype), credit, settings,
+            opened.tokenizer.pad, critic, ptx, self.out / SAMPLES,
+        )  # fmt: skip
+        steps = settings.rounds * settings.epochs * settings.minibatches
+        held = list(enumerate(split["heldout"][: settings.eval_prompts]))
+
+        def measure(batches: int) -> dict[str, Any]:
+            episodes = player.play(held, 1, lambda i: request_seed(settings.seed, _EVALUATING, i))
+            values, by_part = rewards([episode.sample for episode in episodes])
+            rollouts.measure(episodes)
+            return describe(episodes, values, by_part)
+
+        manifest = read_json(self.base / MANIFEST)
+        facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}
+        files: dict[str, Path | str] = {
+            p.name: p for p in self.base.iterdir() if p.is_file() and p.name not in OWN_FILES
+        }
+        divergence = settings.kl if isinstance(settings, GRPOConfig) else 0.0
+        try:
+            found = fit(
+                model,
+                rollouts,
+                PolicyGradient(rollouts, settings, critic, divergence),
+                settings.model_copy(update={"precision": precision}).training(
+                    steps, rollouts.sequence_length, micro_batch=1, watch="off"
+                ),
+                self.out,
+                total_steps=steps,
+                name=self.kind,
+                seed=settings.seed,
+                measure=measure if held else None,
+                files=files | {SETTINGS: self.text},
+                facts=facts | {"tuned_from": yaml.safe_load(self.text)["model"], "tuned_by": self.kind},
+                plan={"kind": self.kind, "settings": self._deciding(), "prompts": len(split["train"])},
+                critic=None if critic is None else (critic, getattr(settings, "critic_lr", settings.lr)),
+                task=self.kind,
+                report=self.report,
+                observe=self._alarms,
+            )
+        finally:
+            engine.close()
+        return {**found, "prompts": len(split["train"]), "skipped": dict(skipped)}
+
+    def _deciding(self) -> dict[str, Any]:
+        plain = self.settings.model_dump(mode="json")
+        return {key: value for key, value in plain.items() if key not in WATCHING}
+
+    def _rewards(self) -> Rewards:
+        parts = [*self.sources.parts, *(self.sources.make() if self.sources.make else ())]
+        if self.sources.reward:
+            folder = _judge_folder(self.sources.reward)
+            mine, its = (place / "tokenizer.json" for place in (self.base, folder))
+            if mine.is_file() and its.is_file() and sha256_file(mine) != sha256_file(its):
+                raise CheckpointError(
+                    f"The reward model {self.sources.reward} has another tokenizer than the policy, so it cannot read "
+                    "its tokens. Train it with `foretell reward --model` on the same model."
+                )
+            judge = RewardModel.load(folder, str(self.device))
+            parts.insert(0, Part("model", by_model(judge), self.sources.weight))
+        return Rewards(tuple(parts))
+
+    def _critic(self, dtype: torch.dtype) -> Multimodal | None:
+        """The reward model, or where there is none the policy with a head that says 0."""
+        if self.kind != "ppo":
+            return None
+        if self.sources.reward:
+            folder = _judge_folder(self.sources.reward)
+            critic = open_base(folder, str(self.device)).model
+            read_scalar_head(folder, critic)
+        else:
+            critic = open_base(self.base, str(self.device)).model
+            add_head(critic, self.settings.seed)
+            assert critic.scalar_head is not None
+            torch.nn.init.zeros_(critic.scalar_head.weight)
+        critic.compute_dtype = dtype
+        return critic.to(self.device)
+
+    def _reference(self, dtype: torch.dtype) -> Callable[[PackedBatch], Tensor]:
+        """Log-probabilities by the model that the run began with."""
+        frozen = load_checkpoint(self.base, lambda stored: dtype).model.to(pick_device(str(self.device)))
+        for parameter in frozen.parameters():
+            parameter.requires_grad_(False)
+        return lambda batch: logprobs(frozen, batch, self.device)
+
+    def _alarms(self, share: float, line: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """A policy that has left what it was is stopped while its last whole checkpoint is near."""
+        settings = self.settings
+        kl, entropy = line.get("kl"), line.get("entropy")
+        if isinstance(kl, float) and kl > settings.most_kl:
+            yield {
+                "what": "kl",
+                "stop": True,
+                "text": f"the policy is {kl:.1f} nats a reply from its reference, beyond most_kl = "
+                f"{settings.most_kl:g}. Raise kl or lower lr and begin in another folder",
+            }
+        if isinstance(entropy, float) and entropy < settings.least_entropy:
+            yield {
+                "what": "entropy",
+                "stop": True,
+                "text": f"the policy's entropy is {entropy:.3f} nats a token, below least_entropy = "
+                f"{settings.least_entropy:g}: it has collapsed. Raise kl or lower lr and begin in another folder",
+            }
+
+
+def _grpo(settings: PolicyConfig) -> GRPOConfig:
+    assert isinstance(settings, GRPOConfig)
+    return settings
