@@ -62,6 +62,11 @@ def weights(run: Path, kind: str) -> dict[str, bytes]:
     return {n: t.numpy().tobytes() for n, t in load_file(run / kind / "checkpoint/model.safetensors").items()}
 
 
+def shown(run: Path, kind: str) -> list[Any]:
+    texts = (run / kind / "samples.jsonl").read_text().splitlines()
+    return [(line["step"], line["messages"]) for line in map(json.loads, texts)]
+
+
 def test_ppo_learns_what_the_reward_model_prefers(start: Path, tmp_path: Path) -> None:
     settings = PPOConfig(rounds=10, prompts=16, minibatches=2, lr=1e-3, critic_lr=1e-3, kl=0.02, **SMALL)
     found = train_policy(
@@ -74,8 +79,8 @@ def test_ppo_learns_what_the_reward_model_prefers(start: Path, tmp_path: Path) -
     assert found["ppo"]["metrics"]["reward"] > lines(tmp_path / "run", "ppo", "eval")[0]["reward"]
     for name in ("kl", "entropy", "rewards", "clipped", "explained_variance", "length", "ended", "timing"):
         assert name in log[-1]
-    shown = [json.loads(line) for line in (tmp_path / "run/ppo/samples.jsonl").read_text().splitlines()]
-    assert {line["step"] for line in shown} == set(range(1, 11)) and shown[0]["messages"][-1]["role"] == "assistant"
+    samples = shown(tmp_path / "run", "ppo")
+    assert {step for step, _ in samples} == set(range(1, 11)) and samples[0][1][-1]["role"] == "assistant"
     model = foretell.load(tmp_path / "run", device="cpu")
     assert model.path == tmp_path / "run/ppo/checkpoint"
 
@@ -115,10 +120,7 @@ def test_a_run_that_is_cut_off_goes_on_to_the_bit(kind: Any, start: Path, tmp_pa
     assert [[line[k] for k in keep] for line in lines(whole, kind)] == [
         [line[k] for k in keep] for line in lines(cut, kind)
     ]
-    texts = [
-        [json.loads(t)["messages"] for t in (r / kind / "samples.jsonl").read_text().splitlines()] for r in (whole, cut)
-    ]
-    assert texts[0] == texts[1]
+    assert shown(whole, kind) == shown(cut, kind)
 
 
 def test_resuming_within_a_round_takes_up_its_replies(
@@ -289,26 +291,29 @@ def test_a_function_from_a_file(tmp_path: Path) -> None:
         load_function(f"{tmp_path}/broken.py:f")
 
 
-def test_the_command_line(start: Path, tmp_path: Path) -> None:
+def test_the_command_line(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fast = [f"--set={k}={v}" for k, v in (SMALL | {"rounds": 1, "prompts": 4, "minibatches": 1}).items()]
     common = ["--model", str(start / "sft"), "--data", str(start / "prompts.jsonl")]
-    done = invoke("ppo", *common, "--out", str(tmp_path / "a"), "--reward", str(start / "reward"), *fast)
-    assert done.exit_code == 0 and "KL" in done.output and "foretell chat" in done.output
+    judged = ("--reward", str(start / "reward"))
+    code, out, _ = invoke(capsys, "ppo", *common, "--out", tmp_path / "a", *judged, *fast)
+    assert code == 0 and "KL" in out and "foretell chat" in out
     (tmp_path / "mine.py").write_text("def short(samples):\n    return [-len(s.reply) for s in samples]\n")
-    place = f"{tmp_path}/mine.py:short"
-    done = invoke("grpo", *common, "--out", str(tmp_path / "b"), "--function", place, *fast, "--set=samples=2")
-    assert done.exit_code == 0 and "short" in done.output
-    for arguments, why in (
-        (["ppo", *common, "--out", str(tmp_path / "c")], "Nothing rewards"),
-        (["ppo", *common, "--out", str(tmp_path / "d"), "--function", "no"], "Built in are answer"),
-        (["ppo", *common, "--out", str(tmp_path / "e"), "--function", "answer", *fast], "needs the field answer"),
-        (["ppo", *common, "--out", str(tmp_path / "f"), "--rubric", "refusal"], "--grader"),
-        (["ppo", *common, "--out", str(tmp_path / "g"), "--reward", str(start / "sft"), *fast], "no reward model"),
-        (["ppo", *common, "--out", str(tmp_path / "h"), "--function", place, *fast, "--set=ptx=1"], "--ptx"),
-        (["ppo", *common, "--out", str(tmp_path / "i"), "--function", place, "--set=max_tokens=255"], "leave room"),
+    mine = ("--function", f"{tmp_path}/mine.py:short")
+    code, out, _ = invoke(capsys, "grpo", *common, "--out", tmp_path / "b", *mine, *fast, "--set=samples=2")
+    assert code == 0 and "short" in out
+    for i, (arguments, why) in enumerate(
+        [
+            ((), "Nothing rewards"),
+            (("--function", "no"), "Built in are answer"),
+            (("--function", "answer", *fast), "needs the field answer"),
+            (("--rubric", "refusal"), "--grader"),
+            (("--reward", str(start / "sft"), *fast), "no reward model"),
+            ((*mine, *fast, "--set=ptx=1"), "--ptx"),
+            ((*mine, "--set=max_tokens=255"), "leave room"),
+        ]
     ):
-        failed = invoke(*arguments)
-        assert failed.exit_code == 1 and why in failed.output, failed.output
+        code, _, errors = invoke(capsys, "ppo", *common, "--out", tmp_path / f"bad{i}", *arguments)
+        assert code == 2 and why in errors, errors
 
 
 def test_what_is_mixed_in_is_found(tmp_path: Path) -> None:
