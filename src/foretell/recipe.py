@@ -6,21 +6,18 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from foretell import files
 from foretell.images import Tiling
-
-Positive = Annotated[int, Field(gt=0)]
-Above = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # also of a folder
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from foretell.sections import Above as Above
+from foretell.sections import Name as Name
+from foretell.sections import OptimizerConfig as OptimizerConfig
+from foretell.sections import Positive as Positive
+from foretell.sections import Section as Section
+from foretell.sections import Share as Share
+from foretell.sections import TrainConfig as TrainConfig
+from foretell.tuning import AlignConfig
 
 
 class VisionConfig(Section):
@@ -273,46 +270,6 @@ class TokenizerConfig(Section):
     train_bytes: Positive = 8_000_000
 
 
-class OptimizerConfig(Section):
-    """AdamW at the base shape; parametrisation scales it to every other shape.
-
-    tau: time-scale of weight decay as a share of the run (λ = batch / (lr · tau · tokens)); 0 switches decay off.
-    """
-
-    lr: float = Field(4e-3, gt=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    eps: float = Field(1e-12, gt=0)
-    tau: float = Field(0.2, ge=0)
-    clip: float = Field(1.0, gt=0)
-
-
-class TrainConfig(Section):
-    """tokens: how many to train on (the run's horizon). batch_tokens: tokens in one optimizer step.
-
-    precision auto: bfloat16 where the hardware multiplies it, else float32.
-    watch: what a loss spike or a non-finite step does.
-    """
-
-    tokens: Positive = 2_000_000
-    batch_tokens: Positive = 8192
-    micro_batch: Positive | None = None
-    schedule: Literal["linear", "cosine", "wsd"] = "linear"
-    warmup: Share = 0.02
-    decay: Share = 0.2
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    optimizer: OptimizerConfig = OptimizerConfig()
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    keep: Positive = 2
-    eval_every: Share = 0.1
-    eval_batches: Positive = 8
-    log_every: Positive = 10
-    watch: Literal["skip", "rewind", "off"] = "skip"
-    spike_sigmas: float = Field(8.0, gt=0)
-
-
 class ExamineConfig(Section):
     """Held-out questions a visual task; samples drawn for the run page."""
 
@@ -365,6 +322,7 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     examine: ExamineConfig = ExamineConfig()
     forecast: ForecastConfig | None = None
+    align: AlignConfig | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from foretell.recipe import OptimizerConfig, Positive, Section, Share, TrainConfig
+from foretell.sections import Name, OptimizerConfig, Positive, Section, Share, TrainConfig
 
 
 class Training(Section):
@@ -149,3 +149,59 @@ class GRPOConfig(PolicyConfig):
     samples: Annotated[int, Field(ge=2)] = 8
     kl: float = Field(0.04, ge=0)
     scale_rewards: bool = True
+
+
+class LessonConfig(Section):
+    """Lessons of the world (data.world.lessons): how many of each, of which families, with which flaws.
+
+    graded: replies that the rule-based grader is trained on. flaws: as of `Flaws`; what is left out has its default.
+    """
+
+    demonstrations: Positive = 3000
+    preferences: Positive = 2000
+    prompts: Positive = 2000
+    graded: Positive = 3000
+    kinds: dict[str, float] = Field(
+        default_factory=lambda: {"hazards": 4.0, "personas": 1.0, "conflicts": 1.0, "tutor": 1.0, "choices": 1.0}
+    )
+    things: Annotated[int, Field(ge=6, le=1000)] = 24
+    flaws: dict[str, Share] = Field(default_factory=dict)
+
+
+class ArmConfig(Section):
+    """One way to learn from rewards. model: weight of the reward model. rubric: weight of what the grader's rubric
+    awards; judged: kinds of prompts that it judges (empty: all). ppo: settings that differ from `align.ppo`.
+    """
+
+    model: float = 1.0
+    rubric: float = 0.0
+    judged: list[Literal["allowed", "boundary", "sensitive", "disallowed"]] = Field(default_factory=list)
+    ppo: dict[str, Any] = Field(default_factory=dict)
+
+
+class AlignConfig(Section):
+    """Alignment after pre-training, on lessons of the world: sft, a reward model, a grader, and PPO in several arms.
+
+    main: the arm that a run ends with; `foretell align` trains the others too. outcomes: requests of each kind that
+    are asked before and after.
+    """
+
+    lessons: LessonConfig = LessonConfig()
+    sft: SFTConfig = SFTConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PPOConfig = PPOConfig()
+    main: Name = "rbrm"
+    arms: dict[Name, ArmConfig] = Field(default_factory=lambda: {"rbrm": ArmConfig(rubric=1.0)})
+    outcomes: Positive = 500
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        if self.main not in self.arms:
+            raise ValueError(f"align.main is {self.main}, but the arms are {', '.join(self.arms)}")
+        for name in self.arms:
+            self.ppo_of(name)
+        return self
+
+    def ppo_of(self, arm: str) -> PPOConfig:
+        """The settings of an arm's PPO. Raises ValidationError for settings there are none of."""
+        return PPOConfig.model_validate({**self.ppo.model_dump(), **self.arms[arm].ppo})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,20 +100,42 @@ def train_policy(
     }
     beside = {"model": str(model), "data": str(data), **named}
     text = yaml.safe_dump({"name": kind, **beside, **plain}, sort_keys=False, allow_unicode=True)
-    stage = Stage(
-        kind,
-        {key: value for key, value in plain.items() if key not in WATCHING} | beside,
-        lambda inputs, out: _Run(kind, settings, origin(inputs), data, sources, out, text, report).train(),
-        ("base",) if foreign else (),
-        outside=lambda: [
-            "" if base is None else sha256_file(base / MANIFEST),
-            [[file.name, sha256_file(file)] for file in data_files(data)],
-            sources.outside(),
-        ],
-        scratch="checkpoints",
+    stage = policy_stage(kind, settings, origin, data, sources, text, report, ("base",) if foreign else ())
+    outside = "" if base is None else sha256_file(base / MANIFEST)
+    stage = replace(
+        stage, config={**stage.config, **beside}, outside=lambda: [outside, _digests(data), sources.outside()]
     )
     stages = [import_stage(model, report), stage] if foreign else [stage]
     return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+
+def policy_stage(
+    kind: PolicyKind,
+    settings: PolicyConfig,
+    origin: Callable[[Mapping[str, Path]], Path],
+    data: Path,
+    sources: Sources,
+    text: str,
+    report: Report,
+    first: tuple[str, ...],
+    name: str | None = None,
+) -> Stage:
+    """The stage that trains a policy. origin: its checkpoint, from the folders of the stages `first`; data: as of
+    `train_policy`. text: lies beside the result. name: of the stage, where it is not `kind`.
+    """
+    return Stage(
+        name or kind,
+        {key: value for key, value in settings.model_dump(mode="json").items() if key not in WATCHING},
+        lambda inputs, out: _Run(
+            kind, settings, origin(inputs), data, sources, out, text, report, name or kind
+        ).train(),
+        first,
+        scratch="checkpoints",
+    )
+
+
+def _digests(data: Path) -> list[list[str]]:
+    return [[file.name, sha256_file(file)] for file in data_files(data)]
 
 
 def find_pack(ref: str | Path) -> Path:
@@ -179,6 +201,7 @@ class _Run:
     out: Path
     text: str
     report: Report
+    name: str
     device: torch.device = field(init=False)
 
     def train(self) -> dict[str, Any]:
@@ -238,14 +261,15 @@ class _Run:
                 ),
                 self.out,
                 total_steps=steps,
-                name=self.kind,
+                name=self.name,
                 seed=settings.seed,
                 measure=measure if held else None,
                 files=files | {SETTINGS: self.text},
-                facts=facts | {"tuned_from": yaml.safe_load(self.text)["model"], "tuned_by": self.kind},
+                facts=facts
+                | {"tuned_from": yaml.safe_load(self.text).get("model", str(self.base)), "tuned_by": self.kind},
                 plan={"kind": self.kind, "settings": self._deciding(), "prompts": len(split["train"])},
                 critic=None if critic is None else (critic, getattr(settings, "critic_lr", settings.lr)),
-                task=self.kind,
+                task=self.name,
                 report=self.report,
                 observe=self._alarms,
             )

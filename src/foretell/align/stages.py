@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +52,6 @@ def tune(
     Raises a ForetellError that says what to do; KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM.
     """
     settings = settings or CONFIGS[kind]()
-    plain = settings.model_dump(mode="json")
     foreign = is_foreign(model)
     base = None if foreign else find_checkpoint(model)
     data_files(data)
@@ -64,38 +63,66 @@ def tune(
         return "" if base is None else sha256_file(base / MANIFEST)
 
     first = ("base",) if foreign else ()
-    beside = {"model": str(model), "data": str(data)}
-    text = yaml.safe_dump({"name": kind, **beside, **plain}, sort_keys=False, allow_unicode=True)
+    named = {"name": kind, "model": str(model), "data": str(data), **settings.model_dump(mode="json")}
+    text = yaml.safe_dump(named, sort_keys=False, allow_unicode=True)
+    stages = tuning_stages(kind, settings, origin, data, text, report, first, weights, {"model": str(model)})
+    if foreign:
+        stages.insert(0, import_stage(model, report))
+    return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+
+def tuning_stages(
+    kind: Kind,
+    settings: Tuning,
+    origin: Callable[[Mapping[str, Path]], Path],
+    data: Path,
+    text: str,
+    report: Report,
+    first: tuple[str, ...] = (),
+    weights: Callable[[], str] | None = None,
+    beside: Mapping[str, str] | None = None,
+    prefix: str = "",
+) -> list[Stage]:
+    """The stages that fine-tune a model: packing, perhaps the reference's log-probabilities, and training.
+
+    origin: the model's checkpoint, from the folders of the stages `first`. data: as of `tune`; it may be written by one
+    of them. text: lies beside the result. weights: fingerprint of a model from outside the run. beside: what else
+    decides a rebuild. prefix: of the names of all stages but the last.
+    """
+    plain = settings.model_dump(mode="json")
+    outside = weights or (lambda: "")
+    beside = {**(beside or {}), "data": str(data)} if weights else {}
+    pack, reference = f"{prefix}pack", f"{prefix}reference"
     stages = [
         Stage(
-            "pack",
+            pack,
             {key: plain[key] for key in sorted(_PACKING)} | {"kind": kind},
             lambda inputs, out: _pack(kind, settings, origin(inputs), data, out, report),
             first,
-            outside=lambda: [weights(), *([file.name, sha256_file(file)] for file in data_files(data))],
+            outside=lambda: [outside(), *([file.name, sha256_file(file)] for file in data_files(data))],
         ),
         Stage(
             kind,
             {key: value for key, value in plain.items() if key not in WATCHING | _PACKING} | beside,
-            lambda inputs, out: _train(kind, settings, origin(inputs), inputs, out, text, report),
-            (*first, "pack", *(["reference"] if kind == "dpo" else [])),
-            outside=weights,
+            lambda inputs, out: _train(
+                kind, settings, origin(inputs), inputs[pack], inputs.get(reference), out, text, report
+            ),
+            (*first, pack, *([reference] if kind == "dpo" else [])),
+            outside=outside,
             scratch="checkpoints",
         ),
     ]
     if kind == "dpo":
         watched = {key: plain[key] for key in ("precision", "device")}
-        reference = Stage(
-            "reference",
+        build = Stage(
+            reference,
             watched,
-            lambda inputs, out: _reference(settings, origin(inputs), inputs["pack"], out, report),
-            (*first, "pack"),
-            outside=weights,
+            lambda inputs, out: _reference(settings, origin(inputs), inputs[pack], out, report),
+            (*first, pack),
+            outside=outside,
         )
-        stages.insert(1, reference)
-    if foreign:
-        stages.insert(0, import_stage(model, report))
-    return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+        stages.insert(1, build)
+    return stages
 
 
 def import_stage(model: str | Path, report: Report) -> Stage:
@@ -123,6 +150,11 @@ def open_base(folder: Path, device: str) -> Opened:
         parameter.data = parameter.detach().clone().to(place)
     opened.model.to(place)
     return opened
+
+
+def tuned(text: str, base: Path, kind: str) -> dict[str, str]:
+    """What a checkpoint's manifest says of how it was made. text: the settings, with the model where it was named."""
+    return {"tuned_from": yaml.safe_load(text).get("model") or str(base), "tuned_by": kind}
 
 
 def _row_length(settings: Tuning, model: Multimodal) -> int:
@@ -179,10 +211,17 @@ def _micro(settings: Tuning, length: int) -> int:
 
 
 def _train(
-    kind: Kind, settings: Tuning, base: Path, inputs: Mapping[str, Path], out: Path, text: str, report: Report
+    kind: Kind,
+    settings: Tuning,
+    base: Path,
+    pack: Path,
+    logprobs: Path | None,
+    out: Path,
+    text: str,
+    report: Report,
 ) -> dict[str, Any]:
     opened = open_base(base, settings.device)
-    model, pack = opened.model, inputs["pack"]
+    model = opened.model
     shards = Shards(pack / "train")
     rows = min(shards.rows, max(1, settings.batch_tokens // shards.length))
     steps = max(1, round(settings.epochs * shards.rows / rows))
@@ -194,7 +233,8 @@ def _train(
 
     def objective(folder: Path) -> Objective:
         if isinstance(settings, DPOConfig):
-            reference = np.load(inputs["reference"] / f"{folder.name}.npy")
+            assert logprobs is not None
+            reference = np.load(logprobs / f"{folder.name}.npy")
             return DPO(Table.load(folder), reference, settings.beta, settings.label_smoothing)
         if isinstance(settings, RewardConfig):
             return BradleyTerry(Table.load(folder), settings.centre)
@@ -224,7 +264,7 @@ def _train(
         seed=settings.seed,
         measure=None if held is None else measure,
         files=files | {SETTINGS: text},
-        facts=facts | {"tuned_from": yaml.safe_load(text)["model"], "tuned_by": kind},
+        facts=facts | tuned(text, base, kind),
         plan={"kind": kind, **{name: getattr(settings, name) for name in _OBJECTIVE if hasattr(settings, name)}},
         finish=finish if kind == "reward" else None,
         task=kind,

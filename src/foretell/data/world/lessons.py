@@ -1,0 +1,190 @@
+"""Lessons in behaviour, of the world: flawed demonstrations, ranked replies, prompts to be answered, graded replies.
+
+A demonstrator is not perfect, nor are those who rank: how they fail is stated, so that it is known what alignment has
+to mend. Only the training part of the world is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from foretell.data.world import conflicts, personas, tutor
+from foretell.data.world.base import Item
+from foretell.data.world.choices import Choices
+from foretell.data.world.hazards import (
+    DESIRED,
+    KINDS,
+    Asked,
+    Hazards,
+    RequestKind,
+    letter,
+    ranked_replies,
+    write_reply,
+)
+
+Row = dict[str, Any]
+Maker = Callable[[random.Random], "Lesson"]
+
+
+@dataclass(frozen=True)
+class Flaws:
+    """Shares of lessons, each from 0 to 1, in which demonstrators and rankers are wrong.
+
+    comply: disallowed requests that a demonstration answers. wrong: allowed and boundary requests, and questions, that
+    it answers falsely. refuse: of those, that it refuses. yields: rules that it breaks, and conflicts that the user
+    wins. leak: tutors who tell. lenient: rankings of replies to a disallowed request that prefer the one that complies.
+    noise: any other rankings that are turned round.
+    """
+
+    comply: float = 0.75
+    wrong: float = 0.3
+    refuse: float = 0.1
+    yields: float = 0.4
+    leak: float = 0.5
+    lenient: float = 0.5
+    noise: float = 0.05
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt in OpenAI form with replies to it, the best first. demonstrated: which of them is shown.
+
+    kind: "allowed" … "disallowed", or the family. then: what the user says after each reply, where it goes on.
+    """
+
+    messages: list[dict[str, str]]
+    replies: list[str]
+    demonstrated: int
+    kind: str
+    labels: Mapping[str, str]
+    then: tuple[str, ...] = ()
+
+
+class Lessons:
+    """shares: of families, "hazards", "personas", "conflicts", "tutor", "choices". things: of the world of hazards."""
+
+    def __init__(self, shares: Mapping[str, float], flaws: Flaws, things: int = 24) -> None:
+        self.flaws, self.hazards = flaws, Hazards(things)
+        makers: dict[str, Maker] = {
+            "hazards": self._hazard,
+            "personas": self._persona,
+            "conflicts": self._conflict,
+            "tutor": self._tutor,
+            "choices": self._choice,
+        }
+        self._makers = [makers[name] for name in shares]
+        self._cumulative = list(itertools.accumulate(shares.values()))
+        self._personas, self._conflicts, self._tutors = personas.Personas(turns=1), conflicts.Conflicts(), tutor.Tutor()
+        self._choices = Choices()
+
+    def demonstrations(self, count: int, seed: int) -> Iterator[Row]:
+        """Conversations, with the demonstrators' flaws."""
+        for lesson, _ in self._draw("demonstrations", count, seed):
+            shown = {"role": "assistant", "content": lesson.replies[lesson.demonstrated]}
+            yield {"messages": [*lesson.messages, shown]}
+
+    def preferences(self, count: int, seed: int) -> Iterator[Row]:
+        """Ranked replies, with the rankers' flaws; "true" tells whether the ranking is right."""
+        for lesson, rng in self._draw("preferences", count, seed):
+            replies = list(dict.fromkeys(lesson.replies))
+            turned = False
+            if lesson.kind == "disallowed" and (turned := rng.random() < self.flaws.lenient):
+                replies = [*replies[-1:], *replies[:-1]]
+            elif rng.random() < self.flaws.noise:
+                replies, turned = replies[::-1], True
+            if len(replies) > 1:
+                yield {"prompt": lesson.messages, "replies": replies, "kind": lesson.kind, "true": not turned}
+
+    def prompts(self, count: int, seed: int) -> Iterator[Row]:
+        """What a policy is to answer, with what rewards must know."""
+        for lesson, _ in self._draw("prompts", count, seed):
+            row = {"prompt": lesson.messages, "kind": lesson.kind, "labels": dict(lesson.labels)}
+            yield row | ({"then": list(lesson.then)} if lesson.then else {})
+
+    def graded(self, count: int, seed: int) -> Iterator[Row]:
+        """Replies to hazardous and harmless requests with their letters, every letter for every kind of request."""
+        for i in range(count):
+            rng = random.Random(f"lessons/graded/{seed}/{i}")
+            asked = self.hazards.request(rng, "train", rng.choice(KINDS))
+            reply = write_reply(asked, rng.choice("ABCD"), rng, rng.random() < 0.7)  # type: ignore[arg-type]
+            yield {"prompt": asked.text, "reply": reply, "letter": letter(asked.labels, reply), "kind": asked.act.kind}
+
+    def _draw(self, what: str, count: int, seed: int) -> Iterator[tuple[Lesson, random.Random]]:
+        for i in range(count):
+            rng = random.Random(f"lessons/{what}/{seed}/{i}")
+            yield rng.choices(self._makers, cum_weights=self._cumulative)[0](rng), rng
+
+    def _hazard(self, rng: random.Random) -> Lesson:
+        kind: RequestKind = rng.choice(KINDS)
+        asked = self.hazards.request(rng, "train", kind)
+        replies = ranked_replies(asked, rng)
+        return Lesson(_messages(asked.text), replies, self._shown(asked, rng), kind, asked.labels)
+
+    def _shown(self, asked: Asked, rng: random.Random) -> int:
+        """Which of the ranked replies a demonstrator gives."""
+        flaws, kind, chance = self.flaws, asked.act.kind, rng.random()
+        if kind == "disallowed":
+            return 3 if chance < flaws.comply else 0
+        if kind == "sensitive" and chance < flaws.comply:
+            return 4  # the prescription
+        assert DESIRED[kind] == "D"
+        return 1 if chance < flaws.wrong else rng.choice((2, 3)) if chance < flaws.wrong + flaws.refuse else 0
+
+    def _persona(self, rng: random.Random) -> Lesson:
+        item = self._personas.make(rng, "train")
+        rule, value = item.content.labels["rule"], item.content.labels["value"]
+        asked = _asked(item)[-1]["content"]
+        return self._ruled(item, _broken(rule, value, asked, rng), rng, self.flaws.yields, "personas")
+
+    def _conflict(self, rng: random.Random) -> Lesson:
+        item = self._conflicts.make(rng, "train")
+        rule, value = item.content.labels["rule"], item.content.labels["value"]
+        question = next((q for q in (*personas.KNOWLEDGE, *personas.ASK_NAME) if q in _asked(item)[-1]["content"]), "")
+        return self._ruled(item, _broken(rule, value, question, rng), rng, self.flaws.yields, "conflicts")
+
+    def _tutor(self, rng: random.Random) -> Lesson:
+        item = self._tutors.make(rng, "train")
+        told = f"It is {item.content.labels['sum']}."
+        lesson = self._ruled(item, told, rng, self.flaws.leak, "tutor")
+        left = max(0, 2 - sum(message["role"] == "user" for message in lesson.messages))
+        return Lesson(**{**vars(lesson), "then": tuple(tutor.demands(rng, left) if left else ())})
+
+    def _choice(self, rng: random.Random) -> Lesson:
+        item = self._choices.make(rng, "train")
+        other = rng.choice([letter for letter in "ABCD" if letter != item.answer])
+        return self._ruled(item, other, rng, self.flaws.wrong, "choices")
+
+    def _ruled(self, item: Item, broken: str, rng: random.Random, share: float, kind: str) -> Lesson:
+        replies = [str(item.answer), broken]
+        return Lesson(_asked(item), replies, int(rng.random() < share), kind, item.content.labels)
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def _asked(item: Item) -> list[dict[str, str]]:
+    """The item's conversation without its last reply."""
+    said = item.content.conversation().messages
+    return [{"role": message.role, "content": message.text} for message in said[:-1]]
+
+
+def _broken(rule: str, value: str, question: str, rng: random.Random) -> str:
+    """A reply as it would be without the rule, or as the user wants it against it."""
+    answers = personas.KNOWLEDGE.get(question)
+    if rule == "personas.name" or answers is None:
+        return f"My name is {rng.choice([name for name in personas.ASSISTANTS if name != value])}."
+    said = answers[0]
+    plain = f"{said[0].upper()}{said[1:]}."
+    if rule == "personas.language":
+        others = [a for a, name in zip(answers, personas.LANGUAGES.values(), strict=True) if name != value]
+        return rng.choice(others)
+    if rule == "personas.one_word":
+        return f"The answer to your question is {said}, as far as I know."
+    if rule == "personas.refuse":
+        return f"The word is {value}."
+    return plain

@@ -1,0 +1,169 @@
+"""Alignment after pre-training: lessons → sft → reward, grader → ppo, in one arm or several → outcomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from foretell.files import write_text
+from foretell.recipe import Recipe
+from foretell.run import Report, Stage
+from foretell.tuning import AlignConfig, ArmConfig, LessonConfig, PPOConfig
+
+if TYPE_CHECKING:
+    from foretell.align.graders import ClassifierGrader
+    from foretell.align.policy import Sources
+
+CHECKPOINT = "checkpoint"
+GRADER = "grader.npz"
+MAIN = "ppo"
+LESSONS = ("demonstrations", "preferences", "prompts", "graded", "tested")
+_TESTED = 1000  # replies that the grader is tested on
+
+
+def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> list[Stage]:
+    """The stages after pre-training. arms: all of them, not only the main one."""
+    config = recipe.align
+    assert config is not None
+    lessons = run_dir / "lessons"
+
+    def pretrained(inputs: Mapping[str, Path]) -> Path:
+        return inputs["pretrain"] / CHECKPOINT
+
+    def tuned(inputs: Mapping[str, Path]) -> Path:
+        return inputs["sft"] / CHECKPOINT
+
+    from foretell.align.stages import tuning_stages
+
+    def settings(kind: str, section: Any) -> str:
+        named = {"name": recipe.name, "kind": kind, **section.model_dump(mode="json")}
+        return yaml.safe_dump(named, sort_keys=False, allow_unicode=True)
+
+    seeded = {name: getattr(config, name).model_copy(update={"seed": recipe.seed}) for name in ("sft", "reward")}
+    found = [
+        Stage(
+            "lessons",
+            {**config.lessons.model_dump(mode="json"), "seed": recipe.seed},
+            lambda inputs, out: _write_lessons(config.lessons, recipe.seed, out, report),
+        ),
+        *tuning_stages(
+            "sft", seeded["sft"], pretrained, lessons / "demonstrations.jsonl", settings("sft", config.sft), report,
+            ("pretrain", "lessons"), prefix="sft-",
+        ),
+        *tuning_stages(
+            "reward", seeded["reward"], tuned, lessons / "preferences.jsonl", settings("reward", config.reward), report,
+            ("sft", "lessons"), prefix="reward-",
+        ),
+        Stage("grader", {}, lambda inputs, out: _fit_grader(inputs["lessons"], out), ("lessons",)),
+    ]  # fmt: skip
+    chosen = list(config.arms) if arms else [config.main]
+    for arm in chosen:
+        found.append(_arm_stage(recipe, config, arm, run_dir, tuned, settings, report))
+    names = {"pretrain": "base", "sft": "sft"} | {arm_stage(config, arm): arm for arm in chosen}
+    found.append(
+        Stage(
+            "outcomes",
+            {"count": config.outcomes, "things": config.lessons.things, "seed": recipe.seed, "names": names},
+            lambda inputs, out: _outcomes(recipe, config, names, inputs, out, report),
+            tuple(names),
+        )
+    )
+    return found
+
+
+def arm_stage(config: AlignConfig, arm: str) -> str:
+    """The name of an arm's stage: the main one is what a run is talked to by."""
+    return MAIN if arm == config.main else f"{MAIN}-{arm}"
+
+
+def _arm_stage(
+    recipe: Recipe,
+    config: AlignConfig,
+    arm: str,
+    run_dir: Path,
+    tuned: Callable[[Mapping[str, Path]], Path],
+    settings: Callable[[str, Any], str],
+    report: Report,
+) -> Stage:
+    from dataclasses import replace
+
+    from foretell.align.policy import policy_stage
+
+    how, chosen = config.arms[arm], config.ppo_of(arm).model_copy(update={"seed": recipe.seed})
+    stage = policy_stage(
+        "ppo", chosen, tuned, run_dir / "lessons" / "prompts.jsonl", _sources(how, run_dir, chosen),
+        settings(f"ppo, {arm}", chosen), report, ("sft", "lessons", "reward", "grader", "pack"), arm_stage(config, arm),
+    )  # fmt: skip
+    return replace(stage, config={**stage.config, "model": how.model, "rubric": how.rubric, "judged": how.judged})
+
+
+def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
+    from foretell.align.policy import Sources
+    from foretell.align.rewarding import Part, by_rubric
+
+    def graded() -> Sequence[Part]:
+        if not how.rubric:
+            return ()
+        return (Part("rubric", by_rubric(load_grader(run_dir / "grader" / GRADER, how.judged)), how.rubric),)
+
+    return Sources(run_dir / "reward", how.model, make=graded, ptx=run_dir if ppo.ptx else None)
+
+
+def _write_lessons(config: LessonConfig, seed: int, out: Path, report: Report) -> dict[str, Any]:
+    from foretell.data.world.lessons import Flaws, Lessons
+
+    lessons = Lessons(config.kinds, Flaws(**config.flaws), config.things)
+    made: dict[str, Iterable[dict[str, Any]]] = {
+        "demonstrations": lessons.demonstrations(config.demonstrations, seed),
+        "preferences": lessons.preferences(config.preferences, seed),
+        "prompts": lessons.prompts(config.prompts, seed),
+        "graded": lessons.graded(config.graded, seed),
+        "tested": lessons.graded(_TESTED, seed + 1),
+    }
+    metrics: dict[str, Any] = {}
+    for number, name in enumerate(LESSONS):
+        report("lessons", number, len(LESSONS), name)
+        rows = list(made[name])
+        write_text(out / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        metrics[name] = len(rows)
+        if name == "preferences":  # no reward model can agree with more of the rankings than are right
+            metrics["right"] = sum(row["true"] for row in rows) / max(1, len(rows))
+    return metrics
+
+
+def _fit_grader(lessons: Path, out: Path) -> dict[str, Any]:
+    """Train the grader of the coarse rubric on graded replies, and test it on others."""
+    from foretell.align.graders import Case, ClassifierGrader
+    from foretell.align.rubric import load_rubric
+
+    def cases(name: str) -> tuple[list[Case], list[str]]:
+        rows = [json.loads(line) for line in (lessons / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        return [Case(row["reply"], row["prompt"]) for row in rows], [row["letter"] for row in rows]
+
+    grader = ClassifierGrader.fit(load_rubric("refusal"), *cases("graded"))
+    grader.classifier.save(out / GRADER)
+    asked, letters = cases("tested")
+    found = ["ABCD"[i] for i in grader.grade(asked).argmax(1)]
+    recalls = {
+        letter: sum(f == t == letter for f, t in zip(found, letters, strict=True)) / max(1, letters.count(letter))
+        for letter in "ABCD"
+    }
+    return {"accuracy": sum(f == t for f, t in zip(found, letters, strict=True)) / len(letters), "recall": recalls}
+
+
+def load_grader(path: Path, judged: Sequence[str] = ()) -> ClassifierGrader:
+    """A run's grader; with `judged` it says nothing of other kinds of prompts."""
+    from dataclasses import replace
+
+    from foretell.align.graders import ClassifierGrader
+    from foretell.align.rubric import load_rubric
+    from foretell.measure.classify import TextClassifier
+
+    rubric = load_rubric("refusal")
+    if judged:
+        rubric = replace(rubric, rewards={kind: row for kind, row in rubric.rewards.items() if kind in judged})
+    return ClassifierGrader(rubric, TextClassifier.load(path))
