@@ -154,7 +154,8 @@ class GRPOConfig(PolicyConfig):
 class LessonConfig(Section):
     """Lessons of the world (data.world.lessons): how many of each, of which families, with which flaws.
 
-    graded: replies that the rule-based grader is trained on. flaws: as of `Flaws`; what is left out has its default.
+    graded: replies that the rule-based grader is trained on. things, people: of the worlds of hazards and of facts that
+    they are about; those of the pre-training data, for a model that is to know them. flaws: as of `Flaws`; what is left out has its default.
     """
 
     demonstrations: Positive = 3000
@@ -165,6 +166,7 @@ class LessonConfig(Section):
         default_factory=lambda: {"hazards": 4.0, "personas": 1.0, "conflicts": 1.0, "tutor": 1.0, "choices": 1.0}
     )
     things: Annotated[int, Field(ge=6, le=1000)] = 24
+    people: Annotated[int, Field(ge=32, le=20_000)] = 48
     flaws: dict[str, Share] = Field(default_factory=dict)
 
 

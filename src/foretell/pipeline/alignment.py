@@ -61,8 +61,7 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
         Stage("grader", {}, lambda inputs, out: _fit_grader(inputs["lessons"], out), ("lessons",)),
     ]  # fmt: skip
     chosen = list(config.arms) if arms else [config.main]
-    for arm in chosen:
-        found.append(_arm_stage(recipe, config, arm, run_dir, tuned, settings, report))
+    found += [_arm_stage(recipe, config, arm, run_dir, tuned, settings, report) for arm in chosen]
     names = {"pretrain": "base", "sft": "sft"} | {arm_stage(config, arm): arm for arm in chosen}
     found.append(
         Stage(
@@ -110,13 +109,13 @@ def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
             return ()
         return (Part("rubric", by_rubric(load_grader(run_dir / "grader" / GRADER, how.judged)), how.rubric),)
 
-    return Sources(run_dir / "reward", how.model, make=graded, ptx=run_dir if ppo.ptx else None)
+    return Sources(run_dir, how.model, make=graded, ptx=run_dir if ppo.ptx else None)
 
 
 def _write_lessons(config: LessonConfig, seed: int, out: Path, report: Report) -> dict[str, Any]:
     from foretell.data.world.lessons import Flaws, Lessons
 
-    lessons = Lessons(config.kinds, Flaws(**config.flaws), config.things)
+    lessons = Lessons(config.kinds, Flaws(**config.flaws), config.things, config.people)
     made: dict[str, Iterable[dict[str, Any]]] = {
         "demonstrations": lessons.demonstrations(config.demonstrations, seed),
         "preferences": lessons.preferences(config.preferences, seed),
@@ -167,3 +166,9 @@ def load_grader(path: Path, judged: Sequence[str] = ()) -> ClassifierGrader:
     if judged:
         rubric = replace(rubric, rewards={kind: row for kind, row in rubric.rewards.items() if kind in judged})
     return ClassifierGrader(rubric, TextClassifier.load(path))
+
+
+def _outcomes(
+    recipe: Recipe, config: AlignConfig, names: Mapping[str, str], inputs: Mapping[str, Path], out: Path, report: Report
+) -> dict[str, Any]:
+    return {}

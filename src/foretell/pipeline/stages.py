@@ -37,10 +37,12 @@ def run_recipe(
     *,
     on: Where = "local",
     workers: int | None = None,
+    arms: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Run every stage that is not up to date; returns their manifests.
 
-    on, workers: where the ladder's rungs are trained, and how many at a time (see `measure.fanout`).
+    on, workers: where the ladder's rungs are trained, and how many at a time (see `measure.fanout`). arms: train every
+    arm of the recipe's alignment, not only the main one.
 
     Under torchrun the first process does so; the others join it where a stage trains, and return nothing.
     Raises a ForetellError that says what to do; finished stages stay, and the same call resumes.
@@ -57,12 +59,12 @@ def run_recipe(
         report=report,
     )
     if place()[1] == 1:
-        return run(stages(recipe, report, on=on, workers=workers))
+        return run(stages(recipe, report, on=on, workers=workers, run_dir=out_dir, arms=arms))
     from foretell.train.distributed import Group
 
     with Group.join() as group:
         if group.rank == 0:
-            return run(stages(recipe, report, group))
+            return run(stages(recipe, report, group, run_dir=out_dir, arms=arms))
         while True:  # until the first process leaves
             _train(recipe, (), silent, group)
     return {}
@@ -73,7 +75,7 @@ def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
     if not (run_dir / "recipe.yaml").is_file():
         raise RunError(f"{run_dir} is not a run directory: it has no recipe.yaml. Start one with: foretell run RECIPE.")
     recipe = load_recipe(run_dir / "recipe.yaml")
-    return recipe, status(run_dir, stages(recipe))
+    return recipe, status(run_dir, stages(recipe, run_dir=run_dir))
 
 
 def stages(
@@ -83,8 +85,11 @@ def stages(
     *,
     on: Where = "local",
     workers: int | None = None,
+    run_dir: Path | None = None,
+    arms: bool = False,
 ) -> list[Stage]:
-    """The stages of a recipe, in order. group: the processes that train together."""
+    """The stages of a recipe, in order. group: the processes that train together. run_dir: where they are to run, for
+    those of alignment, which are left out without it."""
     plain = recipe.model_dump(mode="json")
     sources = recipe.data.sources
     mixture = {source.name: source.weight for source in sources}
@@ -140,6 +145,10 @@ def stages(
             forecasting.ladder_stage(recipe, train, report, on, workers),
             forecasting.forecast_stage(recipe),
         ]
+    if recipe.align is not None and run_dir is not None:
+        from foretell.pipeline.alignment import align_stages
+
+        found[-1:-1] = align_stages(recipe, run_dir, report, arms)
     return found
 
 

@@ -65,9 +65,10 @@ class Lesson:
 
 
 class Lessons:
-    """shares: of families, "hazards", "personas", "conflicts", "tutor", "choices". things: of the world of hazards."""
+    """shares: of families, "hazards", "personas", "conflicts", "tutor", "choices". things, people: of the worlds of
+    hazards and of facts, English ones, that choices are about."""
 
-    def __init__(self, shares: Mapping[str, float], flaws: Flaws, things: int = 24) -> None:
+    def __init__(self, shares: Mapping[str, float], flaws: Flaws, things: int = 24, people: int = 48) -> None:
         self.flaws, self.hazards = flaws, Hazards(things)
         makers: dict[str, Maker] = {
             "hazards": self._hazard,
@@ -79,7 +80,7 @@ class Lessons:
         self._makers = [makers[name] for name in shares]
         self._cumulative = list(itertools.accumulate(shares.values()))
         self._personas, self._conflicts, self._tutors = personas.Personas(turns=1), conflicts.Conflicts(), tutor.Tutor()
-        self._choices = Choices()
+        self._choices = Choices(people, languages=["en"], tasks=["choices.facts"])
 
     def demonstrations(self, count: int, seed: int) -> Iterator[Row]:
         """Conversations, with the demonstrators' flaws."""
