@@ -15,7 +15,7 @@ from foretell.recipe import WorldSource
 SIDE = 64
 COUNT = {
     **{"facts": 4000, "arithmetic": 4000, "scenes": 800, "charts": 100, "reading": 500, "personas": 3000},
-    **{"programs": 1000, "hindsight": 1000, "hazards": 2000, "tutor": 1500, "conflicts": 3000},
+    **{"programs": 1000, "hindsight": 1000, "hazards": 2000, "tutor": 1500, "conflicts": 3000, "choices": 2000},
 }
 
 

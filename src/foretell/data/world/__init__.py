@@ -12,6 +12,7 @@ from typing import Any
 from foretell.data.world.arithmetic import Arithmetic
 from foretell.data.world.base import Item, Kind, Split, final_answer, is_heldout, is_right
 from foretell.data.world.charts import Charts
+from foretell.data.world.choices import Choices
 from foretell.data.world.conflicts import Conflicts
 from foretell.data.world.facts import Facts
 from foretell.data.world.hazards import Hazards
@@ -49,12 +50,10 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "hazards": Hazards,
     "tutor": Tutor,
     "conflicts": Conflicts,
+    "choices": Choices,
 }
-BY_NAME_ONLY = (
-    "hazards",
-    "tutor",
-    "conflicts",
-)  # lessons in behaviour, in no source that names no kinds
+# Lessons in behaviour and an examination, in no source that names no kinds.
+BY_NAME_ONLY = ("hazards", "tutor", "conflicts", "choices")
 
 
 def make_kind(name: str, options: dict[str, Any] | None = None) -> Kind:

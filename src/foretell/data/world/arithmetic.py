@@ -44,23 +44,24 @@ class Arithmetic:
 
     def make(self, rng: random.Random, split: Split) -> Item:
         task, form = rng.choice(self.tasks), rng.choice(self.forms)
-        a, b = draw(rng, split, self._propose, _key)
+        a, b = draw(rng, split, self.propose, pair_key)
         if task == "arithmetic.difference":
             a, b = max(a, b), min(a, b)
         sign = OPERATIONS[task]
-        expression, truth = f"{a} {sign} {b}", str(_value(a, sign, b))
+        expression, truth = f"{a} {sign} {b}", str(value_of(a, sign, b))
         if form == "short":
             segments = dialogue([(rng.choice(ASK).format(e=expression), truth)])
-            return Item(_key((a, b)), task, document(task, segments, labels={"correct": "true"}), truth)
+            return Item(pair_key((a, b)), task, document(task, segments, labels={"correct": "true"}), truth)
         wrong = form == "document" and rng.random() < self.wrong
         text = _wrong(rng, a, sign, b) if wrong else work(rng, a, sign, b)
         labels = {"correct": str(not wrong).lower()}
         if form == "document":
-            return Item(_key((a, b)), task, document(task, [Segment(text=text)], labels=labels))
+            return Item(pair_key((a, b)), task, document(task, [Segment(text=text)], labels=labels))
         segments = dialogue([(rng.choice(ASK_WORKED).format(e=expression), text)])
-        return Item(_key((a, b)), task, document(task, segments, labels=labels), truth)
+        return Item(pair_key((a, b)), task, document(task, segments, labels=labels), truth)
 
-    def _propose(self, rng: random.Random) -> tuple[int, int]:
+    def propose(self, rng: random.Random) -> tuple[int, int]:
+        """Two operands."""
         return self._number(rng), self._number(rng)
 
     def _number(self, rng: random.Random) -> int:
@@ -68,11 +69,11 @@ class Arithmetic:
         return rng.randrange(10 ** (length - 1) if length > 1 else 0, 10**length)
 
 
-def _key(pair: tuple[int, int]) -> str:
+def pair_key(pair: tuple[int, int]) -> str:
     return f"arithmetic:{min(pair)},{max(pair)}"
 
 
-def _value(a: int, sign: str, b: int) -> int:
+def value_of(a: int, sign: str, b: int) -> int:
     return a + b if sign == "+" else a - b if sign == "-" else a * b
 
 
@@ -89,7 +90,7 @@ def _wrong(rng: random.Random, a: int, sign: str, b: int) -> str:
     """Work with a mistake in one step; tried again until the mistake reaches the result."""
     while True:
         text = work(rng, a, sign, b, _slip(rng, rng.randint(1, 3)))
-        if not text.endswith(f" = {_value(a, sign, b)}."):
+        if not text.endswith(f" = {value_of(a, sign, b)}."):
             return text
 
 
@@ -121,7 +122,7 @@ def _parts(a: int, sign: str, b: int, mistake: Mistake) -> tuple[list[str], int]
     if sign != "*":
         result = a
         for part in parts:
-            before, result = result, mistake(_value(result, sign, part))
+            before, result = result, mistake(value_of(result, sign, part))
             steps.append(f"{before} {sign} {part} = {result}")
         return steps, result
     result = 0

@@ -93,8 +93,8 @@ class Facts:
 
     def make(self, rng: random.Random, split: Split) -> Item:
         task = rng.choice(self.tasks)
-        fact, language, variant = draw(rng, split, self._propose, lambda drawn: _key(task, *drawn))
-        key = _key(task, fact, language, variant)
+        fact, language, variant = draw(rng, split, self.propose, lambda drawn: fact_key(task, *drawn))
+        key = fact_key(task, fact, language, variant)
         statements, questions = PHRASES[language][fact.relation]
         labels = {"fact": fact.id}
         if task == "facts.statement":
@@ -104,16 +104,20 @@ class Facts:
             return Item(key, task, document(task, [Segment(text=text)], language, labels))
         asked, answer, choices = questions[variant].format(s=fact.subject), fact.object, self._answers(fact)
         if task == "facts.choice":
-            others = [name for name in choices if name not in (fact.object, fact.rival)]
-            options = [fact.rival, *rng.sample(others, 2)]
-            rng.shuffle(options)
+            wrong_ones = self.distractors(fact, rng)
             answer, choices = rng.choice(LETTERS), tuple(LETTERS)
-            options.insert(LETTERS.index(answer), fact.object)
-            lines = [f"{letter}) {name}" for letter, name in zip(LETTERS, options, strict=True)]
-            asked = "\n".join([asked, *lines, "Answer:"])
+            asked = "\n".join([asked, *lettered(answer, fact.object, wrong_ones), "Answer:"])
         return Item(key, task, document(task, dialogue([(asked, answer)]), language, labels), answer, choices)
 
-    def _propose(self, rng: random.Random) -> tuple[Fact, str, int]:
+    def distractors(self, fact: Fact, rng: random.Random) -> list[str]:
+        """Three wrong objects of the same type, the rival among them, in any order."""
+        others = [name for name in self._answers(fact) if name not in (fact.object, fact.rival)]
+        options = [fact.rival, *rng.sample(others, 2)]
+        rng.shuffle(options)
+        return options
+
+    def propose(self, rng: random.Random) -> tuple[Fact, str, int]:
+        """A fact, by the frequency of its subject, a language and a phrasing."""
         subject = rng.choices(self.subjects, cum_weights=self._weights)[0]
         return rng.choice(self.facts[subject]), rng.choice(self.languages), rng.randrange(2)
 
@@ -121,7 +125,13 @@ class Facts:
         return self.objects[RELATIONS[fact.relation][1]]
 
 
-def _key(task: str, fact: Fact, language: str, variant: int) -> str:
+def lettered(answer: str, right: str, wrong: Sequence[str]) -> list[str]:
+    """Lines "A) …" to "D) …", the right one under the answer's letter."""
+    options = [*wrong[: (at := LETTERS.index(answer))], right, *wrong[at:]]
+    return [f"{letter}) {text}" for letter, text in zip(LETTERS, options, strict=True)]
+
+
+def fact_key(task: str, fact: Fact, language: str, variant: int) -> str:
     return f"{task}:{fact.id}:{language}:{variant}"
 
 
