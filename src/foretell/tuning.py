@@ -155,7 +155,8 @@ class LessonConfig(Section):
     """Lessons of the world (data.world.lessons): how many of each, of which families, with which flaws.
 
     graded: replies that the rule-based grader is trained on. things, people: of the worlds of hazards and of facts that
-    they are about; those of the pre-training data, for a model that is to know them. flaws: as of `Flaws`; what is left out has its default.
+    they are about; those of the pre-training data, for a model that is to know them. flaws: as of `Flaws`; what is left
+    out has its default.
     """
 
     demonstrations: Positive = 3000

@@ -1,4 +1,4 @@
-"""sft, reward, dpo, ppo, grpo."""
+"""align, sft, reward, dpo, ppo, grpo."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretell.cli import draw
+from foretell.cli.run import RecipeName
 
 if TYPE_CHECKING:
     from foretell.align.policy import PolicyKind
@@ -32,8 +33,34 @@ Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A se
 
 
 def register(app: typer.Typer) -> None:
-    for command in (sft, reward, dpo, ppo, grpo):
+    for command in (align, sft, reward, dpo, ppo, grpo):
         app.command()(command)
+
+
+def align(
+    recipe: RecipeName,
+    out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    overrides: Set = [],  # noqa: B006
+) -> None:
+    """Run a recipe with every arm of its alignment: pre-training, sft, reward, grader, ppo in each arm, outcomes."""
+    from foretell.errors import RecipeError
+    from foretell.pipeline import run_recipe
+    from foretell.recipes import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    if loaded.align is None:
+        raise RecipeError(f"Recipe {loaded.name} has no section align. Use align-cpu, or add one: docs/align.md.")
+    folder = out or (Path(recipe) if Path(recipe).is_dir() else Path("runs") / loaded.name)
+    with draw.progress() as report:
+        found = run_recipe(loaded, folder, None, report, arms=True)["outcomes"]["metrics"]["rates"]
+    measures = list(dict.fromkeys(name for rates in found.values() for name in rates))
+    rows = [
+        (measure, *(f"{rates[measure][0]:.3f}" if measure in rates else "" for rates in found.values()))
+        for measure in measures
+    ]
+    draw.table(("measure", *found), rows, right=tuple(range(1, len(found) + 1)))
+    print(f"Run page: {(folder / 'page' / 'index.html').resolve()}")
+    print(f"Talk to it: foretell chat {folder}")
 
 
 def sft(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noqa: B006  (typer copies it)

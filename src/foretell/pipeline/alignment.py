@@ -171,4 +171,25 @@ def load_grader(path: Path, judged: Sequence[str] = ()) -> ClassifierGrader:
 def _outcomes(
     recipe: Recipe, config: AlignConfig, names: Mapping[str, str], inputs: Mapping[str, Path], out: Path, report: Report
 ) -> dict[str, Any]:
-    return {}
+    """Ask every model the same, by the world's oracles; rates with their intervals, by model and measure."""
+    from foretell.align.outcomes import Settings, measure
+    from foretell.loading import load
+
+    count, lessons = config.outcomes, config.lessons
+    settings = Settings(
+        requests=count, attacks=max(1, count // 10), steering=count, conflicts=count, sums=max(1, count // 5),
+        questions=count, max_tokens=config.ppo.max_tokens, seed=recipe.seed,
+        options={
+            "hazards": {"things": lessons.things},
+            "choices": {"people": lessons.people, "languages": ["en"], "tasks": ["choices.facts"]},
+        },
+    )  # fmt: skip
+    found: dict[str, Any] = {}
+    for stage, name in names.items():
+        report("outcomes", 0, 0, name)
+        model = load(inputs[stage] / CHECKPOINT, device=recipe.train.device)
+        outcomes = measure(model.generator, settings, report)
+        model.generator.close()
+        outcomes.save(out / name)
+        found[name] = {r.measure.name: [r.value.estimate, r.value.low, r.value.high] for r in outcomes.rates()}
+    return {"rates": found}
