@@ -42,7 +42,7 @@ Told = dict[str, Any]
 @dataclass(frozen=True)
 class Work:
     """batch: prompts a step, one reply each. reply: the most tokens of one. warm_up: steps that are not counted.
-    width, depth: of the model with random weights."""
+    width, depth, vocabulary: of the model with random weights."""
 
     batch: int = 64
     reply: int = 64
@@ -52,16 +52,17 @@ class Work:
     threads: int = 2
     width: int = 128
     depth: int = 4
+    vocabulary: int = 4096
     lr: float = 1e-5
     seed: int = 0
 
 
 MADE = Work()
 GIVEN = Work(batch=16, reply=48, minibatches=2, steps=2)
-TINY = Work(batch=4, reply=8, minibatches=2, steps=2, threads=1, width=32, depth=2)
+TINY = Work(batch=4, reply=8, minibatches=2, steps=2, threads=1, width=32, depth=2, vocabulary=512)
 
 
-def write_model(folder: Path, width: int = 128, depth: int = 4, vocabulary: int = 4096) -> Path:
+def write_model(folder: Path, work: Work) -> Path:
     """A checkpoint with random weights, and a tokenizer that has read requests and Python's documentation."""
     from pydoc_data.topics import topics
 
@@ -73,11 +74,12 @@ def write_model(folder: Path, width: int = 128, depth: int = 4, vocabulary: int 
     from foretell.train.checkpoint import save_checkpoint
 
     texts = [*requests(random.Random(0)), *(topics[name] for name in sorted(topics))]
-    tokenizer = train_tokenizer(iter(texts), TokenizerConfig(vocab_size=vocabulary), grid=1)
+    tokenizer = train_tokenizer(iter(texts), TokenizerConfig(vocab_size=work.vocabulary), grid=1)
     tokenizer.save(folder / "tokenizer")
     config = ModelConfig(
-        vocab_size=tokenizer.vocab_size, image_token=tokenizer.special("<image>"), width=width, depth=depth,
-        head_dim=min(32, width // 2), base_width=width, base_depth=depth, max_length=512, zero_init_outputs=False,
+        vocab_size=tokenizer.vocab_size, image_token=tokenizer.special("<image>"), width=work.width, depth=work.depth,
+        head_dim=min(32, work.width // 2), base_width=work.width, base_depth=work.depth, max_length=512,
+        zero_init_outputs=False,
     )  # fmt: skip
     files: dict[str, Path | str] = {path.name: path for path in (folder / "tokenizer").iterdir()}
     save_checkpoint(folder / "policy", Multimodal(config, torch.Generator().manual_seed(0)), None, files)
@@ -190,7 +192,7 @@ def figures_of(ours: Sequence[Told], theirs: Sequence[Told], job: dict[str, Any]
 
 def measure(trl: str | None, model: Path | None, work: Work, rounds: int, scratch: Path) -> Figures:
     if model is None:
-        policy = write_model(scratch, work.width, work.depth)
+        policy = write_model(scratch, work)
     else:
         import torch
 

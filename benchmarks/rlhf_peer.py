@@ -20,7 +20,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,29 +94,27 @@ class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         self._began = now
 
 
-def ppo(job: dict[str, Any], folder: str) -> tuple[list[dict[str, float]], list[float]]:
+def train(job: dict[str, Any], folder: str) -> tuple[list[dict[str, float]], list[float]]:
     """Steps, warm-up included, and mean lengths of replies."""
     try:
         from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
     except ImportError:
         version = importlib.metadata.version("trl")
-        raise SystemExit(
-            f"trl {version} has no PPO. Give an environment with trl==1.12.0, the last that has it."
-        ) from None
+        raise SystemExit(f"trl {version} has no PPO. Use trl==1.12.0, the last release that has it.") from None
     from datasets import Dataset
 
     tokenizer = reader(job)
     policy, reference = (
         transformers.AutoModelForCausalLM.from_pretrained(job["exported"], dtype=torch.float32) for _ in range(2)
     )
-    steps = job["warm_up"] + job["steps"]
     config = PPOConfig(
         output_dir=folder, use_cpu=True, bf16=False, seed=job["seed"], report_to="none", disable_tqdm=True,
         save_strategy="no", gradient_checkpointing=False, num_sample_generations=0, learning_rate=job["lr"],
         # Only so is every minibatch a step of the optimizer: accumulated gradients would wait for a whole batch.
         per_device_train_batch_size=job["batch"], gradient_accumulation_steps=1, num_mini_batches=job["minibatches"],
-        num_ppo_epochs=1, total_episodes=steps * job["batch"], local_rollout_forward_batch_size=job["batch"],
-        response_length=job["reply"], temperature=1.0, stop_token="eos", missing_eos_penalty=1.0,
+        total_episodes=(job["warm_up"] + job["steps"]) * job["batch"], num_ppo_epochs=1,
+        local_rollout_forward_batch_size=job["batch"], response_length=job["reply"], temperature=1.0,
+        missing_eos_penalty=1.0, stop_token="eos",  # noqa: S106
     )  # fmt: skip
     clock = Clock(ppo_trainer, tokenizer.eos_token_id)
     prompts = Dataset.from_dict({"input_ids": job["prompts"]})
@@ -130,23 +127,22 @@ def ppo(job: dict[str, Any], folder: str) -> tuple[list[dict[str, float]], list[
     return clock.steps, clock.lengths
 
 
-def run(
-    job: dict[str, Any], train: Callable[[dict[str, Any], str], tuple[list[dict[str, float]], list[float]]]
-) -> None:
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         steps, lengths = train(job, folder)
     timed, drawn = steps[job["warm_up"] :], lengths[job["warm_up"] :]
-    lines = Path("/proc/self/status").read_text().splitlines()
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     told = {
         "steps": timed,
         "reply_tokens": sum(drawn) / len(drawn),
-        "peak_rss": next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")),
+        "peak_rss": next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")),
         "versions": {name: importlib.metadata.version(name) for name in ("trl", "transformers", "torch")},
     }
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    run(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), ppo)
+    main()
