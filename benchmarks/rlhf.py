@@ -100,6 +100,7 @@ def write_job(folder: Path, policy: Path, work: Work) -> dict[str, Any]:
 
     from foretell.align.reward import add_head
     from foretell.chat import Conversation
+    from foretell.files import read_json
     from foretell.model.describe import parameter_count
     from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
     from foretell.train.checkpoint import save_checkpoint
@@ -112,7 +113,9 @@ def write_job(folder: Path, policy: Path, work: Work) -> dict[str, Any]:
     add_head(opened.model, work.seed)
     own = {WEIGHTS, MANIFEST, "config.json"}
     files: dict[str, Path | str] = {p.name: p for p in policy.iterdir() if p.is_file() and p.name not in own}
-    save_checkpoint(folder / "reward", opened.model, None, files)
+    manifest = read_json(policy / MANIFEST)
+    facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}  # which template reads it
+    save_checkpoint(folder / "reward", opened.model, None, files, facts)
     by_length: dict[int, dict[str, list[int]]] = {}
     for text in requests(random.Random(work.seed)):
         asked = Conversation.from_openai([{"role": "user", "content": text}])

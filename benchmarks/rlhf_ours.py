@@ -13,13 +13,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foretell.align.policy import Sources, train_policy
-from foretell.align.rewarding import Part, Sample
+from foretell.align.rewarding import Part
+from foretell.align.samples import Sample
 from foretell.train.log import read_log
 from foretell.tuning import PPOConfig
 
@@ -27,7 +29,7 @@ LONG = 1e6  # minutes
 
 
 def settings(job: dict[str, Any]) -> PPOConfig:
-    """One more round than is told of: a step is timed from one scoring of replies to the next."""
+    """What is not named is the same by default: β, γ, λ, both clips, the weight of the value loss, a linear schedule."""
     return PPOConfig(
         rounds=job["warm_up"] + job["steps"], prompts=job["batch"], samples=1, max_tokens=job["reply"], epochs=1,
         minibatches=job["minibatches"], lr=job["lr"], critic_lr=job["lr"], seed=job["seed"], precision="float32",
@@ -51,15 +53,15 @@ def ppo(job: dict[str, Any], folder: Path) -> tuple[list[dict[str, float]], list
     sources = Sources(reward=job["reward"], parts=(Part("clock", note, 0.0),))
     train_policy("ppo", job["policy"], Path(job["data"]), folder / "run", settings(job), sources)
     lines = [line for line in read_log(folder / "run" / "ppo" / "log.jsonl") if line["event"] == "train"]
-    rounds = [line for line in {line["round"]: line for line in lines}.values()]
+    rounds = list({line["round"]: line for line in lines}.values())
     steps = []
-    for before, line, began, ended in zip(rounds, rounds[1:], asked, asked[1:], strict=False):
-        timing = line["timing"]
-        parts = {name: timing[name] for name in ("generation", "scoring", "update")}
+    for (before, line), (began, ended) in zip(pairwise(rounds), pairwise(asked), strict=True):
+        # A line tells of the update that came before its round.
+        parts = {name: line["timing"][name] for name in ("generation", "scoring", "update")}
         parts["scoring"] += before["timing"]["measuring"]
         steps.append({"seconds": ended - began, **parts})
-    timed = job["warm_up"] - 1
-    return steps[timed:], [line["length"] for line in rounds[1:]][timed:]
+    first = job["warm_up"] - 1  # the first round only begins the first step
+    return steps[first:], [line["length"] for line in rounds[1:]][first:]
 
 
 def main() -> None:
