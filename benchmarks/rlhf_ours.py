@@ -29,7 +29,7 @@ LONG = 1e6  # minutes
 
 
 def settings(job: dict[str, Any]) -> PPOConfig:
-    """What is not named is the same by default: β, γ, λ, both clips, the weight of the value loss, a linear schedule."""
+    """What is not named is TRL's default too: β, γ, λ, both clips, the weight of the value loss, a linear schedule."""
     return PPOConfig(
         rounds=job["warm_up"] + job["steps"], prompts=job["batch"], samples=1, max_tokens=job["reply"], epochs=1,
         minibatches=job["minibatches"], lr=job["lr"], critic_lr=job["lr"], seed=job["seed"], precision="float32",
