@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,6 @@ def _arm_stage(
     settings: Callable[[str, Any], str],
     report: Report,
 ) -> Stage:
-    from dataclasses import replace
-
     from foretell.align.policy import policy_stage
 
     how, chosen = config.arms[arm], config.ppo_of(arm).model_copy(update={"seed": recipe.seed})
@@ -156,8 +155,6 @@ def _fit_grader(lessons: Path, out: Path) -> dict[str, Any]:
 
 def load_grader(path: Path, judged: Sequence[str] = ()) -> ClassifierGrader:
     """A run's grader; with `judged` it says nothing of other kinds of prompts."""
-    from dataclasses import replace
-
     from foretell.align.graders import ClassifierGrader
     from foretell.align.rubric import load_rubric
     from foretell.measure.classify import TextClassifier
@@ -172,7 +169,9 @@ def _outcomes(
     recipe: Recipe, config: AlignConfig, names: Mapping[str, str], inputs: Mapping[str, Path], out: Path, report: Report
 ) -> dict[str, Any]:
     """Ask every model the same, by the world's oracles; rates with their intervals, by model and measure."""
-    from foretell.align.outcomes import Settings, measure
+    from foretell.align.measures import MEASURES
+    from foretell.align.outcomes import Outcomes, Settings, measure
+    from foretell.align.outcomes_page import write_page
     from foretell.loading import load
 
     count, lessons = config.outcomes, config.lessons
@@ -184,12 +183,22 @@ def _outcomes(
             "choices": {"people": lessons.people, "languages": ["en"], "tasks": ["choices.facts"]},
         },
     )  # fmt: skip
-    found: dict[str, Any] = {}
+    found: dict[str, Outcomes] = {}
     for stage, name in names.items():
         report("outcomes", 0, 0, name)
         model = load(inputs[stage] / CHECKPOINT, device=recipe.train.device)
-        outcomes = measure(model.generator, settings, report)
+        found[name] = measure(model.generator, settings, report)
         model.generator.close()
-        outcomes.save(out / name)
-        found[name] = {r.measure.name: [r.value.estimate, r.value.low, r.value.high] for r in outcomes.rates()}
-    return {"rates": found}
+        found[name].save(out / name)
+    others = [name for name in found if name not in ("base", "sft", config.main)]
+    write_page(out, {name: found[name] for name in ("sft", *others, config.main)})
+    repairs = {name: one.calibration() for name, one in found.items()}
+    return {
+        "rates": {name: {r.measure.name: list(astuple(r.value)) for r in one.rates()} for name, one in found.items()},
+        "titles": {measure.name: measure.title for measure in MEASURES if not measure.detail},
+        "calibration": {
+            name: {"before": r.before.ece.estimate, "after": r.after.ece.estimate, "temperature": r.temperature}
+            for name, r in repairs.items()
+            if r is not None
+        },
+    }

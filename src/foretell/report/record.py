@@ -16,7 +16,10 @@ from foretell.run import MANIFEST, PARTIAL, RECIPE
 from foretell.train.log import read_log
 
 Json = dict[str, Any]
-STAGES = ("data", "tokenizer", "pack", "ladder", "forecast", "pretrain", "outcome", "examine", "page")
+STAGES = (
+    *("data", "tokenizer", "pack", "ladder", "forecast", "pretrain", "outcome", "examine"),
+    *("lessons", "sft-pack", "sft", "reward-pack", "reward", "grader", "ppo", "outcomes", "page"),
+)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from foretell.pages import (
     size,
     table,
 )
+from foretell.report.alignment import align_section
 from foretell.report.forecast import Foretold, forecast_card, forecast_notices, forecast_section, read_forecast
 from foretell.report.ledger import Cost, cost, data_section, model_section
 from foretell.report.record import RunRecord, mapping, num, read_run, records, words
@@ -57,6 +58,7 @@ def render(run: RunRecord) -> str:
         tasks_section(run),
         pictures_section(run),
         samples_section(run),
+        align_section(run),
         data_section(run),
         model_section(run),
         _cost(run, total),
