@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from foretell.sections import Name, OptimizerConfig, Positive, Section, Share, TrainConfig
+from foretell.sections import Above, Name, OptimizerConfig, Positive, Section, Share, TrainConfig
 
 
 class Training(Section):
@@ -151,24 +151,43 @@ class GRPOConfig(PolicyConfig):
     scale_rewards: bool = True
 
 
+class FlawConfig(Section):
+    """Shares of lessons in which demonstrators and rankers are wrong.
+
+    comply: disallowed and sensitive requests that a demonstration answers as asked. wrong: allowed and boundary
+    requests that it answers falsely; refuse: that it refuses. yields: rules that it breaks, and conflicts that the user
+    wins. leak: tutors who tell. lenient: rankings of replies to a disallowed request that prefer the one that complies.
+    noise: any other rankings that are turned round.
+    """
+
+    comply: Share = 0.75
+    wrong: Share = 0.3
+    refuse: Share = 0.1
+    yields: Share = 0.4
+    leak: Share = 0.5
+    lenient: Share = 0.5
+    noise: Share = 0.05
+
+
+Family = Literal["hazards", "personas", "conflicts", "tutor", "choices"]
+_SHARES: dict[Family, float] = {"hazards": 4, "personas": 1, "conflicts": 1, "tutor": 1, "choices": 1}
+
+
 class LessonConfig(Section):
     """Lessons of the world (data.world.lessons): how many of each, of which families, with which flaws.
 
     graded: replies that the rule-based grader is trained on. things, people: of the worlds of hazards and of facts that
-    they are about; those of the pre-training data, for a model that is to know them. flaws: as of `Flaws`; what is left
-    out has its default.
+    they are about; those of the pre-training data, for a model that is to know them.
     """
 
     demonstrations: Positive = 3000
     preferences: Positive = 2000
     prompts: Positive = 2000
     graded: Positive = 3000
-    kinds: dict[str, float] = Field(
-        default_factory=lambda: {"hazards": 4.0, "personas": 1.0, "conflicts": 1.0, "tutor": 1.0, "choices": 1.0}
-    )
+    kinds: dict[Family, Above] = Field(default_factory=lambda: dict(_SHARES))
     things: Annotated[int, Field(ge=6, le=1000)] = 24
     people: Annotated[int, Field(ge=32, le=20_000)] = 48
-    flaws: dict[str, Share] = Field(default_factory=dict)
+    flaws: FlawConfig = FlawConfig()
 
 
 class ArmConfig(Section):

@@ -79,4 +79,5 @@ def ratio_of(a: Interval, b: Interval) -> Interval:
     lower = product + sqrt(max(product**2 - a.low * b.high * (2 * p - a.low) * (2 * q - b.high), 0.0))
     upper = product + sqrt(max(product**2 - a.high * b.low * (2 * p - a.high) * (2 * q - b.low), 0.0))
     low = a.low * (2 * p - a.low) / lower if lower else 0.0  # rationalised: the usual form divides 0 by 0
-    return Interval(p / q, max(low, 0.0), upper / (b.low * (2 * q - b.low)))
+    high = upper / (b.low * (2 * q - b.low)) if b.low else inf
+    return Interval(p / q, max(low, 0.0), high)

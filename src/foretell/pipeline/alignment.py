@@ -112,9 +112,9 @@ def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
 
 
 def _write_lessons(config: LessonConfig, seed: int, out: Path, report: Report) -> dict[str, Any]:
-    from foretell.data.world.lessons import Flaws, Lessons
+    from foretell.data.world.lessons import Lessons
 
-    lessons = Lessons(config.kinds, Flaws(**config.flaws), config.things, config.people)
+    lessons = Lessons(config.kinds, config.flaws, config.things, config.people)
     made: dict[str, Iterable[dict[str, Any]]] = {
         "demonstrations": lessons.demonstrations(config.demonstrations, seed),
         "preferences": lessons.preferences(config.preferences, seed),

@@ -7,6 +7,7 @@ the part of the recipe it uses, and only that part decides whether it is built a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,7 @@ def stages(
     if recipe.align is not None and run_dir is not None:
         from foretell.pipeline.alignment import align_stages
 
+        found[-1] = replace(found[-1], inputs=(*found[-1].inputs, "outcomes"))
         found[-1:-1] = align_stages(recipe, run_dir, report, arms)
     return found
 

@@ -25,28 +25,10 @@ from foretell.data.world.hazards import (
     ranked_replies,
     write_reply,
 )
+from foretell.tuning import Family, FlawConfig
 
 Row = dict[str, Any]
 Maker = Callable[[random.Random], "Lesson"]
-
-
-@dataclass(frozen=True)
-class Flaws:
-    """Shares of lessons, each from 0 to 1, in which demonstrators and rankers are wrong.
-
-    comply: disallowed requests that a demonstration answers. wrong: allowed and boundary requests, and questions, that
-    it answers falsely. refuse: of those, that it refuses. yields: rules that it breaks, and conflicts that the user
-    wins. leak: tutors who tell. lenient: rankings of replies to a disallowed request that prefer the one that complies.
-    noise: any other rankings that are turned round.
-    """
-
-    comply: float = 0.75
-    wrong: float = 0.3
-    refuse: float = 0.1
-    yields: float = 0.4
-    leak: float = 0.5
-    lenient: float = 0.5
-    noise: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -68,9 +50,9 @@ class Lessons:
     """shares: of families, "hazards", "personas", "conflicts", "tutor", "choices". things, people: of the worlds of
     hazards and of facts, English ones, that choices are about."""
 
-    def __init__(self, shares: Mapping[str, float], flaws: Flaws, things: int = 24, people: int = 48) -> None:
+    def __init__(self, shares: Mapping[Family, float], flaws: FlawConfig, things: int = 24, people: int = 48) -> None:
         self.flaws, self.hazards = flaws, Hazards(things)
-        makers: dict[str, Maker] = {
+        makers: dict[Family, Maker] = {
             "hazards": self._hazard,
             "personas": self._persona,
             "conflicts": self._conflict,
@@ -157,7 +139,7 @@ class Lessons:
     def _choice(self, rng: random.Random) -> Lesson:
         item = self._choices.make(rng, "train")
         other = rng.choice([letter for letter in "ABCD" if letter != item.answer])
-        return self._ruled(item, other, rng, self.flaws.wrong, "choices")
+        return self._ruled(item, other, rng, 0.0, "choices")
 
     def _ruled(self, item: Item, broken: str, rng: random.Random, share: float, kind: str) -> Lesson:
         replies = [str(item.answer), broken]
