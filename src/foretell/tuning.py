@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from typing import Annotated, Any, Literal, Self
-=======
-from typing import Annotated, Any, Literal, get_args
->>>>>>> 9edef84 (Train low-rank adapters, or all but chosen parts, so that fine-tuning fits where a whole model does not)
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
