@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from foretell.sections import Above, Name, OptimizerConfig, Positive, Section, Share, TrainConfig
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Part = Literal["vision", "connector", "embedding", "decoder", "head"]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters on the decoder's matrices, trained in place of the model (Hu et al., arXiv 2106.09685).
+
+    rank: of what each adds; 0 for none. alpha: it is multiplied by alpha / rank, with `rslora` by alpha / √rank
+    (Kalajdzievski, arXiv 2312.03732). targets: the matrices that have one, by their names in Hugging Face form.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    alpha: float = Field(32.0, gt=0)
+    targets: Annotated[tuple[Target, ...], Field(min_length=1)] = get_args(Target)
+    rslora: bool = False
 
 
 class Training(Section):
     """What every kind of fine-tuning shares.
 
     lr: of AdamW without weight decay, at the base shape for models trained here. heldout: share of the prompts that
-    only evaluation sees. bad_rows: whether a row that cannot be used ends the command or is counted and left out.
+    only evaluation sees. bad_rows: whether a row that cannot be used ends the command or is counted
+    and left out. lora: adapters, whose learning rate is `lr` at every shape; all but them and a scalar head is then
+    frozen. freeze: parts that keep their weights.
     """
 
     lr: float = Field(2e-5, gt=0)
+    lora: LoraConfig = LoraConfig()
+    freeze: tuple[Part, ...] = ()
     schedule: Literal["linear", "cosine", "wsd"] = "linear"
     warmup: Share = 0.03
     clip: float = Field(1.0, gt=0)
@@ -29,6 +49,11 @@ class Training(Section):
     log_every: Positive = 10
     checkpoint_minutes: float = Field(5.0, gt=0)
     keep: Positive = 2
+
+    def trained(self) -> dict[str, Any]:
+        """What of the model is trained, where that is not all of it, as a part of a run's plan."""
+        lora = {"lora": self.lora.model_dump(mode="json")} if self.lora.rank else {}
+        return lora | ({"freeze": sorted(self.freeze)} if self.freeze else {})
 
     def training(self, tokens: int, batch_tokens: int, **more: Any) -> TrainConfig:
         """The same for the one training loop. tokens: in all steps together. more: further fields of its."""

@@ -25,7 +25,7 @@ from foretell.chat import Conversation
 from foretell.errors import CheckpointError, DataError, GraderError, RowError, TrainingError
 from foretell.generate import Request, Result
 from foretell.train.log import read_log
-from foretell.tuning import GRPOConfig, PPOConfig, RewardConfig, SFTConfig
+from foretell.tuning import GRPOConfig, LoraConfig, PPOConfig, RewardConfig, SFTConfig
 
 FAST: dict[str, Any] = {"device": "cpu", "precision": "float32"}
 TUNE: dict[str, Any] = FAST | {"sequence_length": 128, "batch_tokens": 512}
@@ -83,6 +83,20 @@ def test_ppo_learns_what_the_reward_model_prefers(start: Path, tmp_path: Path) -
     assert {step for step, _ in samples} == set(range(1, 11)) and samples[0][1][-1]["role"] == "assistant"
     model = foretell.load(tmp_path / "run", device="cpu")
     assert model.path == tmp_path / "run/ppo/checkpoint"
+
+
+def test_a_policy_with_adapters_is_its_own_reference(start: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=4, targets=("q_proj", "v_proj", "down_proj"))
+    settings = PPOConfig(rounds=3, prompts=6, minibatches=1, lr=2e-2, critic_lr=1e-2, lora=lora, **SMALL)
+    train_policy("ppo", start / "sft", start / "prompts.jsonl", tmp_path / "run", settings, Sources(start / "reward"))
+    log = lines(tmp_path / "run", "ppo")
+    assert log[0]["kl"] == pytest.approx(0, abs=1e-3) and abs(log[-1]["kl"]) > 1e-2
+    # Each round is drawn by the adapters of that moment: the engine takes them up.
+    assert [line["approx_kl"] for line in log] == pytest.approx([0, 0, 0], abs=1e-5)
+    before = weights(start / "sft", "sft")
+    changed = {name for name, bits in weights(tmp_path / "run", "ppo").items() if bits != before[name]}
+    assert {name.rpartition(".")[2] for name in changed} == {"qkv", "down"}
+    assert (tmp_path / "run/ppo/adapter/adapter_model.safetensors").is_file()
 
 
 def test_grpo_learns_what_a_function_rewards(start: Path, tmp_path: Path) -> None:

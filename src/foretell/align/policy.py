@@ -27,6 +27,7 @@ from foretell.engine.local import Engine
 from foretell.errors import CheckpointError, ConversationError, DataError, ImageError, RowError, TrainingError
 from foretell.files import digest, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
+from foretell.model.adapters import choose_trained, without_adapters
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, read_scalar_head
 from foretell.run import Report, Stage, run_stages, silent
@@ -206,8 +207,9 @@ class _Run:
 
     def train(self) -> dict[str, Any]:
         settings = self.settings
-        opened = open_base(self.base, settings.device)
+        opened = open_base(self.base, settings.device, frozen=settings.lora.rank > 0)
         model, template = opened.model, require_template(opened.template, str(self.base))
+        choose_trained(model, settings)
         self.device = model.device
         precision = pick_precision(settings.precision, model.device)
         model.compute_dtype = getattr(torch, precision)
@@ -233,7 +235,7 @@ class _Run:
         player = Player(engine, template, model.config.max_length, settings.max_tokens)
         credit: Credit = Advantages(settings) if isinstance(settings, PPOConfig) else GroupAdvantages(_grpo(settings))
         rollouts = Rollouts(
-            model, player, split["train"], rewards, self._reference(model.compute_dtype), credit, settings,
+            model, player, split["train"], rewards, self._reference(model), credit, settings,
             opened.tokenizer.pad, critic, ptx, self.out / SAMPLES,
         )  # fmt: skip
         steps = settings.rounds * settings.epochs * settings.minibatches
@@ -296,23 +298,33 @@ class _Run:
         return Rewards(tuple(parts))
 
     def _critic(self, dtype: torch.dtype) -> Multimodal | None:
-        """The reward model, or where there is none the policy with a head that says 0."""
+        """The reward model, or where there is none the policy with a head that says 0; as much of it is trained as of
+        the policy, and its head."""
         if self.kind != "ppo":
             return None
         if self.sources.reward:
             folder = _judge_folder(self.sources.reward)
-            critic = open_base(folder, str(self.device)).model
+            critic = open_base(folder, str(self.device), self.settings.lora.rank > 0).model
             read_scalar_head(folder, critic)
         else:
-            critic = open_base(self.base, str(self.device)).model
+            critic = open_base(self.base, str(self.device), self.settings.lora.rank > 0).model
             add_head(critic, self.settings.seed)
             assert critic.scalar_head is not None
             torch.nn.init.zeros_(critic.scalar_head.weight)
         critic.compute_dtype = dtype
+        choose_trained(critic, self.settings)
         return critic.to(self.device)
 
-    def _reference(self, dtype: torch.dtype) -> Callable[[PackedBatch], Tensor]:
-        """Log-probabilities by the model that the run began with."""
+    def _reference(self, model: Multimodal) -> Callable[[PackedBatch], Tensor]:
+        """Log-probabilities by the model that the run began with: a second one, or without adapters the same."""
+        if model.lora is not None:
+
+            def base(batch: PackedBatch) -> Tensor:
+                with without_adapters(model):
+                    return logprobs(model, batch, self.device)
+
+            return base
+        dtype = model.compute_dtype
         frozen = load_checkpoint(self.base, lambda stored: dtype).model.to(pick_device(str(self.device)))
         for parameter in frozen.parameters():
             parameter.requires_grad_(False)

@@ -21,6 +21,7 @@ from foretell.data.splits import Split
 from foretell.errors import CheckpointError, DataError, RowError
 from foretell.files import expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
+from foretell.model.adapters import choose_trained
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
 from foretell.run import Report, Stage, run_stages, silent
@@ -142,9 +143,12 @@ def fingerprint(model: str | Path) -> Any:
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def open_base(folder: Path, device: str) -> Opened:
-    """A checkpoint's model in float32, with memory of its own, on the device that is to train it."""
-    opened = load_checkpoint(folder, lambda stored: torch.float32)
+def open_base(folder: Path, device: str, frozen: bool = False) -> Opened:
+    """A checkpoint's model in float32, with memory of its own, on the device that is to train it.
+
+    frozen: whether only adapters are trained, so that weights may keep the type they are stored in.
+    """
+    opened = load_checkpoint(folder, lambda stored: stored if frozen else torch.float32)
     place = pick_device(device)
     for parameter in opened.model.parameters():  # they may be views of the file
         parameter.data = parameter.detach().clone().to(place)
@@ -220,13 +224,14 @@ def _train(
     text: str,
     report: Report,
 ) -> dict[str, Any]:
-    opened = open_base(base, settings.device)
+    opened = open_base(base, settings.device, frozen=settings.lora.rank > 0)
     model = opened.model
     shards = Shards(pack / "train")
     rows = min(shards.rows, max(1, settings.batch_tokens // shards.length))
     steps = max(1, round(settings.epochs * shards.rows / rows))
     if kind == "reward":
         add_head(model, settings.seed)
+    choose_trained(model, settings)
     size = model.config.vocab_size  # an imported model may have more ids than its tokenizer
     known = opened.tokenizer.token_bytes
     token_bytes = np.pad(known, (0, max(0, size - len(known))))
@@ -265,7 +270,11 @@ def _train(
         measure=None if held is None else measure,
         files=files | {SETTINGS: text},
         facts=facts | tuned(text, base, kind),
-        plan={"kind": kind, **{name: getattr(settings, name) for name in _OBJECTIVE if hasattr(settings, name)}},
+        plan={
+            "kind": kind,
+            **settings.trained(),
+            **{name: getattr(settings, name) for name in _OBJECTIVE if hasattr(settings, name)},
+        },
         finish=finish if kind == "reward" else None,
         task=kind,
         report=report,

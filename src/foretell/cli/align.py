@@ -163,6 +163,8 @@ def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -
     for split in filter(None, packed.values()):
         skipped.update(split["skipped"])
     print(f"{train['examples']:,} examples in {train['rows']:,} rows, {train['fill']:.0%} full: {out}")
+    if settings.lora.rank:
+        print(f"Adapter, in PEFT's form: {out / kind / 'adapter'}")
     for why, count in skipped.items():
         print(f"Left out: {count:,} rows, {why}")
     metrics: dict[str, Any] = manifests[kind]["metrics"]

@@ -132,7 +132,7 @@ def fold(model: Multimodal) -> dict[str, Tensor]:
     """State dict of the equal Hugging Face model (`weights.families.hugging_face_config` says which), for
     `load_state_dict`; a tied head is in it twice. Exact up to float rounding.
     """
-    weights = dict(model.named_parameters())
+    weights = model.weights()
     state = {name: t.clone() for entry in table(model.config) for name, t in split(entry, weights[entry.ours])}
     if model.config.tie_embeddings:
         root = "model." if model.config.vision is None else "model.text_model."

@@ -82,10 +82,21 @@ class Block(nn.Module):
         self.mlp_norm = nn.Parameter(torch.empty(width))
         self.gate_up = nn.Parameter(torch.empty(2 * ffn, width))
         self.down = nn.Parameter(torch.empty(width, ffn))
+        self.adapters: nn.ModuleDict | None = None  # by matrix, each an `adapters.LowRank`
+
+    def product(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x times one of the matrices, and what its adapters add."""
+        y = linear(x, getattr(self, name), bias)
+        return y if self.adapters is None or name not in self.adapters else self.adapters[name](x, y)
+
+    def matrix(self, name: str) -> Tensor:
+        """One of the matrices, with its adapters merged into it."""
+        weight: Tensor = getattr(self, name)
+        return weight if self.adapters is None or name not in self.adapters else self.adapters[name].merge(weight)
 
     def before(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = rms_norm(x, self.attention_norm, self.eps)
-        qkv = linear(h, self.qkv, self.qkv_bias)
+        qkv = self.product("qkv", h, self.qkv_bias)
         if self.q_norm is not None and self.k_norm is not None:
             heads = qkv.view(*x.shape[:2], -1, self.head_dim)
             q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], 2)
@@ -93,10 +104,10 @@ class Block(nn.Module):
         return rotary_heads(qkv, cos, sin, self.heads, self.kv_heads)
 
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = torch.add(x, linear(attended.flatten(2), self.attention_out), alpha=self.branch)
+        x = torch.add(x, self.product("attention_out", attended.flatten(2)), alpha=self.branch)
         h = rms_norm(x, self.mlp_norm, self.eps)
-        h = swiglu(linear(h, self.gate_up))
-        return torch.add(x, linear(h, self.down), alpha=self.branch)
+        h = swiglu(self.product("gate_up", h))
+        return torch.add(x, self.product("down", h), alpha=self.branch)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:
         return self.after(x, attend(layer, *self.before(x, cos, sin)))

@@ -76,6 +76,8 @@ class _RMSNorm(torch.autograd.Function):
         product = (grad * unit).flatten(0, -2)
         along = (product @ gain).view(inverse.shape)
         dx = (grad * gain).addcmul_(unit, along, value=-1 / gain.numel()).mul_(inverse)
+        if not ctx.needs_input_grad[1]:
+            return dx, None, None
         return dx, product.sum(0, dtype=torch.promote_types(gain.dtype, torch.float32)).to(gain.dtype), None
 
 

@@ -14,6 +14,7 @@ from foretell.model.fused import linear
 from foretell.model.parametrize import initialize
 from foretell.model.vision import VisionTower
 from foretell.recipe import ModelConfig
+from foretell.tuning import LoraConfig
 
 
 class ScalarHead(nn.Module):
@@ -38,7 +39,7 @@ class ScalarHead(nn.Module):
 
 
 class Multimodal(nn.Module):
-    """Decoder with an optional image tower, and perhaps a scalar head beside the one for tokens.
+    """Decoder with an optional image tower, perhaps a scalar head beside the one for tokens, and adapters (`lora`).
 
     Weights are float32; `compute_dtype` sets the precision of activations and products (float32 or bfloat16,
     no autocast needed). Weights are drawn from `generator`, or from a fresh one seeded with 0; on the meta device
@@ -51,6 +52,7 @@ class Multimodal(nn.Module):
         self.decoder = Decoder(config)
         self.vision = VisionTower(config.vision, config.width) if config.vision is not None else None
         self.scalar_head: ScalarHead | None = None
+        self.lora: LoraConfig | None = None
         self.compute_dtype = torch.float32
         if not self.decoder.embedding.is_meta:
             initialize(self, generator or torch.Generator().manual_seed(0))
@@ -69,6 +71,20 @@ class Multimodal(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.decoder.embedding.device
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a language model of this configuration has, by name: adapters are merged, which makes all of it float32,
+        and a scalar head is left out."""
+        beside = ("scalar_head.", ".adapters.")
+        own: dict[str, Tensor] = {n: p.detach() for n, p in self.named_parameters() if not any(b in n for b in beside)}
+        if self.lora is None:
+            return own
+        merged = {
+            f"decoder.blocks.{i}.{name}": block.matrix(name)
+            for i, block in enumerate(self.decoder.blocks)
+            for name in block.adapters or ()
+        }
+        return {name: weight.float() for name, weight in (own | merged).items()}
 
     def embed(self, tokens: Tensor, tiles: Tensor | None = None) -> Tensor:
         """tokens (B, T) and tiles (N, S, S, 3) uint8 in slot order -> input embeddings (B, T, D).

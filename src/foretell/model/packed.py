@@ -86,12 +86,12 @@ class _Layer:
             self.gains = torch.cat([q * scale, k]).to(dtype)
         else:
             by_row[: self.heads * self.dim] = scale
-        self.qkv = pack(block.qkv.float() * (block.attention_norm * root) * by_row[:, None], dtype)
+        self.qkv = pack(block.matrix("qkv").float() * (block.attention_norm * root) * by_row[:, None], dtype)
         self.qkv_bias = None if block.qkv_bias is None else (block.qkv_bias * by_row).to(dtype)
-        self.attention_out = pack(block.attention_out.float() * block.branch, dtype)
-        gate, up = (block.gate_up.float() * (block.mlp_norm * root)).chunk(2)
+        self.attention_out = pack(block.matrix("attention_out").float() * block.branch, dtype)
+        gate, up = (block.matrix("gate_up").float() * (block.mlp_norm * root)).chunk(2)
         self.gate, self.up = pack(gate, dtype), pack(up, dtype)
-        self.down = pack(block.down.float() * block.branch, dtype)
+        self.down = pack(block.matrix("down").float() * block.branch, dtype)
 
     def __call__(self, index: int, x_ND: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         heads_NHD = linear(self.unit(x_ND), self.qkv, self.qkv_bias).view(len(x_ND), -1, self.dim)
@@ -139,7 +139,8 @@ def _plus(x: Tensor, weight: Tensor, other: Tensor) -> Tensor:
 
 
 def with_weights(block: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
-    """A block that shares all but these weights."""
+    """A block that shares all but these weights, without the adapters it may have."""
     twin = copy.copy(block)
+    twin._modules = {**block._modules, "adapters": None}
     twin._parameters = {**block._parameters, **weights}  # type: ignore[dict-item]
     return twin

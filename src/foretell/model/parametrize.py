@@ -145,14 +145,17 @@ def base_decay(optimizer: OptimizerConfig, batch_tokens: int, total_tokens: int)
 def parameter_groups(
     model: Multimodal, optimizer: OptimizerConfig, batch_tokens: int, total_tokens: int
 ) -> list[dict[str, Any]]:
-    """AdamW groups: parameters that scale alike share lr, weight_decay and eps; betas are common to all."""
+    """AdamW groups of what is trained: parameters that scale alike share lr, weight_decay and eps; betas are common to
+    all. Adapters do not scale."""
     table = scalings(model.config)
     table["scalar_head.weight"] = Scaling("head", 1, model.config.width / model.config.base_width, 1)
     decay = base_decay(optimizer, batch_tokens, total_tokens)
     vision = model.config.vision
     groups: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():
-        scaling = table[name]
+        if not parameter.requires_grad:
+            continue
+        scaling = Scaling("head", 1, 1, 1) if ".adapters." in name else table[name]
         tower = vision.lr_multiplier if vision is not None and name.startswith("vision.") else 1.0
         groups[scaling.lr * tower, scaling.decay / tower, scaling.eps].append((name, parameter))
     return [

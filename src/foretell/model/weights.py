@@ -15,12 +15,14 @@ from torch import Tensor
 
 from foretell.errors import CheckpointError
 from foretell.files import read_json, sha256_file, write_json
+from foretell.model.lora import restore_lora
 from foretell.model.multimodal import Multimodal, ScalarHead
 from foretell.recipe import ModelConfig
 
 MODEL_TYPE = "foretell"
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
+ADAPTERS = "adapter"  # folder of a training checkpoint, and of a run
 SCALAR_HEAD = "scalar_head.safetensors"
 STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -28,10 +30,10 @@ STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 def write_model(folder: Path, model: Multimodal) -> None:
     """Write model.safetensors and config.json into a folder; weights are stored unfolded, in the type they have.
 
-    A scalar head lies beside them in a file of its own, so that the folder is a language model all the same.
+    Adapters are merged into them. A scalar head lies beside them in a file of its own, so that the folder is a language
+    model all the same.
     """
-    parameters = {name: p for name, p in model.named_parameters() if not name.startswith("scalar_head.")}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in parameters.items()}
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.weights().items()}
     if model.scalar_head is not None:
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.scalar_head.state_dict().items()}
         save_file(head, folder / SCALAR_HEAD, metadata={"format": "pt"})
@@ -92,12 +94,15 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def read_weights(folder: Path, model: Multimodal) -> None:
-    """Copy model.safetensors into a model of the same shape. Raises CheckpointError as `load_model`."""
-    state = _tensors(folder, model)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if not name.startswith("scalar_head."):
-                parameter.copy_(state[name])
+    """Copy what is trained from a folder into a model of the same shape. Raises CheckpointError as `load_model`."""
+    if model.lora is not None:
+        restore_lora(folder / ADAPTERS, model)
+    else:
+        state = _tensors(folder, model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if not name.startswith("scalar_head."):
+                    parameter.copy_(state[name])
     if model.scalar_head is not None:
         read_scalar_head(folder, model)
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from foretell.errors import CheckpointError, RunError
 from foretell.files import atomic_folder, describe_os_error, write_json
+from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
-from foretell.model.weights import seal, verify, write_model
+from foretell.model.weights import ADAPTERS, seal, verify, write_model
 
 FORMAT = 1
 PREFIX = "step-"
@@ -50,6 +51,8 @@ def save_checkpoint(
         try:
             write_model(temporary, model)
             if state is not None:
+                if model.lora is not None:
+                    write_lora(temporary / ADAPTERS, model)
                 (temporary / "training").mkdir()
                 write_tensors(temporary / "training/state.safetensors", state.tensors)
                 write_json(temporary / "training/state.json", {"format": FORMAT, **state.plain})

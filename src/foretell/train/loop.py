@@ -16,8 +16,10 @@ from foretell.data.loader import Loader
 from foretell.data.tokenizer import Tokenizer
 from foretell.errors import DataError, TrainingError
 from foretell.model.describe import parameter_count
+from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
+from foretell.model.weights import ADAPTERS
 from foretell.recipe import Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
@@ -139,8 +141,8 @@ def fit(
     group: Group | None = None,
     observe: Observer | None = None,
 ) -> dict[str, Any]:
-    """Train a model that lies on its device, with its weights as they are to begin with; writes, resumes and raises as
-    `pretrain`.
+    """Train what requires gradients of a model that lies on its device, with its weights as they are to begin with;
+    writes, resumes and raises as `pretrain`. Adapters are written to out_dir/adapter/ too.
 
     measure: the objective's summary of so many held-out batches. files, facts: beside the weights in checkpoints, and
     in their manifests. plan: settings beyond those of `config` that decide the numbers. finish: called once with the
@@ -205,6 +207,7 @@ def fit(
     about = {
         "steps": total_steps,
         "parameters": parameter_count(model.config),
+        "trained_parameters": sum(parameter.numel() for parameter in trainer.names),
         "device": str(device),
         "processes": group.world,
         "precision": precision,
@@ -227,6 +230,8 @@ def fit(
         heldout |= finish() if finish is not None else {}
         if group.rank == 0:
             save_checkpoint(out_dir / FINAL, model, None, files, facts)
+            if model.lora is not None:
+                write_lora(out_dir / ADAPTERS, model, (facts or {}).get("tuned_from"))
         metrics = {
             **heldout,
             **about,

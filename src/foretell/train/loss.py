@@ -23,7 +23,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight = weight_VD.to(dtype)
         nll = torch.empty(targets.numel(), dtype=exact, device=hidden_ND.device)
         grad_hidden = torch.zeros_like(hidden_ND) if train else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=exact) if train else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=exact) if train and ctx.needs_input_grad[1] else None
         for start in range(0, targets.numel(), chunk):
             part = slice(start, start + chunk)
             rows = part if index is None else index[part]
@@ -34,16 +34,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             probs = torch.softmax(logits, dim=-1, dtype=dtype if train else exact)
             p = probs.gather(1, target)
             nll[part] = p.to(exact).clamp_min(torch.finfo(exact).tiny).log_().neg_().squeeze(1)
-            if grad_hidden is None or grad_weight is None:
+            if grad_hidden is None:
                 continue
             probs.scatter_(1, target, p - 1)
             grad_hidden[rows] = probs @ weight
+            if grad_weight is None:
+                continue
             if dtype == exact:
                 grad_weight.addmm_(probs.T, hidden)
             else:
                 grad_weight.add_(probs.T @ hidden)
-        if grad_hidden is not None and grad_weight is not None:
-            ctx.save_for_backward(grad_hidden, grad_weight.to(weight_VD.dtype))
+        if grad_hidden is not None:
+            ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype))
         ctx.mark_non_differentiable(nll)
         return nll.sum(), nll
 
@@ -51,7 +53,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grads[0]
-        return grad_hidden * scale, grad_weight * scale, None, None, None, None
+        return grad_hidden * scale, None if grad_weight is None else grad_weight * scale, None, None, None, None
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -75,7 +77,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         hidden_ND, weight_VD, targets, index = ctx.saved_tensors
         dtype, exact = hidden_ND.dtype, grads[0].dtype
         weight = weight_VD.to(dtype)
-        grad_hidden, grad_weight = torch.zeros_like(hidden_ND), torch.zeros_like(weight_VD, dtype=exact)
+        grad_hidden = torch.zeros_like(hidden_ND)
+        grad_weight = torch.zeros_like(weight_VD, dtype=exact) if ctx.needs_input_grad[1] else None
         for start in range(0, targets.numel(), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             rows, scale = index[part], grads[0][part].unsqueeze(1)
@@ -83,8 +86,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
             g = torch.softmax(hidden @ weight.T, dim=-1, dtype=exact).mul_(-scale)
             g = g.scatter_add_(1, targets[part].unsqueeze(1), scale).to(dtype)
             grad_hidden[rows] = g @ weight
-            grad_weight.add_(g.T @ hidden)
-        return grad_hidden, grad_weight.to(weight_VD.dtype), None, None, None
+            if grad_weight is not None:
+                grad_weight.add_(g.T @ hidden)
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None, None
 
 
 def chunked_logprobs(

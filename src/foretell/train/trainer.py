@@ -99,9 +99,9 @@ class Trainer:
         self.total_steps, self.micro_rows, self.plan = total_steps, micro_rows, dict(plan)
         self.hooks, self.group = hooks or Hooks(), group or Group()
         self.critic = critic
-        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
         if critic is not None:
-            self.names |= {parameter: f"critic.{name}" for name, parameter in critic.named_parameters()}
+            self.names |= {p: f"critic.{name}" for name, p in critic.named_parameters() if p.requires_grad}
         self.watch = Watch(config.watch, config.spike_sigmas)
         self.count = Counters()
         self.sums: Sums = {}
@@ -264,12 +264,13 @@ class Trainer:
         per_tile = config.vision.tokens_per_tile if config.vision else 1
         for part in split(batch, self.micro_rows, config.image_token, per_tile):
             total, part_sums = self.objective.loss(self.model, part, self.model.device)
-            (total / weight).backward()  # type: ignore[no-untyped-call]
+            if total.requires_grad:  # rows without images have nothing to teach where only vision is trained
+                (total / weight).backward()  # type: ignore[no-untyped-call]
             losses.append(total.detach())
             sums = add(sums, part_sums)
         mean = torch.stack(losses).sum() / weight
         self.group.sum_gradients(list(self.names), mean)
-        loss, norm = torch.stack([mean, gradient_norm(self.names)]).tolist()
+        loss, norm = torch.stack([mean, gradient_norm(self.names).to(mean.device)]).tolist()
         return loss, norm, sums
 
     def _lr_factor(self) -> float:
