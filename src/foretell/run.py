@@ -120,6 +120,25 @@ def status(run_dir: Path, stages: Sequence[Stage]) -> list[StageStatus]:
     return list(found.values())
 
 
+def written(run_dir: Path) -> list[StageStatus]:
+    """The stages of a run as its folders tell them, in the order they were begun; whether one is stale is not told."""
+    found = []
+    for folder in run_dir.iterdir():
+        manifest, partial = read_manifest(folder), _partial(folder)
+        if manifest is not None:
+            why = "; ".join(f"{name} {what}" for name, what in islice(_damaged(folder, manifest).items(), 1))
+            known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
+            told = {name: manifest[name] for name in known if name in manifest}
+            found.append(StageStatus(folder.name, "stale" if why else "done", why, tuple(manifest["inputs"]), **told))
+        elif partial:
+            why = "cut off or running; the same command resumes it"
+            size = _size(folder)
+            found.append(
+                StageStatus(folder.name, "partial", why, (), partial["started"], None, partial["seconds"], size)
+            )
+    return sorted(found, key=lambda stage: stage.started or "")
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """A stage's manifest, or None where the stage is not finished or the file is damaged."""
     try:

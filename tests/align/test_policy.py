@@ -359,3 +359,14 @@ def test_plain_state_is_whole() -> None:
     episode = Episode(0, row, [1, 2, 3], np.zeros((0, 0, 0, 3), np.uint8), [2], ["x"], True, {"old": np.array([0.1])})
     again = json.loads(json.dumps(episode.plain()))
     assert again == {"row": 0, "ids": [1, 2, 3], "drawn": [2], "numbers": {"old": [0.1]}}
+
+
+def test_the_status_of_a_tuning_run(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = invoke(capsys, "status", start / "sft")
+    assert code == 0 and f"sft of {start}" not in out and "sft of" in out and out.count("done") == 2
+    (tmp_path / "half/sft").mkdir(parents=True)
+    for name in ("recipe.yaml", "pack/manifest.json"):
+        (tmp_path / "half" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "half" / name).write_bytes((start / "sft" / name).read_bytes())
+    code, out, _ = invoke(capsys, "status", tmp_path / "half")
+    assert code == 0 and "stale" in out  # its files are gone

@@ -76,10 +76,15 @@ def _command() -> str:
 
 def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]) -> None:
     """Show a run's stages: state, what each was built from, times and sizes."""
-    from foretell.pipeline import run_status
+    from foretell.pipeline import fine_tuning, run_status
 
-    recipe, stages = run_status(run_dir)
-    print(f"{run_dir}: recipe {recipe.name}, seed {recipe.seed}\n")
+    tuned = fine_tuning(run_dir)
+    if tuned is not None:
+        what, stages = tuned
+    else:
+        recipe, stages = run_status(run_dir)
+        what = f"recipe {recipe.name}, seed {recipe.seed}"
+    print(f"{run_dir}: {what}\n")
     rows = [
         (
             s.name,

@@ -18,6 +18,7 @@ from foretell.tuning import AlignConfig, ArmConfig, LessonConfig, PPOConfig
 if TYPE_CHECKING:
     from foretell.align.graders import ClassifierGrader
     from foretell.align.policy import Sources
+    from foretell.engine.local import Engine
 
 CHECKPOINT = "checkpoint"
 GRADER = "grader.npz"
@@ -69,7 +70,7 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
             "outcomes",
             {"count": config.outcomes, "things": config.lessons.things, "seed": recipe.seed, "names": names},
             lambda inputs, out: _outcomes(recipe, config, names, inputs, out, report),
-            tuple(names),
+            (*names, "pack"),
         )
     )
     return found
@@ -184,12 +185,14 @@ def _outcomes(
         },
     )  # fmt: skip
     found: dict[str, Outcomes] = {}
+    kept: dict[str, float] = {}  # nats a token
     for stage, name in names.items():
         report("outcomes", 0, 0, name)
         model = load(inputs[stage] / CHECKPOINT, device=recipe.train.device)
         found[name] = measure(model.generator, settings, report)
         model.generator.close()
         found[name].save(out / name)
+        kept[name] = _pretraining_loss(model.generator, inputs["pack"] / "heldout")
     others = [name for name in found if name not in ("base", "sft", config.main)]
     write_page(out, {name: found[name] for name in ("sft", *others, config.main)})
     repairs = {name: one.calibration() for name, one in found.items()}
@@ -201,4 +204,18 @@ def _outcomes(
             for name, r in repairs.items()
             if r is not None
         },
+        "pretraining_loss": kept,
     }
+
+
+def _pretraining_loss(engine: Engine, pack: Path) -> float:
+    """What is left of what the model learned first: its loss on held-out rows of pre-training, in nats a token."""
+    import numpy as np
+
+    from foretell.data.loader import Loader
+    from foretell.train.loop import WHOLE
+    from foretell.train.objective import NextToken, evaluate
+
+    rows = Loader.fixed(pack, 16, WHOLE)
+    sizes = np.ones(engine.model.config.vocab_size, np.int64)
+    return float(evaluate(engine.model, NextToken(rows.kinds, sizes), rows, engine.model.device)["loss"])

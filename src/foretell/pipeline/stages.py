@@ -12,13 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from foretell.errors import MissingExtraError, RunError
 from foretell.measure.fanout import Where
 from foretell.measure.machine import has_torch
 from foretell.pipeline import documents, forecasting
 from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
-from foretell.run import Report, Stage, StageStatus, place, read_manifest, run_stages, silent, status
+from foretell.run import Report, Stage, StageStatus, place, read_manifest, run_stages, silent, status, written
 from foretell.template import Template
 
 if TYPE_CHECKING:
@@ -77,6 +79,17 @@ def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:
         raise RunError(f"{run_dir} is not a run directory: it has no recipe.yaml. Start one with: foretell run RECIPE.")
     recipe = load_recipe(run_dir / "recipe.yaml")
     return recipe, status(run_dir, stages(recipe, run_dir=run_dir))
+
+
+def fine_tuning(run_dir: Path) -> tuple[str, list[StageStatus]] | None:
+    """What a run of `foretell sft`, `reward`, `dpo`, `ppo` or `grpo` is, and its stages; None for another folder."""
+    try:
+        raw = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    if not isinstance(raw, dict) or not isinstance(raw.get("model"), str) or not isinstance(raw.get("data"), str):
+        return None
+    return f"{raw.get('name')} of {raw['model']} on {raw['data']}, seed {raw.get('seed')}", written(run_dir)
 
 
 def stages(

@@ -20,6 +20,9 @@ def align_section(run: RunRecord) -> Html:
             ["Calibration error of the letters (ECE)", *(_error(errors, name, "before") for name in models)],
             ["– after temperature repair", *(_error(errors, name, "after") for name in models)],
         ]
+    kept = mapping(metrics.get("pretraining_loss"))
+    if kept:
+        rows.append(["Loss on held-out pre-training rows, nats a token", *(_value(kept, name) for name in models)])
     reward, grader = run.metrics("reward"), run.metrics("grader")
     facts = [
         ("Reward model", num(reward, "accuracy"), num(run.metrics("lessons"), "right"), "of the rankings are right"),
@@ -46,6 +49,10 @@ def _rate(value: object) -> str:
     return f"{percent(estimate)} ({100 * low:.0f}–{100 * high:.0f})"
 
 
-def _error(errors: dict[str, object], name: str, when: str) -> str:
-    value = num(mapping(errors.get(name)), when)
+def _value(values: dict[str, object], name: str) -> str:
+    value = num(values, name)
     return "" if value is None else number(value)
+
+
+def _error(errors: dict[str, object], name: str, when: str) -> str:
+    return _value(mapping(errors.get(name)), when)
