@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from test_adapters import SOME, TOKENS, TOWER, adapted, model_of
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig, LlamaForCausalLM
 
 from foretell.model.adapters import add_adapters
 from foretell.model.convert import fold
 from foretell.model.lora import trained, write_lora
+from foretell.model.multimodal import Multimodal
 from foretell.weights.families import hugging_face_config
 
 pytestmark = pytest.mark.peer
@@ -21,6 +22,14 @@ pytestmark = pytest.mark.peer
 @pytest.fixture(scope="module")
 def peft() -> Any:
     return pytest.importorskip("peft")
+
+
+def equal(model: Multimodal) -> Any:
+    """The model in Hugging Face form, its weights aside."""
+    settings = hugging_face_config(model.config)
+    if model.config.vision is None:
+        return LlamaForCausalLM(LlamaConfig(**settings)).eval()
+    return Idefics3ForConditionalGeneration(Idefics3Config(**settings)).eval()
 
 
 @pytest.mark.parametrize("vision", [None, TOWER])
@@ -32,8 +41,7 @@ def test_peft_reads_what_was_trained_and_computes_the_same(
     options = {"vision": vision, "qkv_bias": False, "image_token": 63}
     model, base = adapted(lora, **options), model_of(**options)
     write_lora(tmp_path / "adapter", model, "org/base")
-    auto = AutoModelForCausalLM if vision is None else AutoModelForImageTextToText
-    plain = auto.from_config(hugging_face_config(base.config), attn_implementation="eager")
+    plain = equal(base)
     plain.load_state_dict(fold(base))
     theirs = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter", is_trainable=True)
     tokens = TOKENS.clamp(max=62)
@@ -54,7 +62,7 @@ def test_peft_reads_what_was_trained_and_computes_the_same(
 def test_what_peft_draws_is_drawn_alike(peft: Any) -> None:
     """A of the same distribution, B zero."""
     base = model_of(qkv_bias=False)
-    plain = AutoModelForCausalLM.from_config(hugging_face_config(base.config))
+    plain = equal(base)
     config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=list(SOME.targets), task_type="CAUSAL_LM")
     theirs = peft.get_peft_model(plain, config)
     add_adapters(base, SOME, seed=0)

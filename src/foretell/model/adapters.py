@@ -1,58 +1,24 @@
 """What is trained of a model: low-rank adapters beside the decoder's matrices, or all but the parts that are frozen.
 
-Source: LoRA, Hu et al. 2021 (arXiv 2106.09685); names and initial values are PEFT's.
+Names and initial values are PEFT's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foretell.errors import TrainingError
 from foretell.model.convert import Entry, table
-from foretell.model.fused import linear
+from foretell.model.lowrank import LowRank
 from foretell.model.multimodal import Multimodal
 from foretell.model.packed import MATRICES
 from foretell.recipe import ModelConfig
 from foretell.tuning import LoraConfig, Training
-
-
-class LowRank(nn.Module):
-    """The adapters of one of a block's matrices (N, D), part by part as Hugging Face splits it.
-
-    rows: of every part, in order. A part that has an adapter has a (r, D) and b (rows, r), which add scale · B A to it.
-    The gradient of the matrix itself, and B A, are never made in training.
-    """
-
-    def __init__(self, rows: Mapping[str, int], width: int, targets: Collection[str], rank: int, scale: float) -> None:
-        super().__init__()
-        self.rows, self.rank, self.scale = dict(rows), rank, scale
-        adapted = {name: count for name, count in rows.items() if name in targets}
-        self.a = nn.ParameterDict({name: torch.empty(rank, width) for name in adapted})
-        self.b = nn.ParameterDict({name: torch.zeros(count, rank) for name, count in adapted.items()})
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x (..., D) and its product with the matrix, y (..., N) -> y + scale · x Aᵀ Bᵀ"""
-        low = linear(x.flatten(0, -2), torch.cat([*self.a.values()])).split(self.rank, -1)
-        given = dict(zip(self.a, low, strict=True))
-        parts = [
-            torch.addmm(part, given[name], self.b[name].to(x.dtype).T, alpha=self.scale) if name in given else part
-            for name, part in zip(self.rows, y.flatten(0, -2).split([*self.rows.values()], -1), strict=True)
-        ]
-        return (torch.cat(parts, -1) if len(parts) > 1 else parts[0]).view(y.shape)
-
-    @torch.no_grad()
-    def merge(self, weight: Tensor) -> Tensor:
-        """The matrix with the adapters in it, a new tensor in float32."""
-        merged = weight.to(torch.float32, copy=True)
-        for name, part in zip(self.rows, merged.split([*self.rows.values()]), strict=True):
-            if name in self.a:
-                part.addmm_(self.b[name], self.a[name], alpha=self.scale)
-        return merged
 
 
 def matrices(config: ModelConfig) -> Iterator[tuple[int, str, Entry]]:
@@ -79,7 +45,8 @@ def add_adapters(model: Multimodal, config: LoraConfig, seed: int) -> None:
     scale = config.alpha / (config.rank**0.5 if config.rslora else config.rank)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for block in model.decoder.blocks:
+    blocks = model.decoder.layers
+    for block in blocks:
         block.adapters = nn.ModuleDict()
     for layer, name, entry in matrices(model.config):
         width = entry.pieces[0].shape[1]
@@ -90,11 +57,12 @@ def add_adapters(model: Multimodal, config: LoraConfig, seed: int) -> None:
                     f"lora.rank is {config.rank}, but {part} of this model is {rows[part]} × {width}, a matrix of rank "
                     f"{most} at most. Set lora.rank to at most that, or name other lora.targets."
                 )
-        if rows.keys() & set(config.targets):
+        adapters = blocks[layer].adapters
+        if adapters is not None and rows.keys() & set(config.targets):
             low = LowRank(rows, width, config.targets, config.rank, scale / entry.factor)
             for a in low.a.values():
                 nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
-            model.decoder.blocks[layer].adapters[name] = low.to(model.device)  # type: ignore[index,operator,union-attr]
+            adapters[name] = low.to(model.device)
     model.lora = config
     if model.scalar_head is not None:
         model.scalar_head.requires_grad_(True)
@@ -103,13 +71,14 @@ def add_adapters(model: Multimodal, config: LoraConfig, seed: int) -> None:
 @contextmanager
 def without_adapters(model: Multimodal) -> Iterator[None]:
     """What is computed inside is computed by the base, such as the log-probabilities of a reference."""
-    held = [block.adapters for block in model.decoder.blocks]
+    blocks = model.decoder.layers
+    held = [block.adapters for block in blocks]
     try:
-        for block in model.decoder.blocks:
-            block.adapters = None  # type: ignore[assignment]
+        for block in blocks:
+            block.adapters = None
         yield
     finally:
-        for block, adapters in zip(model.decoder.blocks, held, strict=True):
+        for block, adapters in zip(blocks, held, strict=True):
             block.adapters = adapters
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foretell.model.fused import linear, rms_norm, rotary_heads, swiglu
+from foretell.model.lowrank import LowRank
 from foretell.recipe import ModelConfig
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -82,17 +83,23 @@ class Block(nn.Module):
         self.mlp_norm = nn.Parameter(torch.empty(width))
         self.gate_up = nn.Parameter(torch.empty(2 * ffn, width))
         self.down = nn.Parameter(torch.empty(width, ffn))
-        self.adapters: nn.ModuleDict | None = None  # by matrix, each an `adapters.LowRank`
+        self.adapters: nn.ModuleDict | None = None  # by matrix, each a LowRank
 
     def product(self, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x times one of the matrices, and what its adapters add."""
-        y = linear(x, getattr(self, name), bias)
-        return y if self.adapters is None or name not in self.adapters else self.adapters[name](x, y)
+        y, low = linear(x, getattr(self, name), bias), self.adapter(name)
+        return y if low is None else low.add(x, y)
 
     def matrix(self, name: str) -> Tensor:
         """One of the matrices, with its adapters merged into it."""
         weight: Tensor = getattr(self, name)
-        return weight if self.adapters is None or name not in self.adapters else self.adapters[name].merge(weight)
+        low = self.adapter(name)
+        return weight if low is None else low.merge(weight)
+
+    def adapter(self, name: str) -> LowRank | None:
+        """What is trained beside one of the matrices."""
+        low = self.adapters[name] if self.adapters is not None and name in self.adapters else None
+        return low if isinstance(low, LowRank) else None
 
     def before(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = rms_norm(x, self.attention_norm, self.eps)
@@ -127,6 +134,11 @@ class Decoder(nn.Module):
         self.head = None if config.tie_embeddings else nn.Parameter(torch.empty(config.vocab_size, config.width))
         length = min(config.max_length, FIRST_POSITIONS)
         self.register_buffer("table", rotary_table(config, length), persistent=False)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, known as such."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     @property
     def head_weight(self) -> Tensor:

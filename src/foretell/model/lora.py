@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from foretell.errors import CheckpointError
 from foretell.files import atomic_folder, read_json, write_json
-from foretell.model.adapters import LowRank, matrices, target
+from foretell.model.adapters import matrices, target
 from foretell.model.convert import join, split, table
 from foretell.model.decoder import Decoder
 from foretell.model.multimodal import Multimodal
@@ -73,10 +73,9 @@ def trained(model: Multimodal) -> dict[str, Tensor]:
     """The parameters of a model's adapters, by PEFT's names."""
     found: dict[str, Tensor] = {}
     for layer, name, entry in matrices(model.config):
-        adapters = model.decoder.blocks[layer].adapters
-        if adapters is None or name not in adapters:
+        low = model.decoder.layers[layer].adapter(name)
+        if low is None:
             continue
-        low: LowRank = adapters[name]
         for piece in entry.pieces:
             if (part := target(piece.name)) in low.a:
                 stem = f"base_model.model.{piece.name.removesuffix('.weight')}"

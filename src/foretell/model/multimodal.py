@@ -81,7 +81,7 @@ class Multimodal(nn.Module):
             return own
         merged = {
             f"decoder.blocks.{i}.{name}": block.matrix(name)
-            for i, block in enumerate(self.decoder.blocks)
+            for i, block in enumerate(self.decoder.layers)
             for name in block.adapters or ()
         }
         return {name: weight.float() for name, weight in (own | merged).items()}
