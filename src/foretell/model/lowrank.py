@@ -29,11 +29,11 @@ class LowRank(nn.Module):
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., D) and its product with the matrix, y (..., N) -> y + scale · x Aᵀ Bᵀ"""
-        low = linear(x.flatten(0, -2), torch.cat([*self.a.values()])).split(self.rank, -1)
+        low = torch.split(linear(x.flatten(0, -2), torch.cat([*self.a.values()])), self.rank, -1)
         given = dict(zip(self.a, low, strict=True))
         parts = [
             torch.addmm(part, given[name], self.b[name].to(x.dtype).T, alpha=self.scale) if name in given else part
-            for name, part in zip(self.rows, y.flatten(0, -2).split([*self.rows.values()], -1), strict=True)
+            for name, part in zip(self.rows, torch.split(y.flatten(0, -2), [*self.rows.values()], -1), strict=True)
         ]
         return (torch.cat(parts, -1) if len(parts) > 1 else parts[0]).view(y.shape)
 
@@ -41,7 +41,7 @@ class LowRank(nn.Module):
     def merge(self, weight: Tensor) -> Tensor:
         """The matrix with the adapters in it, a new tensor in float32."""
         merged = weight.to(torch.float32, copy=True)
-        for name, part in zip(self.rows, merged.split([*self.rows.values()]), strict=True):
+        for name, part in zip(self.rows, torch.split(merged, [*self.rows.values()]), strict=True):
             if name in self.a:
                 part.addmm_(self.b[name], self.a[name], alpha=self.scale)
         return merged
