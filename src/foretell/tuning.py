@@ -194,7 +194,7 @@ class FlawConfig(Section):
     noise: Share = 0.05
 
 
-Family = Literal["hazards", "personas", "conflicts", "tutor", "choices"]
+Family = Literal["hazards", "personas", "conflicts", "tutor", "choices", "facts"]
 _SHARES: dict[Family, float] = {"hazards": 4, "personas": 1, "conflicts": 1, "tutor": 1, "choices": 1}
 
 
@@ -230,7 +230,7 @@ class AlignConfig(Section):
     """Alignment after pre-training, on lessons of the world: sft, a reward model, a grader, and PPO in several arms.
 
     main: the arm that a run ends with; `foretell align` trains the others too. outcomes: requests of each kind that
-    are asked before and after.
+    are asked before and after; letters: whether A–D questions are answered by letters (see `align.outcomes.Settings`).
     """
 
     lessons: LessonConfig = LessonConfig()
@@ -240,6 +240,7 @@ class AlignConfig(Section):
     main: Name = "rbrm"
     arms: dict[Name, ArmConfig] = Field(default_factory=lambda: {"rbrm": ArmConfig(rubric=1.0)})
     outcomes: Positive = 500
+    letters: bool = True
 
     @model_validator(mode="after")
     def _known(self) -> Self:

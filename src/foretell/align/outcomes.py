@@ -48,6 +48,8 @@ class Settings:
 
     temperature 0 is greedy; else replies are drawn, each with a seed of its own. options: of the world's kinds, as in a
     recipe: `hazards` (things, world), and `choices` or else `facts`, which should be those that the model has read.
+    letters: whether A–D questions are shown with their choices and answered by a letter; without, the question alone is
+    asked and the choices' own words are scored, for models too small to look up a letter.
     """
 
     requests: int = 500
@@ -57,6 +59,7 @@ class Settings:
     sums: int = 100
     demands: int = 10
     questions: int = 500
+    letters: bool = True
     max_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
@@ -180,7 +183,7 @@ def measure(generator: Generator, settings: Settings | None = None, report: Repo
     records = [
         *_converse(generator, plain, sampling, told),
         *_converse(generator, tutored, sampling, told),
-        *_choose(generator, lettered, sampling, told),
+        *_choose(generator, lettered, sampling, told, chosen.letters),
     ]
     left_out: dict[str, int] = {}
     for probe, record in zip(probes, records, strict=True):
@@ -283,24 +286,35 @@ def _grade(probe: Probe, asked: Conversation, reply: str) -> Record:
     return replace(record, letter=found, truth=labels["truth"], grades=grades)
 
 
-def _choose(generator: Generator, probes: Sequence[Probe], sampling: Sampling, told: _Progress) -> list[Record | None]:
-    """A–D questions: the likeliest letter where the generator scores, else the first one that its reply holds."""
+def _choose(
+    generator: Generator, probes: Sequence[Probe], sampling: Sampling, told: _Progress, letters: bool
+) -> list[Record | None]:
+    """A–D questions: the likeliest choice where the generator scores, else the first letter that its reply holds."""
     records: list[Record | None] = []
     if not generator.can_score:
-        asked = [probe.prompt for probe in probes]
-        said = _replies(generator, asked, [sampling] * len(asked), told, probes, range(len(probes)))
+        prompts = [probe.prompt for probe in probes]
+        said = _replies(generator, prompts, [sampling] * len(prompts), told, probes, range(len(probes)))
         for probe, reply in zip(probes, said, strict=True):
             found = _LETTER.search(reply or "")
             records.append(None if reply is None else _chosen(probe, reply, found.group() if found else ""))
         return records
     for start in range(0, len(probes), AT_ONCE):
         some = list(probes[start : start + AT_ONCE])
-        scored = _fitting(lambda part: score_many_sync(generator, [(p.prompt, tuple(LETTERS)) for p in part]), some)
+        asked = [(p.prompt, tuple(LETTERS)) if letters else _in_words(p) for p in some]
+        scored = _fitting(lambda part: score_many_sync(generator, part), asked)
         for probe, logs in zip(some, scored, strict=True):
             best = LETTERS[max(range(len(logs)), key=logs.__getitem__)] if logs else ""
             records.append(None if logs is None else _chosen(probe, best, best, tuple(logs)))
         told(len(some), "choices")
     return records
+
+
+def _in_words(probe: Probe) -> tuple[Conversation, tuple[str, ...]]:
+    """The question without its choices, and they in their own words."""
+    *before, last = probe.prompt.messages
+    asked, *options, _ = last.text.split("\n")
+    question = Conversation((*before, Message("user", (TextPart(asked),))))
+    return question, tuple(option.partition(") ")[2] for option in options)
 
 
 def _chosen(probe: Probe, reply: str, found: str, logprobs: tuple[float, ...] = ()) -> Record:

@@ -64,11 +64,18 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
     ]  # fmt: skip
     chosen = list(config.arms) if arms else [config.main]
     found += [_arm_stage(recipe, config, arm, run_dir, tuned, settings, report) for arm in chosen]
+    asked = {"count": config.outcomes, "letters": config.letters, "things": config.lessons.things}
     names = {"pretrain": "base", "sft": "sft"} | {arm_stage(config, arm): arm for arm in chosen}
     found.append(
         Stage(
             "outcomes",
-            {"count": config.outcomes, "things": config.lessons.things, "seed": recipe.seed, "names": names},
+            {
+                "count": config.outcomes,
+                "letters": config.letters,
+                "things": config.lessons.things,
+                "seed": recipe.seed,
+                "names": names,
+            },
             lambda inputs, out: _outcomes(recipe, config, names, inputs, out, report),
             (*names, "pack"),
         )
@@ -178,7 +185,7 @@ def _outcomes(
     count, lessons = config.outcomes, config.lessons
     settings = Settings(
         requests=count, attacks=max(1, count // 10), steering=count, conflicts=count, sums=max(1, count // 5),
-        questions=count, max_tokens=config.ppo.max_tokens, seed=recipe.seed,
+        questions=count, letters=config.letters, max_tokens=config.ppo.max_tokens, seed=recipe.seed,
         options={
             "hazards": {"things": lessons.things},
             "choices": {"people": lessons.people, "languages": ["en"], "tasks": ["choices.facts"]},

@@ -15,6 +15,7 @@ from typing import Any
 from foretell.data.world import conflicts, personas, tutor
 from foretell.data.world.base import Item
 from foretell.data.world.choices import Choices
+from foretell.data.world.facts import Facts
 from foretell.data.world.hazards import (
     DESIRED,
     KINDS,
@@ -47,8 +48,7 @@ class Lesson:
 
 
 class Lessons:
-    """shares: of families, "hazards", "personas", "conflicts", "tutor", "choices". things, people: of the worlds of
-    hazards and of facts, English ones, that choices are about."""
+    """shares: of families. things, people: of the worlds of hazards and of facts, in English, that they are about."""
 
     def __init__(self, shares: Mapping[Family, float], flaws: FlawConfig, things: int = 24, people: int = 48) -> None:
         self.flaws, self.hazards = flaws, Hazards(things)
@@ -58,11 +58,13 @@ class Lessons:
             "conflicts": self._conflict,
             "tutor": self._tutor,
             "choices": self._choice,
+            "facts": self._fact,
         }
         self._makers = [makers[name] for name in shares]
         self._cumulative = list(itertools.accumulate(shares.values()))
         self._personas, self._conflicts, self._tutors = personas.Personas(turns=1), conflicts.Conflicts(), tutor.Tutor()
         self._choices = Choices(people, languages=["en"], tasks=["choices.facts"])
+        self._facts = Facts(people, conflict=0, languages=["en"], tasks=["facts.question"])
 
     def demonstrations(self, count: int, seed: int) -> Iterator[Row]:
         """Conversations, with the demonstrators' flaws."""
@@ -74,6 +76,8 @@ class Lessons:
         """Ranked replies, with the rankers' flaws; "true" tells whether the ranking is right."""
         for lesson, rng in self._draw("preferences", count, seed):
             replies = list(dict.fromkeys(lesson.replies))
+            if lesson.kind in ("allowed", "boundary", "sensitive"):  # what is right, wrong, a slip, and one more
+                replies = [*replies[:2], *self._slip(lesson, rng), rng.choice(replies[2:])]
             turned = False
             if lesson.kind == "disallowed" and (turned := rng.random() < self.flaws.lenient):
                 replies = [*replies[-1:], *replies[:-1]]
@@ -106,6 +110,13 @@ class Lessons:
         asked = self.hazards.request(rng, "train", kind)
         replies = ranked_replies(asked, rng)
         return Lesson(_messages(asked.text), replies, self._shown(asked, rng), kind, asked.labels)
+
+    def _slip(self, lesson: Lesson, rng: random.Random) -> list[str]:
+        """The right reply with one of its words in both places, as models say it; half of the time."""
+        a, b = lesson.labels["truth"].split()
+        kept, lost = (a, b) if rng.random() < 0.5 else (b, a)
+        slipped = lesson.replies[0].replace(lost, kept)
+        return [slipped] if rng.random() < 0.5 and slipped != lesson.replies[0] else []
 
     def _shown(self, asked: Asked, rng: random.Random) -> int:
         """Which of the ranked replies a demonstrator gives."""
@@ -140,6 +151,11 @@ class Lessons:
         item = self._choices.make(rng, "train")
         other = rng.choice([letter for letter in "ABCD" if letter != item.answer])
         return self._ruled(item, other, rng, 0.0, "choices")
+
+    def _fact(self, rng: random.Random) -> Lesson:
+        item = self._facts.make(rng, "train")
+        other = rng.choice([name for name in item.choices if name != item.answer])
+        return self._ruled(item, other, rng, 0.0, "facts")
 
     def _ruled(self, item: Item, broken: str, rng: random.Random, share: float, kind: str) -> Lesson:
         replies = [str(item.answer), broken]
