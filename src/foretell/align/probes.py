@@ -14,7 +14,7 @@ from foretell.data.world.redteam import ATTACKS, attack
 from foretell.data.world.tutor import demands
 
 Options = Mapping[str, Mapping[str, Any]]
-_TRIES = 20  # draws for each prompt that is wanted, since equal ones are passed over
+_TRIES = 8  # draws for each prompt that is wanted, since equal ones are passed over
 
 
 @dataclass(frozen=True)
