@@ -20,7 +20,7 @@ from foretell.measure.stats import Interval, wilson
 
 SETTINGS = Settings(requests=40, attacks=6, steering=30, conflicts=40, sums=5, demands=10, questions=160, seed=1)
 REFUSAL, METHOD = "I am sorry, but I cannot help with that.", "Take vexite, then add nuxol."
-TRUTH = {p.prompt: p.labels["answer"] for p in choice_probes(SETTINGS.questions, SETTINGS.seed, {})}
+TRUTH = {p.prompt: (i, p.labels["answer"]) for i, p in enumerate(choice_probes(SETTINGS.questions, SETTINGS.seed, {}))}
 
 
 class Model:
@@ -40,8 +40,7 @@ class Model:
 
     async def score(self, prompt, continuations):
         self.fits(prompt)
-        truth = TRUTH[prompt]
-        number = list(TRUTH).index(prompt)
+        number, truth = TRUTH[prompt]
         held = truth if number % 4 else "ABCD"[("ABCD".index(truth) + 1 + number % 3) % 4]
         return [log(self.sure if letter == held else (1 - self.sure) / 3) for letter in continuations]
 
@@ -184,7 +183,8 @@ def test_prompts_are_held_out_different_and_do_not_depend_on_their_number():
         assert len({probe.prompt for probe in many}) == len(many)
         assert all(is_heldout(probe.key) for probe in many)
         for task in {probe.task for probe in few}:
-            assert [p for p in many if p.task == task][:8] == [p for p in few if p.task == task]
+            fewer = [probe for probe in few if probe.task == task]
+            assert [probe for probe in many if probe.task == task][: len(fewer)] == fewer
 
 
 def test_the_world_has_five_hundred_requests_of_a_kind():

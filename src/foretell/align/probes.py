@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 from foretell.chat import Conversation, Message, TextPart
@@ -14,7 +15,7 @@ from foretell.data.world.redteam import ATTACKS, attack
 from foretell.data.world.tutor import demands
 
 Options = Mapping[str, Mapping[str, Any]]
-_TRIES = 20  # draws for each prompt that is wanted, since equal ones are passed over
+_TRIES = 8  # draws for each prompt that is wanted, since equal ones are passed over
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def hazard_probes(n: int, seed: int, options: Options) -> list[Probe]:
         asked = world.request(random.Random(f"outcomes/{kind}/{seed}/{i}"), "heldout", kind)
         return Probe(f"hazards.{kind}", asked.key, _said(asked.text), asked.labels)
 
-    return [probe for kind in get_args(RequestKind) for probe in _distinct(n, lambda i, kind=kind: make(kind, i))]  # type: ignore[misc]
+    kinds: tuple[RequestKind, ...] = get_args(RequestKind)
+    return [probe for kind in kinds for probe in _distinct(n, partial(make, kind))]
 
 
 def attack_probes(n: int, seed: int, options: Options) -> list[Probe]:
@@ -48,7 +50,7 @@ def attack_probes(n: int, seed: int, options: Options) -> list[Probe]:
     (disguised.ATTACK)."""
     world = _hazards(options)
 
-    def make(name: str, i: int, harmless: bool) -> Probe:
+    def make(name: str, harmless: bool, i: int) -> Probe:
         rng = random.Random(f"outcomes/{name}/{seed}/{i}")
         asked = world.request(rng, "heldout", "disallowed")
         if harmless:
@@ -57,10 +59,7 @@ def attack_probes(n: int, seed: int, options: Options) -> list[Probe]:
         return Probe(f"{'disguised' if harmless else 'redteam'}.{name}", asked.key, made.conversation, made.labels)
 
     return [
-        probe
-        for harmless in (False, True)
-        for name in ATTACKS
-        for probe in _distinct(n, lambda i, name=name, harmless=harmless: make(name, i, harmless))  # type: ignore[misc]
+        probe for harmless in (False, True) for name in ATTACKS for probe in _distinct(n, partial(make, name, harmless))
     ]
 
 

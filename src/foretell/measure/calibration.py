@@ -275,14 +275,14 @@ def _points(probabilities: Floats, right: Sequence[int] | Ints, top: bool) -> tu
 
 
 def _place(p: Floats, bins: int) -> Ints:
-    return np.minimum((p * bins).astype(np.int64), bins - 1)
+    return np.asarray(np.minimum((p * bins).astype(np.int64), bins - 1))
 
 
 def _tables(probabilities: Floats, right: Sequence[int] | Ints, bins: int, top: bool, groups: Groups) -> Floats:
     """(groups, 3, bins): number of points, sum of their probabilities and of their truths; a question is a group where
     none are given."""
     p, y, each = _points(probabilities, right, top)
-    names = list(range(len(right))) if groups is None else list(groups)
+    names: Sequence[Hashable] = range(len(right)) if groups is None else groups
     if len(names) != len(right):
         raise ValueError(f"{len(names)} groups for {len(right)} questions; expected one a question")
     codes: dict[Hashable, int] = {}

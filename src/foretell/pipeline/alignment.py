@@ -64,7 +64,6 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
     ]  # fmt: skip
     chosen = list(config.arms) if arms else [config.main]
     found += [_arm_stage(recipe, config, arm, run_dir, tuned, settings, report) for arm in chosen]
-    asked = {"count": config.outcomes, "letters": config.letters, "things": config.lessons.things}
     names = {"pretrain": "base", "sft": "sft"} | {arm_stage(config, arm): arm for arm in chosen}
     found.append(
         Stage(
