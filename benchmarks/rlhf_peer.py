@@ -6,7 +6,8 @@ PPOTrainer (`trl.experimental.ppo`); later ones have RLOO and GRPO, which know n
 A step of its trainer, as its source has it: `generate` of transformers answers all prompts of the step at once and
 keeps the logits (those become log π_old); reference, critic and reward model each read prompt and reply once; rewards,
 GAE and whitened advantages follow; then policy and critic are trained by minibatches. So there are three forward passes
-of scoring beside generation, and one forward and backward pass of two models a minibatch.
+of scoring beside generation, and one forward and backward pass of two models a minibatch. Twice a step it collects
+garbage, once within scoring; that is its own and counts.
 
 What is asked of it is what costs it least: one batch of generation and scoring, no gradient checkpointing, no logged
 completions, nothing saved, logging once a step as it always does, PyTorch's own attention, fused AdamW.
