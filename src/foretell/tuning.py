@@ -194,7 +194,7 @@ class FlawConfig(Section):
     noise: Share = 0.05
 
 
-Family = Literal["hazards", "personas", "conflicts", "tutor", "choices", "facts"]
+Family = Literal["hazards", "personas", "conflicts", "tutor", "choices", "facts", "pictures"]
 _SHARES: dict[Family, float] = {"hazards": 4, "personas": 1, "conflicts": 1, "tutor": 1, "choices": 1}
 
 

@@ -14,7 +14,7 @@ from foretell.data.world.lessons import Lessons
 from foretell.data.world.personas import adheres
 from foretell.tuning import FlawConfig
 
-FAMILIES = ("hazards", "personas", "conflicts", "tutor", "choices")
+FAMILIES = ("hazards", "personas", "conflicts", "tutor", "choices", "facts", "pictures")
 NONE = FlawConfig(comply=0, wrong=0, refuse=0, yields=0, leak=0, lenient=0, noise=0)
 ALL = FlawConfig(comply=1, wrong=1, refuse=0, yields=1, leak=1, lenient=1, noise=1)
 

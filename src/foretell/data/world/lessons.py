@@ -14,6 +14,7 @@ from typing import Any
 
 from foretell.data.world import conflicts, personas, tutor
 from foretell.data.world.base import Item
+from foretell.data.world.charts import Charts
 from foretell.data.world.choices import Choices
 from foretell.data.world.facts import Facts
 from foretell.data.world.hazards import (
@@ -26,6 +27,7 @@ from foretell.data.world.hazards import (
     ranked_replies,
     write_reply,
 )
+from foretell.data.world.scenes import Scenes
 from foretell.tuning import Family, FlawConfig
 
 Row = dict[str, Any]
@@ -39,7 +41,7 @@ class Lesson:
     kind: "allowed" … "disallowed", or the family. then: what the user says after each reply, where it goes on.
     """
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     replies: list[str]
     demonstrated: int
     kind: str
@@ -59,11 +61,13 @@ class Lessons:
             "tutor": self._tutor,
             "choices": self._choice,
             "facts": self._fact,
+            "pictures": self._picture,
         }
         self._makers = [makers[name] for name in shares]
         self._cumulative = list(itertools.accumulate(shares.values()))
         self._personas, self._conflicts, self._tutors = personas.Personas(turns=1), conflicts.Conflicts(), tutor.Tutor()
         self._choices = Choices(people, languages=["en"], tasks=["choices.facts"])
+        self._pictures = (Scenes(), Charts())
         self._facts = Facts(people, conflict=0, languages=["en"], tasks=["facts.question"])
 
     def demonstrations(self, count: int, seed: int) -> Iterator[Row]:
@@ -156,6 +160,13 @@ class Lessons:
         item = self._facts.make(rng, "train")
         other = rng.choice([name for name in item.choices if name != item.answer])
         return self._ruled(item, other, rng, 0.0, "facts")
+
+    def _picture(self, rng: random.Random) -> Lesson:
+        item = rng.choice(self._pictures).make(rng, "train")
+        said = item.content.conversation()
+        others = [name for name in item.choices or map(str, range(10)) if name != item.answer]
+        replies = [said.messages[-1].text, rng.choice(others)]
+        return Lesson(said.to_openai()[:-1], replies, 0, "pictures", item.content.labels)
 
     def _ruled(self, item: Item, broken: str, rng: random.Random, share: float, kind: str) -> Lesson:
         replies = [str(item.answer), broken]
