@@ -11,6 +11,7 @@ from foretell.align.measures import MEASURES
 from foretell.align.outcomes import Outcomes, Settings, measure
 from foretell.align.outcomes_page import render, write_page
 from foretell.align.probes import attack_probes, choice_probes, hazard_probes, item_probes
+from foretell.data.world import make_items
 from foretell.data.world.base import is_heldout
 from foretell.data.world.facts import Facts
 from foretell.data.world.hazards import DESIRED, Hazards, write_reply
@@ -175,6 +176,22 @@ def test_without_scores_the_letter_is_read_from_the_reply():
     assert found.rate("choices.right").value.estimate == truths.count("B") / 80
     assert found.calibration() is None
     assert {record.letter for record in found.records} == {"B"}
+
+
+def test_questions_asked_in_words_are_held_out_as_such():
+    seen = {item.key for item in make_items("facts", "train", 3000, 0, tasks=["facts.question"])}
+    asked = [p for p in choice_probes(60, 0, {}, letters=False) if "fact" in p.labels]
+    assert all(p.key.startswith("facts.question:") for p in asked)
+    assert not seen & {p.key for p in asked}
+
+    class Words(Model):
+        async def score(self, prompt, continuations):
+            assert "\n" not in prompt.messages[-1].text
+            assert not any(text.startswith(("A)", "B)")) for text in continuations)
+            return [0.0, -1.0, -1.0, -1.0]
+
+    found = measure(Words(lambda _: ""), Settings(0, 0, 0, 0, sums=0, questions=60, letters=False))
+    assert {record.letter for record in found.records} == {"A"}
 
 
 def test_prompts_are_held_out_different_and_do_not_depend_on_their_number():

@@ -176,7 +176,7 @@ def measure(generator: Generator, settings: Settings | None = None, report: Repo
         *item_probes("conflicts", chosen.conflicts, chosen.seed),
     ]
     tutored = tutor_probes(chosen.sums, chosen.seed, chosen.demands)
-    lettered = choice_probes(chosen.questions, chosen.seed, chosen.options)
+    lettered = choice_probes(chosen.questions, chosen.seed, chosen.options, chosen.letters)
     probes = [*plain, *tutored, *lettered]
     sampling = Sampling(chosen.max_tokens, temperature=chosen.temperature, seed=chosen.seed)
     told = _Progress(report, len(plain) + len(tutored) * (1 + chosen.demands) + len(lettered))

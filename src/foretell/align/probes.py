@@ -83,11 +83,14 @@ def tutor_probes(n: int, seed: int, rounds: int) -> list[Probe]:
     ]
 
 
-def choice_probes(n: int, seed: int, options: Options) -> list[Probe]:
-    """n A–D questions; about facts of the world that the options of `facts` describe, unless `choices` has its own."""
+def choice_probes(n: int, seed: int, options: Options, letters: bool = True) -> list[Probe]:
+    """n A–D questions; about facts of the world that the options of `facts` describe, unless `choices` has its own.
+
+    letters: False holds out questions that `facts` asks without choices, for they will be asked in the same words.
+    """
     known = ("people", "world", "zipf", "languages")
     chosen = options.get("choices") or {key: v for key, v in options.get("facts", {}).items() if key in known}
-    return item_probes("choices", n, seed, **chosen)
+    return item_probes("choices", n, seed, **{"like": "choice" if letters else "question", **chosen})
 
 
 def _hazards(options: Options) -> Hazards:

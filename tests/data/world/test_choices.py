@@ -53,8 +53,14 @@ def test_letters_are_equally_frequent():
 
 
 def test_what_is_held_out_is_in_no_training_question_of_the_other_kinds():
-    asked = {item.key for item in world.make_items("choices", "heldout", 2000, 0)}
-    for kind, options in (("facts", {"tasks": ["facts.choice"]}), ("arithmetic", {})):
+    for like in ("choice", "question"):
+        check_against(
+            {item.key for item in world.make_items("choices", "heldout", 2000, 0, like=like)}, f"facts.{like}"
+        )
+
+
+def check_against(asked, form):
+    for kind, options in (("facts", {"tasks": [form]}), ("arithmetic", {})):
         seen = {item.key for item in world.make_items(kind, "train", 4000, 0, **options)}
         held = {item.key for item in world.make_items(kind, "heldout", 4000, 0, **options)}
         assert not seen & asked

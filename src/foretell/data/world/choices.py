@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 
 from foretell.data.world.arithmetic import ASK, OPERATIONS, Arithmetic, pair_key, value_of
-from foretell.data.world.base import Item, Split, dialogue, document, draw, subset
+from foretell.data.world.base import Item, Split, dialogue, document, draw, require, subset
 from foretell.data.world.facts import LETTERS, Facts, fact_key, lettered
 from foretell.data.world.phrases import PHRASES
 
@@ -26,7 +26,8 @@ class Choices:
 
     people, world, zipf, languages: as of `Facts`; with those that a model was trained on, it can know every answer. One
     wrong choice is the fact's rival. digits: as of `Arithmetic`; wrong results are near the right one.
-    Held out as `facts.choice` and `arithmetic` are: by fact, language and phrasing, and by the pair of operands.
+    Held out as `facts` of the form `like` (choice or question) and `arithmetic` are: by fact, language and phrasing,
+    and by the pair of operands. `like` question is for those who ask the question without its choices.
     Item.answer is the letter, which stands anywhere equally often.
     """
 
@@ -40,8 +41,11 @@ class Choices:
         zipf: float = 1.0,
         languages: Sequence[str] | None = None,
         digits: int = 3,
+        like: str = "choice",
         tasks: Sequence[str] | None = None,
     ) -> None:
+        require(like in ("choice", "question"), "choices.like", like, "choice or question")
+        self.form = f"facts.{like}"
         self.tasks = subset("choices.tasks", tasks, TASKS)
         self.facts = Facts(people, world, zipf, languages=languages)
         self.arithmetic = Arithmetic(digits)
@@ -56,9 +60,9 @@ class Choices:
         return Item(key, task, content, answer, tuple(LETTERS))
 
     def _fact(self, rng: random.Random, split: Split) -> tuple[str, str, str, str, list[str], dict[str, str]]:
-        fact, language, variant = draw(rng, split, self.facts.propose, lambda drawn: fact_key("facts.choice", *drawn))
+        fact, language, variant = draw(rng, split, self.facts.propose, lambda drawn: fact_key(self.form, *drawn))
         asked = PHRASES[language][fact.relation][1][variant].format(s=fact.subject)
-        key, wrong = fact_key("facts.choice", fact, language, variant), self.facts.distractors(fact, rng)
+        key, wrong = fact_key(self.form, fact, language, variant), self.facts.distractors(fact, rng)
         return key, language, asked, fact.object, wrong, {"fact": fact.id}
 
     def _sum(self, rng: random.Random, split: Split) -> tuple[str, str, str, str, list[str], dict[str, str]]:
