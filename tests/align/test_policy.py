@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from alignkit import Base, chat, preferences, write_jsonl
+from PIL import Image
 from safetensors.torch import load_file
 
 import foretell
@@ -359,6 +362,24 @@ def test_plain_state_is_whole() -> None:
     episode = Episode(0, row, [1, 2, 3], np.zeros((0, 0, 0, 3), np.uint8), [2], ["x"], True, {"old": np.array([0.1])})
     again = json.loads(json.dumps(episode.plain()))
     assert again == {"row": 0, "ids": [1, 2, 3], "drawn": [2], "numbers": {"old": [0.1]}}
+
+
+def test_prompts_with_pictures(start: Path, tmp_path: Path) -> None:
+    def picture(shade: int) -> str:
+        buffer = BytesIO()
+        Image.new("RGB", (16, 16), (shade, 0, 0)).save(buffer, "PNG")
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+    rows = [
+        {"prompt": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture(20 * i)}}]}]}
+        for i in range(8)
+    ]
+    rows += [{"prompt": "The sky?", "then": ["The sky?"]}] * 4
+    data = write_jsonl(tmp_path / "pictures.jsonl", rows)
+    settings = PPOConfig(rounds=2, prompts=12, minibatches=2, lr=1e-3, **SMALL | {"heldout": 0.0})
+    train_policy("ppo", start / "sft", data, tmp_path / "run", settings, BLUE)
+    log = lines(tmp_path / "run", "ppo")
+    assert len(log) == 4 and log[0]["kl"] == pytest.approx(0, abs=1e-3) and log[-1]["kl"] != 0
 
 
 def test_the_status_of_a_tuning_run(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
