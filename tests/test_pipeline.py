@@ -218,7 +218,7 @@ def test_images_nobody_will_see_are_told(finished: tuple[Path, dict[str, Any]], 
     assert any("images were left out" in note and "model.vision" in note for note in notes)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "textbooks-cpu", "text-cpu", "gpu-1", "gpu-8"])
+@pytest.mark.parametrize("name", ["quickstart", "textbooks-cpu", "text-cpu", "align-cpu", "gpu-1", "gpu-8"])
 def test_every_preset_can_be_rehearsed_on_a_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from foretell.model.describe import parameter_count
 
@@ -228,7 +228,9 @@ def test_every_preset_can_be_rehearsed_on_a_cpu(name: str, monkeypatch: pytest.M
     assert small.train.tokens <= max(recipe.train.tokens / 900, 8 * 8192)
     assert parameter_count(small.model) < 55e6
     assert small.forecast is None and any("ladder" in change for change in changes) == (recipe.forecast is not None)
-    assert any("ladder" not in change for change in changes) == name.startswith("gpu")
+    assert small.align is None and any("alignment" in change for change in changes) == (recipe.align is not None)
+    others = [change for change in changes if "ladder" not in change and "alignment" not in change]
+    assert bool(others) == name.startswith("gpu")
     assert [source.name for source in small.data.sources] == [source.name for source in recipe.data.sources]
     if name.startswith("gpu"):
         assert shrink(recipe, "cuda")[0].model == recipe.model

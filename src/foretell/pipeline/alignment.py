@@ -31,7 +31,7 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
     """The stages after pre-training. arms: all of them, not only the main one."""
     config = recipe.align
     assert config is not None
-    lessons = run_dir / "lessons"
+    lessons, sees = run_dir / "lessons", recipe.model.vision is not None
 
     def pretrained(inputs: Mapping[str, Path]) -> Path:
         return inputs["pretrain"] / CHECKPOINT
@@ -49,8 +49,8 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
     found = [
         Stage(
             "lessons",
-            {**config.lessons.model_dump(mode="json"), "seed": recipe.seed},
-            lambda inputs, out: _write_lessons(config.lessons, recipe.seed, out, report),
+            {**config.lessons.model_dump(mode="json"), "sees": sees, "seed": recipe.seed},
+            lambda inputs, out: _write_lessons(config.lessons, sees, recipe.seed, out, report),
         ),
         *tuning_stages(
             "sft", seeded["sft"], pretrained, lessons / "demonstrations.jsonl", settings("sft", config.sft), report,
@@ -118,10 +118,11 @@ def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
     return Sources(run_dir, how.model, make=graded, ptx=run_dir if ppo.ptx else None)
 
 
-def _write_lessons(config: LessonConfig, seed: int, out: Path, report: Report) -> dict[str, Any]:
+def _write_lessons(config: LessonConfig, sees: bool, seed: int, out: Path, report: Report) -> dict[str, Any]:
     from foretell.data.world.lessons import Lessons
 
-    lessons = Lessons(config.kinds, config.flaws, config.things, config.people)
+    kinds = {family: share for family, share in config.kinds.items() if sees or family != "pictures"}
+    lessons = Lessons(kinds, config.flaws, config.things, config.people)
     made: dict[str, Iterable[dict[str, Any]]] = {
         "demonstrations": lessons.demonstrations(config.demonstrations, seed),
         "preferences": lessons.preferences(config.preferences, seed),

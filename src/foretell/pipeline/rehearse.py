@@ -104,6 +104,11 @@ def shrink(recipe: Recipe, device: str) -> tuple[Recipe, list[str]]:
         changes.append(
             f"the ladder is left out, runs of seconds being no rungs; it has {share:.0%} of the run's operations"
         )
+    if recipe.align is not None:
+        raw["align"] = None
+        changes.append(
+            "alignment is left out; of lessons and rounds it takes what its settings say, whatever the model"
+        )
     length = recipe.data.sequence_length
     rows = recipe.train.micro_batch or 8
     if device == "cpu":
