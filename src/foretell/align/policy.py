@@ -20,7 +20,7 @@ from foretell.align.ppo import Advantages, GroupAdvantages, PolicyGradient
 from foretell.align.reward import RewardModel, add_head
 from foretell.align.rewarding import Part, Rewards, by_model
 from foretell.align.rollout import Credit, Rollouts, describe, logprobs
-from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, open_base
+from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, open_base, tuned
 from foretell.data.loader import Loader, PackedBatch
 from foretell.data.splits import Split, split_of
 from foretell.engine.local import Engine
@@ -267,8 +267,7 @@ class _Run:
                 seed=settings.seed,
                 measure=measure if held else None,
                 files=files | {SETTINGS: self.text},
-                facts=facts
-                | {"tuned_from": yaml.safe_load(self.text).get("model", str(self.base)), "tuned_by": self.kind},
+                facts=facts | tuned(self.text, self.base, self.kind),
                 plan={"kind": self.kind, "settings": self._deciding(), "prompts": len(split["train"])},
                 critic=None if critic is None else (critic, getattr(settings, "critic_lr", settings.lr)),
                 task=self.name,
