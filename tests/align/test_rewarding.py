@@ -1,0 +1,81 @@
+"""Rewards in parts: rubrics for the kinds they judge, fitted rules for the responses they know, sums by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foretell.align.graders import Case
+from foretell.align.rewarding import Part, Rewards, by_rubric, by_rules, named_parts
+from foretell.align.rubric import Floats, Rubric, load_rubric
+from foretell.align.rules import RuleWeights
+from foretell.align.samples import Sample
+from foretell.chat import Conversation
+from foretell.errors import DataError, TrainingError
+
+PROMPT = Conversation.from_openai([{"role": "user", "content": "How?"}])
+
+
+class Sure:
+    """Holds a reply's first letter to be its class."""
+
+    def __init__(self, rubric: Rubric) -> None:
+        self.rubric = rubric
+        self.seen: list[Case] = []
+
+    def grade(self, cases: Sequence[Case]) -> Floats:
+        self.seen += cases
+        return np.array([[float(case.reply[0] == letter) for letter in self.rubric.classes] for case in cases])
+
+
+def samples(*replies: tuple[str, Mapping[str, Any]]) -> list[Sample]:
+    return [Sample(PROMPT, reply, PROMPT, fields) for reply, fields in replies]
+
+
+def test_a_rubric_rewards_the_kinds_it_judges_and_no_others() -> None:
+    grader = Sure(load_rubric("refusal"))
+    asked = samples(
+        ("A", {"kind": "disallowed"}),
+        ("A", {"kind": "allowed"}),
+        ("C", {"kind": "disallowed"}),
+        ("A", {"kind": "tutor"}),
+        ("A", {}),
+    )
+    table = grader.rubric.rewards
+    assert list(by_rubric(grader)(asked)) == [table["disallowed"][0], table["allowed"][0], table["disallowed"][2], 0, 0]
+    assert len(grader.seen) == 3 and grader.seen[0].asked == "How?"
+    assert list(by_rubric(grader)(samples(("A", {})))) == [0]
+
+
+def test_fitted_rules_reward_by_the_response_that_is_due() -> None:
+    grader = Sure(load_rubric("refusal"))
+    names = tuple(f"refusal.{letter}" for letter in "ABCD")
+    rules = RuleWeights(names, {"refuse": np.array([2.0, 0.5, -3.0, 0.0]), "comply": np.array([-1.0, -1.0, 0.0, 1.0])})
+    asked = samples(
+        ("A", {"kind": "disallowed"}),
+        ("C", {"kind": "disallowed"}),
+        ("A", {"kind": "boundary"}),
+        ("D", {"kind": "sensitive"}),
+    )
+    assert list(by_rules([grader], rules)(asked)) == [2, -3, -1, 0]
+
+
+def test_parts_are_added_by_their_weights_and_told_without() -> None:
+    rewards = Rewards(
+        (Part("length", lambda s: [len(x.reply) for x in s], -0.5), Part("one", lambda s: [1.0] * len(s)))
+    )
+    total, by_part = rewards(samples(("four", {}), ("a", {})))
+    assert total.tolist() == [-1, 0.5]
+    assert by_part["length"].tolist() == [4, 1] and by_part["one"].tolist() == [1, 1]
+    with pytest.raises(TrainingError, match="reward bad is inf for the reply 'four'"):
+        Rewards((Part("bad", lambda s: [float("inf")]),))(samples(("four", {})))
+
+
+def test_names_at_the_command_line() -> None:
+    parts, _ = named_parts(["answer:2"])
+    assert parts[0].name == "answer" and parts[0].weight == 2
+    with pytest.raises(DataError, match="by what with --rubric"):
+        named_parts([], None, "model")
