@@ -92,3 +92,11 @@ def test_graded_replies_have_the_oracles_letter() -> None:
         asked = world.read(row["prompt"])
         assert asked is not None and letter(asked.labels, row["reply"]) == row["letter"]
     assert {row["letter"] for row in rows} == set("ABCD")
+
+
+def test_every_prompt_asks_something() -> None:
+    made = lessons(FlawConfig())
+    for row in [*made.prompts(300, 0), *made.preferences(300, 0)]:
+        assert row["prompt"] and row["prompt"][-1]["role"] == "user"
+    seen = [row for row in made.prompts(300, 0) if row["kind"] == "pictures"]
+    assert seen and all(any(part["type"] == "image_url" for part in row["prompt"][0]["content"]) for row in seen)

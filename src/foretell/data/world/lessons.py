@@ -162,7 +162,10 @@ class Lessons:
         return self._ruled(item, other, rng, 0.0, "facts")
 
     def _picture(self, rng: random.Random) -> Lesson:
-        item = rng.choice(self._pictures).make(rng, "train")
+        while True:  # pictures are also shown with words beside them, and nothing is asked
+            item = rng.choice(self._pictures).make(rng, "train")
+            if item.answer is not None and item.content.is_conversation:
+                break
         said = item.content.conversation()
         others = [name for name in item.choices or map(str, range(10)) if name != item.answer]
         replies = [said.messages[-1].text, rng.choice(others)]
