@@ -51,7 +51,7 @@ def _rate(value: object) -> str:
 
 def _value(values: dict[str, object], name: str) -> str:
     value = num(values, name)
-    return "" if value is None else number(value)
+    return "" if value is None else number(round(value, 4))
 
 
 def _error(errors: dict[str, object], name: str, when: str) -> str:
