@@ -107,7 +107,8 @@ def _cards(names: Sequence[str], changes: Sequence[Change], repairs: Mapping[str
     ends = [repairs[name] for name in (names[0], names[-1]) if name in repairs]
     if len(ends) == 2:
         value = " → ".join(number(one.before.ece.estimate, 2) for one in ends)
-        repaired = f"{number(round(ends[1].after.ece.estimate, 6), 2)} once repaired (temperature {number(ends[1].temperature)})"
+        error = number(round(ends[1].after.ece.estimate, 6), 2)
+        repaired = f"{error} once repaired (temperature {number(ends[1].temperature)})"
         told.append(("Calibration error, A–D", value, repaired))
     return cards(told) if told else Html("")
 
