@@ -251,7 +251,7 @@ def main() -> None:
         figures |= found
     if not options.tiny:
         command = "python benchmarks/rlhf.py" + " --trl PYTHON" * bool(options.trl)
-        command += f" --model {options.model.name}" * bool(options.model) + f" --rounds {options.rounds}"
+        command += (f" --model {options.model.name}" if options.model else "") + f" --rounds {options.rounds}"
         print(f"Written: {write_result('rlhf', command, figures)}")
 
 
