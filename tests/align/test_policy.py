@@ -327,6 +327,7 @@ def test_the_command_line(start: Path, tmp_path: Path, capsys: pytest.CaptureFix
             (("--reward", str(start / "sft"), *fast), "no reward model"),
             ((*mine, *fast, "--set=ptx=1"), "--ptx"),
             ((*mine, "--set=max_tokens=255"), "leave room"),
+            ((*mine, "--set=max_tokens=256"), "Set it lower"),
         ]
     ):
         code, _, errors = invoke(capsys, "ppo", *common, "--out", tmp_path / f"bad{i}", *arguments)

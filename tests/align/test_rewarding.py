@@ -47,7 +47,8 @@ def test_a_rubric_rewards_the_kinds_it_judges_and_no_others() -> None:
     table = grader.rubric.rewards
     assert list(by_rubric(grader)(asked)) == [table["disallowed"][0], table["allowed"][0], table["disallowed"][2], 0, 0]
     assert len(grader.seen) == 3 and grader.seen[0].asked == "How?"
-    assert list(by_rubric(grader)(samples(("A", {})))) == [0]
+    with pytest.raises(DataError, match="no row states its `kind`"):
+        by_rubric(grader)(samples(("A", {})))
 
 
 def test_fitted_rules_reward_by_the_response_that_is_due() -> None:
@@ -72,6 +73,12 @@ def test_parts_are_added_by_their_weights_and_told_without() -> None:
     assert by_part["length"].tolist() == [4, 1] and by_part["one"].tolist() == [1, 1]
     with pytest.raises(TrainingError, match="reward bad is inf for the reply 'four'"):
         Rewards((Part("bad", lambda s: [float("inf")]),))(samples(("four", {})))
+
+
+@pytest.mark.parametrize("function", [lambda s: s[0].fields["none"], lambda s: ["good"], lambda s: None, lambda s: 1.0])
+def test_a_reward_that_fails_is_named(function: Any) -> None:
+    with pytest.raises(TrainingError, match="reward mine failed for 1 replies, the first of them 'four'"):
+        Rewards((Part("mine", function),))(samples(("four", {})))
 
 
 def test_names_at_the_command_line() -> None:

@@ -72,8 +72,8 @@ class Sources:
 def train_policy(
     kind: PolicyKind,
     model: str | Path,
-    data: Path,
-    out_dir: Path,
+    data: str | Path,
+    out_dir: str | Path,
     settings: PolicyConfig | None = None,
     sources: Sources | None = None,
     report: Report = silent,
@@ -85,8 +85,11 @@ def train_policy(
     has left `most_kl` or `least_entropy`; GraderError where a grader does not answer. The same call goes on from there.
     """
     settings, sources = settings or POLICIES[kind](), sources or Sources()
+    data, out_dir = Path(data), Path(out_dir)
     if not (sources.reward or sources.parts or sources.make):
-        raise TrainingError("Nothing rewards the replies. Give a reward model (--reward) or a function (--function).")
+        raise TrainingError(
+            "Nothing rewards the replies. Give a reward model (--reward), a rubric (--rubric) or a function (--function)."
+        )
     plain = settings.model_dump(mode="json")
     foreign = is_foreign(model)
     base = None if foreign else find_checkpoint(model)
@@ -214,6 +217,11 @@ class _Run:
         precision = pick_precision(settings.precision, model.device)
         model.compute_dtype = getattr(torch, precision)
         room = model.config.max_length - settings.max_tokens
+        if room < 1:
+            raise TrainingError(
+                f"max_tokens is {settings.max_tokens}, but this model reads {model.config.max_length} tokens, prompt and "
+                "reply together. Set it lower."
+            )
         split, skipped = read_split(
             read_prompts(self.data), template, room, settings.heldout, settings.bad_rows == "skip"
         )

@@ -18,7 +18,7 @@ from foretell.align.rubric import load_rubric
 from foretell.align.rules import EXPECTED, RuleWeights, class_features
 from foretell.align.samples import RewardFunction, Sample
 from foretell.align.verifiable import VERIFIERS
-from foretell.errors import DataError, TrainingError
+from foretell.errors import DataError, ForetellError, TrainingError
 from foretell.files import sha256_file
 from foretell.loading import load
 
@@ -42,10 +42,19 @@ class Rewards:
         """The rewards (N,), and those of each part before its weight."""
         total, by_part = np.zeros(len(samples)), {}
         for part in self.parts:
-            values = np.asarray(list(part.function(samples)), np.float64)
-            if values.shape != (len(samples),):
+            try:
+                values = np.asarray([float(value) for value in part.function(samples)], np.float64)
+            except ForetellError:
+                raise
+            except Exception as error:  # it is its user's code
                 raise TrainingError(
-                    f"The reward {part.name} gave {values.shape} numbers for {len(samples)} replies. It must return "
+                    f"The reward {part.name} failed for {len(samples)} replies, the first of them "
+                    f"{samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one number a reply. "
+                    "Mend it, and run the same command again to go on."
+                ) from error
+            if len(values) != len(samples):
+                raise TrainingError(
+                    f"The reward {part.name} gave {len(values)} numbers for {len(samples)} replies. It must return "
                     "one a reply."
                 )
             bad = np.flatnonzero(~np.isfinite(values))
@@ -79,6 +88,11 @@ def by_rubric(grader: Grader) -> RewardFunction:
 
     def score(samples: Sequence[Sample]) -> Sequence[float]:
         judged = [i for i, sample in enumerate(samples) if sample.fields.get("kind") in grader.rubric.rewards]
+        if not any("kind" in sample.fields for sample in samples):
+            raise DataError(
+                f"Rubric {grader.rubric.name} judges by the kind of prompt, but no row states its `kind`. Add the field: "
+                f"{', '.join(grader.rubric.rewards)}."
+            )
         found = np.zeros(len(samples))
         if judged:
             kinds = [samples[i].fields["kind"] for i in judged]
@@ -140,7 +154,7 @@ def load_function(where: str) -> Part:
         raise DataError(f"{path} failed as it was read: {type(error).__name__}: {error}. Mend it first.") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise DataError(f"{path} has no function {name}. It takes a list of foretell.align.rewarding.Sample.")
+        raise DataError(f"{path} has no function {name}. It takes a list of foretell.align.samples.Sample.")
     return Part(name, function, factor)
 
 

@@ -43,7 +43,12 @@ _OBJECTIVE = ("centre", "beta", "label_smoothing")
 
 
 def tune(
-    kind: Kind, model: str | Path, data: Path, out_dir: Path, settings: Tuning | None = None, report: Report = silent
+    kind: Kind,
+    model: str | Path,
+    data: str | Path,
+    out_dir: str | Path,
+    settings: Tuning | None = None,
+    report: Report = silent,
 ) -> dict[str, dict[str, Any]]:
     """Fine-tune a model; the result, `out_dir`/KIND/checkpoint, is what `foretell.load(out_dir)` reads.
 
@@ -53,6 +58,7 @@ def tune(
     Raises a ForetellError that says what to do; KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM.
     """
     settings = settings or CONFIGS[kind]()
+    data, out_dir = Path(data), Path(out_dir)
     foreign = is_foreign(model)
     base = None if foreign else find_checkpoint(model)
     data_files(data)

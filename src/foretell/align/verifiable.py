@@ -15,7 +15,7 @@ from foretell.measure.sandbox import Program, Sandbox
 
 def answer(samples: Sequence[Sample]) -> list[float]:
     """1 where the reply gives the row's `answer`, or ends in it; else 0."""
-    return [float(is_right(sample.reply, _field(sample, "answer", str, "a text"))) for sample in samples]
+    return [float(is_right(s.reply, str(_field(s, "answer", (str, int, float), "a text or number")))) for s in samples]
 
 
 def program(samples: Sequence[Sample]) -> list[float]:
@@ -47,7 +47,7 @@ def _is_handled(labels: Mapping[str, str], reply: str) -> bool:
     return hazards.helpful(labels, reply) if harmless else hazards.handled(labels, reply)
 
 
-def _field(sample: Sample, name: str, kind: type[Any], what: str) -> Any:
+def _field(sample: Sample, name: str, kind: type[Any] | tuple[type[Any], ...], what: str) -> Any:
     value = sample.fields.get(name)
     if not isinstance(value, kind):
         raise DataError(

@@ -20,14 +20,20 @@ Data = Annotated[Path, typer.Option(metavar="DATA", help="A file or folder of ex
 Out = Annotated[Path, typer.Option(help="Run directory to write, or to go on with.")]
 Reward = Annotated[str | None, typer.Option(metavar="RUN", help="A reward model: a run of `foretell reward`.")]
 Function = Annotated[
-    list[str], typer.Option("--function", metavar="FILE.py:NAME", help="A reward in Python; :WEIGHT may follow.")
+    list[str],
+    typer.Option(
+        "--function",
+        metavar="FILE.py:NAME",
+        help="A reward in Python, or answer, program, handled; :WEIGHT may follow.",
+    ),
 ]
 Rubric = Annotated[
     str | None, typer.Option(metavar="RUBRIC", help="A rubric to grade replies by: a name or a YAML file.")
 ]
 Grader = Annotated[str | None, typer.Option(metavar="MODEL", help="Who grades by it: any model, or an endpoint's URL.")]
 Mix = Annotated[
-    str | None, typer.Option(metavar="RUN", help="A run whose pre-training rows are mixed in, if ptx is set.")
+    str | None,
+    typer.Option(metavar="RUN", help="A run whose pre-training rows are mixed in; with --set ptx=0.5 or so."),
 ]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as lr=1e-5 or epochs=2.")]
 
