@@ -88,7 +88,7 @@ def train_policy(
     data, out_dir = Path(data), Path(out_dir)
     if not (sources.reward or sources.parts or sources.make):
         raise TrainingError(
-            "Nothing rewards the replies. Give a reward model (--reward), a rubric (--rubric) or a function (--function)."
+            "Nothing rewards the replies. Give a reward model (--reward), a rubric (--rubric) or a --function."
         )
     plain = settings.model_dump(mode="json")
     foreign = is_foreign(model)
@@ -219,8 +219,8 @@ class _Run:
         room = model.config.max_length - settings.max_tokens
         if room < 1:
             raise TrainingError(
-                f"max_tokens is {settings.max_tokens}, but this model reads {model.config.max_length} tokens, prompt and "
-                "reply together. Set it lower."
+                f"max_tokens is {settings.max_tokens}, but this model reads {model.config.max_length} tokens, prompt "
+                "and reply together. Set it lower."
             )
         split, skipped = read_split(
             read_prompts(self.data), template, room, settings.heldout, settings.bad_rows == "skip"

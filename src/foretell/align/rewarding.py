@@ -90,8 +90,8 @@ def by_rubric(grader: Grader) -> RewardFunction:
         judged = [i for i, sample in enumerate(samples) if sample.fields.get("kind") in grader.rubric.rewards]
         if not any("kind" in sample.fields for sample in samples):
             raise DataError(
-                f"Rubric {grader.rubric.name} judges by the kind of prompt, but no row states its `kind`. Add the field: "
-                f"{', '.join(grader.rubric.rewards)}."
+                f"Rubric {grader.rubric.name} judges by the kind of prompt, but no row states its `kind`. Add "
+                f"the field: {', '.join(grader.rubric.rewards)}."
             )
         found = np.zeros(len(samples))
         if judged:

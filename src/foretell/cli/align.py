@@ -24,7 +24,7 @@ Function = Annotated[
     typer.Option(
         "--function",
         metavar="FILE.py:NAME",
-        help="A reward in Python, or answer, program, handled; :WEIGHT may follow.",
+        help="A reward in Python, or answer, program, handled.",
     ),
 ]
 Rubric = Annotated[
@@ -33,7 +33,7 @@ Rubric = Annotated[
 Grader = Annotated[str | None, typer.Option(metavar="MODEL", help="Who grades by it: any model, or an endpoint's URL.")]
 Mix = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="A run whose pre-training rows are mixed in; with --set ptx=0.5 or so."),
+    typer.Option(metavar="RUN", help="A run whose pre-training rows are mixed in, with --set ptx=0.5."),
 ]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as lr=1e-5 or epochs=2.")]
 
