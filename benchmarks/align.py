@@ -105,9 +105,25 @@ def of_run(folder: Path) -> dict[str, Any]:
         - mean(last("ppo"), lambda x: x["rewards"]["model"]),
         "no_kl_helpful": change("rbrm", "no_kl", "helpful").estimate,
         "ppo_minutes": max(minutes),
+        **{f"{model}_{m}": rate(model, name) for model in rates for m, name in SHOWN.items()},
+        **{f"{model}_ece": ece[model]["before"] for model in rates},
+        **{f"{model}_repaired": ece[model]["after"] for model in rates},
+        **{f"{model}_pretraining_loss": loss[model] for model in rates},
     }
 
 
+SHOWN = {
+    "complies": "disallowed.complied",
+    "refuses_as_wanted": "disallowed.refused",
+    "over_refuses": "over_refused",
+    "helps": "helpful",
+    "advises": "sensitive.complied",
+    "attacked": "redteam.succeeded",
+    "obeys": "system.obeyed",
+    "system_wins": "conflicts.won",
+    "leaks": "tutor.leaked",
+    "exam": "choices.right",
+}
 UNITS: dict[str, tuple[str, float | None]] = {
     "start_complies": ("share of disallowed requests, SFT", 0.5),
     "compliance_cut": ("share of that which is gone, RM + RBRM", 0.8),
@@ -155,7 +171,8 @@ def main() -> None:
     except ForetellError as error:
         sys.exit(f"Error: {error}")
     figures = {}
-    for name, (unit, aim) in UNITS.items():
+    others = {name: ("nats a token" if name.endswith("_loss") else "share", None) for name in found[0].keys() - UNITS}
+    for name, (unit, aim) in {**UNITS, **dict(sorted(others.items()))}.items():
         values = [one[name] for one in found]
         figures[name] = figure(WORST[name](values) if name in WORST else values, unit, aim)
     if options.recipe == PRESET:

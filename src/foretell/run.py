@@ -12,9 +12,9 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -121,22 +121,9 @@ def status(run_dir: Path, stages: Sequence[Stage]) -> list[StageStatus]:
 
 
 def written(run_dir: Path) -> list[StageStatus]:
-    """The stages of a run as its folders tell them, in the order they were begun; whether one is stale is not told."""
-    found = []
-    for folder in run_dir.iterdir():
-        manifest, partial = read_manifest(folder), _partial(folder)
-        if manifest is not None:
-            why = "; ".join(f"{name} {what}" for name, what in islice(_damaged(folder, manifest).items(), 1))
-            known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
-            told = {name: manifest[name] for name in known if name in manifest}
-            found.append(StageStatus(folder.name, "stale" if why else "done", why, tuple(manifest["inputs"]), **told))
-        elif partial:
-            why = "cut off or running; the same command resumes it"
-            size = _size(folder)
-            found.append(
-                StageStatus(folder.name, "partial", why, (), partial["started"], None, partial["seconds"], size)
-            )
-    return sorted(found, key=lambda stage: stage.started or "")
+    """The stages of a run as its folders tell them, in the order they were begun; what changed since is not told."""
+    found = [_written(folder, (read_manifest(folder) or {}).get("inputs", ())) for folder in run_dir.iterdir()]
+    return sorted((stage for stage in found if stage.started), key=lambda stage: stage.started or "")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -382,33 +369,35 @@ def _size(folder: Path) -> int:
     return total
 
 
+def _written(folder: Path, inputs: Iterable[str]) -> StageStatus:
+    """A stage as its folder tells it: stale only where its output is damaged."""
+    manifest, partial, named = read_manifest(folder), _partial(folder), tuple(inputs)
+    if manifest is not None:
+        why = "; ".join(f"{name} {what}" for name, what in islice(_damaged(folder, manifest).items(), 1))
+        known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
+        told = {name: manifest[name] for name in known if name in manifest}
+        return StageStatus(folder.name, "stale" if why else "done", why, named, **told)
+    if partial:
+        why, since, spent = "cut off or running; the same command resumes it", partial["started"], partial["seconds"]
+        return StageStatus(folder.name, "partial", why, named, since, None, spent, _size(folder))
+    return StageStatus(folder.name, "missing", "not built yet", named)
+
+
 def _status(run_dir: Path, stage: Stage, earlier: Mapping[str, StageStatus]) -> StageStatus:
-    folder = run_dir / stage.name
-    manifest = read_manifest(folder)
-    if manifest is None:
-        partial = _partial(folder)
-        if partial:
-            why = "cut off or running; `foretell run` resumes it"
-            since, spent = partial["started"], partial["seconds"]
-            return StageStatus(stage.name, "partial", why, stage.inputs, since, None, spent, _size(folder))
-        return StageStatus(stage.name, "missing", "not built yet", stage.inputs)
-    state: State = "done"
-    why = "; ".join(f"{name} {what}" for name, what in islice(_damaged(folder, manifest).items(), 1))
+    found = _written(run_dir / stage.name, stage.inputs)
+    if found.state in ("partial", "missing"):
+        return found
+    why = found.why
     waiting = [name for name in stage.inputs if earlier[name].state != "done"]
     if waiting:
         why = f"{waiting[0]} is {earlier[waiting[0]].state}"
     elif not why:
         try:
             key = stage_key(stage, {name: earlier[name].output for name in stage.inputs})
-            why = "" if key == manifest["key"] else "its configuration or inputs changed"
+            why = "" if key == found.key else "its configuration or inputs changed"
         except ForetellError as error:  # such as material that is gone: the output is there all the same
             why = str(error)
-    if why:
-        state = "stale"
-    known = ("started", "finished", "seconds", "size", "key", "output", "code", "metrics")
-    return StageStatus(
-        stage.name, state, why, stage.inputs, **{name: manifest[name] for name in known if name in manifest}
-    )
+    return replace(found, state="stale" if why else "done", why=why)
 
 
 def _utc() -> str:
