@@ -73,3 +73,12 @@ def test_groups_keep_their_own_peak_and_moments_travel() -> None:
     optimizer.step()
     load_moments(optimizer, names, kept)
     assert all(torch.equal(value, kept[key]) for key, value in named_moments(optimizer, names).items())
+
+
+def test_a_step_is_seen_by_whoever_holds_a_copy() -> None:
+    weight = torch.nn.Parameter(torch.ones(3))
+    group = {"params": [weight], "lr": 0.1, "weight_decay": 0.0, "eps": 1e-8, "betas": (0.9, 0.95)}
+    optimizer = build_adamw([group])
+    weight.grad, before = torch.ones(3), weight._version
+    optimizer.step()
+    assert weight._version > before
