@@ -143,3 +143,7 @@ class RubricError(ForetellError):
 
 class GraderError(ForetellError):
     """A grader is down after all tries, or answers with something that is no grade."""
+
+
+class StoreError(ForetellError):
+    """The database of accounts is locked, full, gone, or of another version; what was asked for was not done."""

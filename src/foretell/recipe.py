@@ -203,11 +203,13 @@ class JsonlSource(_Files):
 class ParquetSource(_Files):
     """Interleaved documents as OBELICS-style Parquet (`texts`, `images`); a file, a folder or a glob.
 
-    Rows whose `split` column says "heldout", "test", "validation" or the like are held out; without it, by id.
+    split: what decides which rows are held out. "column": the `split` column where it says "heldout", "test",
+    "validation" or the like; rows without it by id. "id": the share `heldout` of all ids, whatever the column says.
     """
 
     kind: Literal["parquet"] = "parquet"
     name: Name = "parquet"
+    split: Literal["column", "id"] = "column"
     images: bool = True
 
 

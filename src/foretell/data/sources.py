@@ -236,7 +236,8 @@ def _parquet(source: ParquetSource, split: Split, seed: int, skipped: SkipCount)
         for name in hash_order(files, seed)
     )
     for document, row_split in _in_turn(rows):
-        held = row_split.lower() in HELD_OUT if row_split else split_of(document.id, source.heldout) == "heldout"
+        told = row_split if source.split == "column" else None
+        held = told.lower() in HELD_OUT if told else split_of(document.id, source.heldout) == "heldout"
         if held == (split == "heldout"):
             yield document
 

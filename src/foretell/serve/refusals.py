@@ -15,6 +15,7 @@ from foretell.errors import (
     ImageError,
     OverloadedError,
     RequestError,
+    StoreError,
 )
 from foretell.generate import Sampling
 from foretell.serve.guard import envelope
@@ -51,6 +52,8 @@ def refusal(error: Exception, params: Params = Params()) -> RequestError:
         return refuse(str(error), 400, param=params.prompt, code="context_length_exceeded")
     if isinstance(error, OverloadedError):
         return refuse(str(error), 503, code="server_overloaded")
+    if isinstance(error, StoreError):
+        return refuse("The accounts cannot be reached just now. Ask again shortly.", 503, code="store_unavailable")
     if isinstance(error, GrammarError):
         return refuse(str(error), 400, param=params.grammar, code="invalid_grammar")
     if isinstance(error, ImageError):

@@ -1,0 +1,122 @@
+"""The database of accounts, limits and reviews, SQLite by default or PostgreSQL by URL, and the clock of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from foretell.errors import MissingExtraError, StoreError
+
+P, T = ParamSpec("P"), TypeVar("T")
+Clock = Callable[[], int]
+"""Milliseconds since 1970, UTC: the form of every time in the database."""
+
+metadata = sa.MetaData()
+_SPEAKERS = 8  # threads, and connections to PostgreSQL
+_SQLITE = ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000")
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """A database. place: a file of SQLite, made where there is none, or postgresql://user:password@host/database.
+
+    What is in `read` and `write` runs on the calling thread; `run` takes it off an event loop.
+    Raises StoreError for a database that cannot be had.
+    """
+
+    def __init__(self, place: str | Path, clock: Clock = now) -> None:
+        self.clock = clock
+        url = _url(str(place))
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.name = url.render_as_string(hide_password=True)
+        pool = {} if self.is_sqlite else {"pool_size": _SPEAKERS, "pool_pre_ping": True}
+        self.engine = sa.create_engine(url, **pool)
+        if self.is_sqlite:
+            # The driver begins transactions late; a writer that read before it wrote would then fail, not wait.
+            sa.event.listen(self.engine, "connect", _prepare)
+            sa.event.listen(self.engine, "begin", _begin)
+        # SQLite has one writer at a time: more threads would wait on its lock, not work.
+        self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SPEAKERS, thread_name_prefix="store")
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that may write, committed at the end, undone by an error. Raises StoreError."""
+        with (
+            _told(self.name),
+            self.engine.connect().execution_options(foretell_write=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A view that does not change while it is read. Raises StoreError."""
+        with _told(self.name), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` on a thread of the store's own, to its end also where the caller has gone."""
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True)
+        self.engine.dispose()
+
+
+def _url(place: str) -> sa.URL:
+    if "://" not in place:
+        try:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The database {place} cannot be made there: {error.strerror}.") from error
+        return sa.URL.create("sqlite", database=place)
+    try:
+        url = sa.make_url(place)
+    except (SQLAlchemyError, ValueError) as error:
+        raise StoreError("The database's URL is not of the form postgresql://user:password@host/database.") from error
+    if url.get_backend_name() not in ("postgresql", "sqlite"):
+        raise StoreError(f"A database {url.drivername}:// is not known. Give a file, or a URL of postgresql://.")
+    if url.get_backend_name() == "postgresql":
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("A database in PostgreSQL", "postgres") from error
+        url = url.set(drivername="postgresql+psycopg")
+    return url
+
+
+def _prepare(connection: sa.engine.interfaces.DBAPIConnection, record: object) -> None:
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()
+    for setting in _SQLITE:
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(
+        "BEGIN IMMEDIATE" if connection.get_execution_options().get("foretell_write") else "BEGIN"
+    )
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise  # two wrote the same: for whoever asked to tell
+    except (OperationalError, DBAPIError, sa.exc.TimeoutError) as error:
+        why = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        raise StoreError(f"The database {name} does not answer ({why}).") from error
