@@ -19,23 +19,28 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
+
+from foretell.sections import Section
 
 Kind = Literal["burst", "address", "category"]
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Watch:
-    """false_alarms: with which probability a sweep over clean Poisson traffic raises any alarm of a kind. Below these an
-    alarm is none, however unlikely: burst_calls, calls an hour; burst_ratio, times what is expected; accounts, from one
-    address in a day; category_findings, in an hour. hours: how much of the past counts."""
+class Watch(Section):
+    """Settings of a sweep.
 
-    false_alarms: float = 0.001
-    burst_calls: int = 60
-    burst_ratio: float = 3.0
-    accounts: int = 5
-    category_findings: int = 5
-    hours: int = 72
+    false_alarms: with which probability one over clean Poisson traffic raises any alarm of a kind. Below these an alarm
+    is none, however unlikely: burst_calls, calls an hour; burst_ratio, times what is expected; accounts, from one
+    address in a day; category_findings, in an hour. hours: how much of the past counts.
+    """
+
+    false_alarms: float = Field(0.001, gt=0, le=0.5)
+    burst_calls: int = Field(60, ge=0)
+    burst_ratio: float = Field(3.0, ge=1)
+    accounts: int = Field(5, ge=2)
+    category_findings: int = Field(5, ge=1)
+    hours: int = Field(72, ge=2, le=24 * 31)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from foretell.errors import RecipeError
+from foretell.sections import Section
 
 Status = Literal["active", "warned", "suspended", "banned"]
 STATUSES: tuple[Status, ...] = ("active", "warned", "suspended", "banned")
@@ -19,10 +20,8 @@ DAY = 86_400_000  # milliseconds
 _DAYS = Annotated[float, Field(gt=0, le=36_500)]
 
 
-class Step(BaseModel):
+class Step(Section):
     """What an account comes to with so many strikes. days: how long a suspension lasts; nothing else has an end."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     strikes: int = Field(ge=1)
     status: Literal["warned", "suspended", "banned"]
@@ -35,15 +34,13 @@ class Step(BaseModel):
         return self
 
 
-class Ladder(BaseModel):
+class Ladder(Section):
     """Settings of the ladder.
 
     steps: in rising order of strikes, none milder than the one before. expires_days: after so many a strike counts no
     more. automatic: actions of moderation that strike at once; after any other a reviewer decides. weights: how many
     strikes one of a category is worth, 1 where it is not named.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: tuple[Step, ...] = Field(
         default=(

@@ -103,3 +103,12 @@ anomalies = sa.Table(
     sa.UniqueConstraint("kind", "subject", "began"),
     sa.Index("anomalies_by_time", "time"),
 )
+
+tallies = sa.Table(
+    "tallies",  # what the servers counted, for the admin page
+    metadata,
+    sa.Column("minute", sa.BigInteger, primary_key=True, autoincrement=False),  # since 1970
+    sa.Column("name", sa.String(40), primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
