@@ -18,7 +18,7 @@ from foretell.safety.moderation import Finding, Moderation
 from foretell.safety.strikes import Ladder
 from foretell.safety.window import Held
 from foretell.serve.accounts.account import Account
-from foretell.serve.asked import Body, ChatBody, CompletionBody, Drawing
+from foretell.serve.asked import Body, ChatBody, CompletionBody, Drawing, EmbeddingBody
 from foretell.serve.calls import json_response
 from foretell.serve.limits.limits import Limits, Reservation
 from foretell.serve.refusals import refuse
@@ -52,9 +52,14 @@ class Gateway:
     ladder: Ladder = field(default_factory=Ladder)
     keep: Keep = field(default_factory=Keep)
     moderated: Callable[[str, Finding], None] = lambda side, finding: None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def answer(self, http: HTTPRequest, asked: Drawing, raw: Mapping[str, Any], work: Work) -> Response:
+    async def answer(
+        self, http: HTTPRequest, asked: Drawing | EmbeddingBody, raw: Mapping[str, Any], work: Work
+    ) -> Response:
         """The answer to an account's call. Raises RequestError where a limit or the policy stands against it."""
+        if isinstance(asked, EmbeddingBody):
+            return await self._count(http, asked, raw, work)
         account: Account = http.state.caller.account
         prompt, images = await asyncio.to_thread(self._size, raw) if _has_images(raw) else self._size(raw)
         reservation = await self.store.run(
@@ -88,7 +93,7 @@ class Gateway:
         await call.tell_findings()
         return _with(json_response(found), reservation)
 
-    async def count(self, http: HTTPRequest, asked: Any, raw: Mapping[str, Any], work: Work) -> Response:
+    async def _count(self, http: HTTPRequest, asked: EmbeddingBody, raw: Mapping[str, Any], work: Work) -> Response:
         """The answer to a call that generates nothing: embeddings."""
         account: Account = http.state.caller.account
         prompt, _ = self._size(raw)
@@ -106,9 +111,16 @@ class Gateway:
         await call.settle(Usage(told.get("prompt_tokens", prompt), 0), "done")
         return _with(response, reservation)
 
-    def start(self) -> asyncio.Task[None]:
-        """What goes on beside the calls: leases, the accounts of processes that died, retention, anomalies."""
-        return asyncio.create_task(self._keep_up())
+    def start(self) -> None:
+        """Begin what goes on beside the calls: leases, the bills of processes that died, retention, anomalies."""
+        self._tasks.append(asyncio.create_task(self._keep_up()))
+
+    async def close(self) -> None:
+        """End that. The store stays open for calls that are on their way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
 
     async def _keep_up(self) -> None:
         turn = 0
@@ -183,12 +195,13 @@ class _Holder:
 
     @property
     def stopped(self) -> str | None:
-        finding = self._held.finding
-        return finding.words if finding is not None and finding.action in ("refuse", "block") else None
+        return None if self._held.finding is None else self._held.finding.words
 
     @property
     def finding(self) -> Finding | None:
-        return self._held.finding
+        """The strictest, also one that stops nothing."""
+        found = self._held.finding or self._held.noted
+        return None if found is None or found.action == "allow" else found
 
     @property
     def text(self) -> str:

@@ -95,7 +95,9 @@ def _calls(db: sa.Connection, first: int, last: int) -> dict[str, dict[int, int]
 def _addresses(db: sa.Connection, since: int) -> list[tuple[str, str]]:
     """Addresses and users that signed up or were logged in from them."""
     new = sa.select(users.c.address, users.c.id).where(users.c.created >= since, users.c.address.is_not(None))
-    seen = sa.select(sessions.c.address, sessions.c.user).where(sessions.c.used >= since, sessions.c.address.is_not(None))
+    seen = sa.select(sessions.c.address, sessions.c.user).where(
+        sessions.c.used >= since, sessions.c.address.is_not(None)
+    )
     return [(address, user) for address, user in db.execute(sa.union(new, seen))]
 
 
