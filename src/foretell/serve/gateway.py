@@ -17,6 +17,7 @@ from foretell.generate import Usage
 from foretell.safety.moderation import Finding, Moderation
 from foretell.safety.strikes import Ladder
 from foretell.safety.window import Held
+from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
 from foretell.serve.asked import Body, ChatBody, CompletionBody, Drawing, EmbeddingBody
 from foretell.serve.calls import json_response
@@ -138,6 +139,7 @@ class Gateway:
 
     def _tidy(self) -> None:
         forget(self.store, self.keep)
+        sessions.tidy(self.store)
         refresh(self.store, self.ladder)
         for anomaly in sweep(self.store):
             log.warning("anomaly %s: %s, seen %.0f", anomaly.kind, anomaly.subject, anomaly.seen)

@@ -76,7 +76,7 @@ def _with_accounts(server: Server, asked: Accounts) -> tuple[Server, list[BaseRo
     from foretell.safety.moderation import Moderation
     from foretell.safety.policy import SCORED, load_policy
     from foretell.safety.rules import load_lexicon
-    from foretell.serve.accounts.people import first_link
+    from foretell.serve.accounts.waitlist import first_link
     from foretell.serve.door import Door
     from foretell.serve.gateway import Gateway
     from foretell.serve.limits.limits import Limits
