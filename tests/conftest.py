@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from pgkit import running_postgresql
 
 ENVIRONMENT = {
     # Two thread pools on the same cores collapse each other's speed.
@@ -41,3 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_data() -> Path:
     """The folder of real material; for tests marked `realdata`."""
     return Path(os.environ["FORETELL_DATA"])
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL of the tests' own; skipped where none is installed."""
+    with running_postgresql(Path(tmp_path_factory.mktemp("pg"))) as url:
+        yield url

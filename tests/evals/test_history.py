@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import pwd
-import shutil
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,41 +18,7 @@ from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.history import History
 from foretell.evals.log import Journal, RunLog, read_log, write_log
 from foretell.evals.results import Cost, result_of, scores_of
-
-_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of its own, reached by a socket; skipped where none is installed."""
-    pytest.importorskip("psycopg")
-    if not _PROGRAMS:
-        pytest.skip("no PostgreSQL is installed")
-    as_user: dict[str, Any] = {}
-    folder = Path(tmp_path_factory.mktemp("pg"))
-    if os.getuid() == 0:  # which PostgreSQL refuses
-        try:
-            user = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("no user may run PostgreSQL here")
-        as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        folder = Path(f"/tmp/foretell-pg-{os.getpid()}")  # pytest's folders are closed to others
-        folder.mkdir()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-
-    def run(*command: str) -> None:
-        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, **as_user)
-        assert done.returncode == 0, done.stderr
-
-    at = _PROGRAMS[-1]
-    try:
-        run(str(at / "initdb"), "-D", f"{folder}/data", "-A", "trust", "-U", "postgres", "-N")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run(str(at / "pg_ctl"), "-D", f"{folder}/data", "-l", f"{folder}/log", "-o", options, "-w", "start")
-        yield f"postgresql://postgres@/postgres?host={folder}"
-        run(str(at / "pg_ctl"), "-D", f"{folder}/data", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+from pgkit import emptied
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -64,12 +26,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty store is to be."""
     if request.param == "sqlite":
         return str(tmp_path / "store" / "history.db")
-    url: str = request.getfixturevalue("server")
-    import psycopg
-
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS foretell_eval_runs, foretell_eval_schema")
-    return url
+    return emptied(request.getfixturevalue("postgresql"))
 
 
 def run(

@@ -1,8 +1,13 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 from servekit import Live, Stub, make_server, running
+from storekit import FakeClock, empty_store
+
+from foretell.serve.store import Store
+from pgkit import emptied
 
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
 
@@ -23,4 +28,24 @@ def live(stub: Stub) -> Iterator[Live]:
 @pytest.fixture(scope="session")
 def client(live: Live) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty database is to be: a file, then one of PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "store" / "gateway.db")
+    return emptied(request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture
+def store(place: str, clock: FakeClock) -> Iterator[Store]:
+    """A database with every table and nobody in it."""
+    with empty_store(place, clock) as made:
         yield made

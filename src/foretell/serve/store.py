@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from foretell.errors import MissingExtraError, StoreError
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Clock = Callable[[], int]
 """Milliseconds since 1970, UTC: the form of every time in the database."""
 
@@ -62,7 +64,13 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A view that does not change while it is read. Raises StoreError."""
-        with _told(self.name), self.engine.connect() as connection, connection.begin():
+        # PostgreSQL would otherwise show each statement what has been committed by then.
+        steady = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with (
+            _told(self.name),
+            self.engine.connect().execution_options(**steady) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -73,6 +81,12 @@ class Store:
     def close(self) -> None:
         self._threads.shutdown(wait=True)
         self.engine.dispose()
+
+
+def insert_once(db: sa.Connection, table: sa.Table, **values: Any) -> bool:
+    """Add a row; False, with nothing done, where a unique value of it is there already, if only since this moment."""
+    kind = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+    return db.execute(kind(table).values(**values).on_conflict_do_nothing()).rowcount == 1
 
 
 def _url(place: str) -> sa.URL:
@@ -98,7 +112,7 @@ def _url(place: str) -> sa.URL:
 
 
 def _prepare(connection: sa.engine.interfaces.DBAPIConnection, record: object) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.isolation_level = None
     cursor = connection.cursor()
     for setting in _SQLITE:
         cursor.execute(f"PRAGMA {setting}")

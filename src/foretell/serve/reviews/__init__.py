@@ -1,0 +1,1 @@
+"""What moderation found, what reviewers made of it, and the strikes that came of that."""

@@ -1,0 +1,59 @@
+"""Keeping what was flagged: the text for review, and at once a strike where the ladder says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from foretell.safety.strikes import Ladder, Standing
+from foretell.serve.accounts.account import new_id
+from foretell.serve.reviews.cases import Side
+from foretell.serve.reviews.standings import strike
+from foretell.serve.reviews.tables import findings
+from foretell.serve.store import Store
+
+LONGEST = 20_000  # letters of a text that are kept
+APPEALED = 4  # an appeal goes before all others
+_URGENCY = {"block": 3, "refuse": 2, "flag": 1}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """id: of the case. standing: what the account came to, where it was struck by this."""
+
+    id: str
+    standing: Standing | None = None
+
+
+def record(
+    store: Store,
+    ladder: Ladder,
+    text: str,
+    *,
+    side: Side,
+    categories: Sequence[str],
+    scores: Mapping[str, float],
+    action: str,
+    rule: str | None = None,
+    user: str | None = None,
+    model: str | None = None,
+    request: str | None = None,
+) -> Recorded:
+    """Keep a text that moderation flagged, and strike its account where `ladder.automatic` names the action.
+
+    text: the first LONGEST letters are kept, so give the part that was flagged; never an image. categories: the flagged
+    ones. scores: of every category. side: whether the caller said it, or the model; only callers are struck for it.
+    request: as in x-request-id.
+    """
+    id = new_id("case")
+    with store.write() as db:
+        now = store.clock()
+        row = {"id": id, "time": now, "user": user, "request": request, "side": side, "model": model, "rule": rule}
+        row |= {"text": text[:LONGEST].replace("\0", ""), "categories": list(categories), "scores": dict(scores)}
+        row |= {"action": action, "open": True, "urgency": _URGENCY.get(action, 1)}
+        db.execute(sa.insert(findings).values(**row))
+        if user is None or side != "input" or action not in ladder.automatic:
+            return Recorded(id)
+        return Recorded(id, strike(db, ladder, user, id, categories, now=now))

@@ -1,0 +1,167 @@
+"""Strikes of accounts, and the status that they bring an account to and lift again.
+
+A status that somebody sets by hand holds beside them: strikes may make it more severe, and their being overturned or
+running out does not ease it. One that is eased by hand wipes the slate: earlier strikes count no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from foretell.safety.strikes import STATUSES, Ladder, Standing, Status, Strike, standing
+from foretell.serve.accounts import audit
+from foretell.serve.accounts.account import new_id, status_of
+from foretell.serve.accounts.tables import users
+from foretell.serve.reviews.cases import Given, given_of
+from foretell.serve.reviews.tables import standings, strikes
+from foretell.serve.store import Store, insert_once
+
+_SERVER = "server"  # who acts in the audit log where no person does
+
+
+@dataclass(frozen=True)
+class _Held:
+    """status, until: as strikes last left them. held, held_until: set by hand. since: earlier strikes do not count."""
+
+    status: Status = "active"
+    until: int | None = None
+    held: Status = "active"
+    held_until: int | None = None
+    since: int = 0
+
+
+def strikes_of(store: Store, user: str) -> list[Given]:
+    """The strikes of an account, the latest first, with those that are overturned."""
+    with store.read() as db:
+        query = sa.select(strikes).where(strikes.c.user == user).order_by(strikes.c.time.desc(), strikes.c.id)
+        return [given_of(row) for row in db.execute(query).mappings()]
+
+
+def standing_of(store: Store, ladder: Ladder, user: str) -> Standing:
+    """What an account's strikes come to now, whatever else was set by hand."""
+    with store.read() as db:
+        return _standing(db, ladder, user, _known(db, user).since, store.clock())
+
+
+def strike(
+    db: sa.Connection,
+    ladder: Ladder,
+    user: str,
+    finding: str,
+    categories: Iterable[str],
+    *,
+    now: int,
+    given_by: str | None = None,
+) -> Standing | None:
+    """Strike an account for a finding, and bring it to the status that follows. given_by None: moderation alone.
+
+    None, with nothing done, where the finding struck already, or there is no such account: of calls that come at once
+    one changes the status.
+    """
+    held = _hold(db, user, now)
+    if held is None or db.scalar(sa.select(strikes.c.id).where(strikes.c.finding == finding)) is not None:
+        return None
+    weight = ladder.weight(categories)
+    past = _history(db, user, held.since)
+    now = max([now, *(s.time for s in past)])  # servers' clocks differ
+    after = standing([*past, Strike(now, weight)], ladder, now)
+    id = new_id("strike")
+    given = {"id": id, "user": user, "finding": finding, "time": now, "weight": weight, "given_by": given_by}
+    if not insert_once(db, strikes, **given, step=after.status):
+        return None
+    details = {"strike": id, "finding": finding, "weight": weight, "strikes": after.strikes, "status": after.status}
+    audit.append(db, given_by or _SERVER, "strike.give", user, {**details, "until": after.until}, now=now)
+    _set(db, user, held, after, given_by or _SERVER, now)
+    return after
+
+
+def overturn_strike(db: sa.Connection, ladder: Ladder, id: str, by: str, *, now: int) -> Standing | None:
+    """Take a strike back, and lift what it led to where neither another strike nor a hand holds it. None: it was
+    taken back already."""
+    user = db.scalar(sa.select(strikes.c.user).where(strikes.c.id == id))
+    held = _hold(db, user, now) if user is not None else None
+    if user is None or held is None:
+        return None
+    fresh = sa.update(strikes).where(strikes.c.id == id, strikes.c.overturned_at.is_(None))
+    if not db.execute(fresh.values(overturned_at=now, overturned_by=by)).rowcount:
+        return None
+    after = _standing(db, ladder, user, held.since, now)
+    details = {"strike": id, "strikes": after.strikes, "status": after.status}
+    audit.append(db, by, "strike.overturn", user, details, now=now)
+    _set(db, user, held, after, by, now)
+    return after
+
+
+def refresh(store: Store, ladder: Ladder) -> int:
+    """Lift what has run out: suspensions, and warnings whose strikes count no more. How many accounts changed.
+
+    A suspension ends by itself at its time (accounts.account.status_of); this writes it down.
+    """
+    with store.read() as db:
+        lasting = sa.select(standings.c.user).where(standings.c.status.in_(("warned", "suspended")))
+        found = list(db.scalars(lasting))
+    changed = 0
+    for user in found:
+        with store.write() as db:
+            now = store.clock()
+            if (held := _hold(db, user, now)) is not None:
+                after = _standing(db, ladder, user, held.since, now)
+                changed += _set(db, user, held, after, _SERVER, now)
+    return changed
+
+
+def _hold(db: sa.Connection, user: str, now: int) -> _Held | None:
+    """Lock an account for this transaction, and see what was set by hand since strikes last set its status."""
+    row = db.execute(sa.select(users.c.status, users.c.status_until).where(users.c.id == user).with_for_update()).first()
+    if row is None:
+        return None
+    known = _known(db, user)
+    found, left = _rank(row.status, row.status_until, now), _rank(known.status, known.until, now)
+    if found == left:
+        return known
+    since = now - 1 if found < left else known.since
+    return _Held(row.status, row.status_until, row.status, row.status_until, since)
+
+
+def _known(db: sa.Connection, user: str) -> _Held:
+    row = db.execute(sa.select(standings).where(standings.c.user == user)).mappings().first()
+    return _Held(**{name: value for name, value in row.items() if name != "user"}) if row else _Held()
+
+
+def _history(db: sa.Connection, user: str, since: int) -> list[Strike]:
+    rows = db.execute(
+        sa.select(strikes.c.time, strikes.c.weight, strikes.c.overturned_at)
+        .where(strikes.c.user == user, strikes.c.time > since)
+    )  # fmt: skip
+    return [Strike(row.time, row.weight, row.overturned_at is not None) for row in rows]
+
+
+def _standing(db: sa.Connection, ladder: Ladder, user: str, since: int, now: int) -> Standing:
+    history = _history(db, user, since)
+    return standing(history, ladder, max([now, *(s.time for s in history)]))
+
+
+def _set(db: sa.Connection, user: str, held: _Held, after: Standing, actor: str, now: int) -> bool:
+    """The more severe of what is held by hand and what strikes come to. True where the status changed by that."""
+    by_hand = _rank(held.held, held.held_until, now) > _rank(after.status, after.until, now)
+    status, until = (held.held, held.held_until) if by_hand else (after.status, after.until)
+    values: dict[str, Any] = {"status": status, "until": until, "since": held.since}
+    values |= {"held": held.held, "held_until": held.held_until}
+    if not insert_once(db, standings, user=user, **values):
+        db.execute(sa.update(standings).where(standings.c.user == user).values(**values))
+    if (status, until) == (held.status, held.until):
+        return False
+    db.execute(sa.update(users).where(users.c.id == user).values(status=status, status_until=until))
+    audit.append(db, actor, "status.set", user, {"status": status, "until": until, "was": held.status}, now=now)
+    return True
+
+
+def _rank(status: Status, until: int | None, now: int) -> tuple[int, float]:
+    """How severe a status is at a time, and how long it lasts; a suspension without an end outlasts all others."""
+    at = status_of(status, until, now)
+    ends = float("inf") if until is None else float(until)
+    return STATUSES.index(at), ends if at == "suspended" else 0.0
