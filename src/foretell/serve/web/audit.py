@@ -7,7 +7,7 @@ import json
 from foretell.pages import Html, code, definitions, el, number, table
 from foretell.serve.accounts import audit
 from foretell.serve.web.forms import button, field, kept, moment
-from foretell.serve.web.shell import nothing, panel, shell
+from foretell.serve.web.shell import nothing, panel, person, shell
 from foretell.serve.web.site import Page, Reply, Visit
 
 _EACH = 100
@@ -27,7 +27,7 @@ def _log(visit: Visit) -> Reply:
         )
     more = len(found) > _EACH
     rows = [
-        (number(event.seq), moment(event.time), person(event.actor), event.action, person(event.subject), _details(event))
+        (number(event.seq), moment(event.time), person(visit, event.actor), event.action, person(visit, event.subject), _details(event))
         for event in found[:_EACH]
     ]
     shown = table(("row", "time, UTC", "who", "did", "to", "details"), rows, align="rlllll")
@@ -88,11 +88,6 @@ def _check(visit: Visit) -> Reply:
         ),
         kicker=el("a", "Audit log", href="/admin/audit"),
     )
-
-
-def person(id: str) -> object:
-    """An id as the way to its page, where it is a user's."""
-    return el("a", id, href=f"/admin/users/{id}", class_="word") if id.startswith("user_") and id[5:].isalnum() else id
 
 
 def _details(event: audit.Event) -> Html | str:

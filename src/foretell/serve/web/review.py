@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from foretell.pages import Bar, Html, bar_chart, definitions, el, join, number, percent, table
+from foretell.pages import Bar, Html, bar_chart, definitions, el, join, number, percent
 from foretell.serve.reviews import cases, desk
 from foretell.serve.reviews.cases import Case
-from foretell.serve.web.audit import person
 from foretell.serve.web.forms import area, button, checks, form, moment, read_choices, read_text
-from foretell.serve.web.shell import nothing, panel, shell
-from foretell.serve.web.site import FormError, NotFound, Page, Reply, Visit, go, may
+from foretell.serve.web.shell import nothing, panel, person, shell
+from foretell.serve.web.site import FormError, NotFound, Page, Reply, Visit, go
 
 _MOST, _SCORES = 50, 6
 _BEGINNING = 140  # characters of a text in the queue
@@ -75,7 +74,7 @@ def _case(visit: Visit) -> Reply:
     mine = case.open and case.claimed_by == visit.caller.user
     facts = [
         ("Said by", "the caller" if case.side == "input" else "the model"),
-        ("Account", (person(case.user) if may(visit.account, "admin") else case.user) if case.user else "none"),
+        ("Account", person(visit, case.user) if case.user else "none"),
         ("Model", case.model),
         ("Request", el("code", case.request) if case.request else None),
         ("What was done", case.action),

@@ -15,7 +15,7 @@ POLICY = (
     "frame-ancestors 'none'"
 )
 _OWN = (("/account", "Account"), ("/keys", "Keys"), ("/usage", "Usage"))
-_REVIEWER = (("/review", "Review"),)
+_REVIEWER = (("/review", "Review"), ("/anomalies", "Anomalies"))
 _ADMIN = (("/admin", "Overview"), ("/admin/users", "Users"), ("/admin/waitlist", "Waitlist"), ("/admin/audit", "Audit"))
 SAID = {
     "welcome": "Your account is open.",
@@ -118,3 +118,10 @@ def standing(status: str) -> Html:
     """An account's status as a small mark."""
     tone = {"active": " good", "suspended": " bad", "banned": " bad"}.get(status, "")
     return el("span", status, class_=f"tag{tone}")
+
+
+def person(visit: Visit, id: str) -> object:
+    """An id, which for an admin is the way to its page where it is a user's."""
+    if not may(visit.account, "admin") or not id.startswith("user_") or not id[5:].isalnum():
+        return id
+    return el("a", id, href=f"/admin/users/{id}", class_="word")
