@@ -73,7 +73,8 @@ class GrammarError(GenerationError):
 
 
 class RequestError(ForetellError):
-    """A call to the server cannot be answered: status is HTTP's; type, param and code are those of OpenAI's errors."""
+    """A call to the server cannot be answered: status is HTTP's; type, param and code are those of OpenAI's errors;
+    headers go with the answer."""
 
     def __init__(
         self,
@@ -83,12 +84,14 @@ class RequestError(ForetellError):
         type: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.type = type
         self.param = param
         self.code = code
+        self.headers = headers
 
 
 class RunError(ForetellError):

@@ -111,6 +111,14 @@ def check_settings(kind: type[S], overrides: Sequence[str]) -> S:
     return _check(kind, raw, "the settings")
 
 
+def read_settings(kind: type[S], text: str, where: str) -> S:
+    """Settings of a kind from YAML. Raises RecipeError as `load_recipe` does."""
+    raw = _read_yaml(text, where)
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{where} must be a mapping with the keys {', '.join(kind.model_fields)}.")
+    return _check(kind, raw, where)
+
+
 def _check(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(raw)

@@ -16,7 +16,7 @@ from foretell.errors import RequestError
 from foretell.serve.body import BodyLimits, parse_json
 from foretell.serve.calls import Server, log
 from foretell.serve.gate import Caller
-from foretell.serve.refusals import refusal, refuse, retry_after, written
+from foretell.serve.refusals import headers_of, refusal, refuse, written
 from foretell.serve.traffic import ClientGone
 
 _OPEN = ("/health", "/ready", "/openapi.json")  # for probes and readers, without a key
@@ -82,7 +82,7 @@ class Front:
 
 def refusal_response(error: RequestError) -> Response:
     response = Response(written(error), error.status, media_type="application/json")
-    response.raw_headers += retry_after(error)
+    response.raw_headers += headers_of(error)
     return response
 
 

@@ -74,6 +74,10 @@ def written(error: RequestError) -> bytes:
     return json.dumps(envelope(error)).encode()
 
 
-def retry_after(error: RequestError) -> list[tuple[bytes, bytes]]:
-    """The header that tells when to ask again, where that may help; the openai client and others wait so long."""
-    return [(b"retry-after", b"1")] if error.status in (429, 503) else []
+def headers_of(error: RequestError) -> list[tuple[bytes, bytes]]:
+    """What goes with a failure; always when to ask again, where that may help: the openai client and others wait so
+    long."""
+    told = list(error.headers)
+    if error.status in (429, 503) and all(name != b"retry-after" for name, _ in told):
+        told.append((b"retry-after", b"1"))
+    return told
