@@ -105,7 +105,7 @@ class Limits:
             return self._take(ask(model))
         except Full as full:
             first = full
-        if first.may_fall_back and tier.fallback is not None and tier.fallback != model:
+        if first.may_fall_back and tier.fallback is not None:
             with suppress(Full):
                 return self._take(ask(tier.fallback))
         self._reached(first.binding.kind)
@@ -138,6 +138,14 @@ class Limits:
         """Renew this process's lease, store what streams have written, and hear how busy all servers are."""
         with self._lock:
             written, self._written = self._written, {}
+        try:
+            self._renew(written)
+        except BaseException:
+            with self._lock:
+                self._written = written | self._written
+            raise
+
+    def _renew(self, written: dict[str, int]) -> None:
         with self.store.write() as db:
             now = self.store.clock()
             passed = min(max(now - self._last_beat, 0), _SMOOTH_MS) if self._last_beat else _SMOOTH_MS
@@ -195,7 +203,7 @@ class Limits:
             now = self.store.clock()
             standings = self._standings(ask, asking=True)
             if not all(standing.is_met for standing in standings):
-                raise Full(standings, ask.account.tier, ask.model, now)
+                raise Full(standings, ask.account.tier, ask.model, ask.tier.fallback not in (None, ask.model), now)
             # Another call has given back what was missing, between the two looks: there is room now.
         raise StoreError("The limits changed faster than they could be read.")
 
