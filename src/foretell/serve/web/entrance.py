@@ -5,27 +5,23 @@ from __future__ import annotations
 import re
 
 from foretell.pages import Html, el
-from foretell.serve.accounts import people, sessions, waitlist
+from foretell.serve.accounts import people
 from foretell.serve.web.forms import area, button, field, form, hidden, read_line, read_text
 from foretell.serve.web.shell import shell
-from foretell.serve.web.site import FormError, Page, Reply, Visit, go
+from foretell.serve.web.site import FormError, NotFound, Page, Reply, Visit, go
 
-_NEXT = re.compile(r"/(?:[\w-]+(?:/[\w-]+)*)?\Z", re.ASCII)
+_NEXT = re.compile(r"/[\w-]+(?:/[\w-]+)*\Z", re.ASCII)
+_LONGEST_TOKEN = 200
 
 
 def _home(visit: Visit) -> Reply:
-    if visit.account is None:
-        return go("/log-in")
-    return go("/account")
+    return go("/account" if visit.account else "/log-in")
 
 
 def _log_in_page(visit: Visit) -> Reply:
     wanted = visit.given("next") or visit.query.get("next", "")
-    others = [el("a", "Forgot your password? Ask whoever runs this server for a new link.")] if False else []
-    if visit.site.sign_up == "open":
-        others.append(el("p", "No account yet? ", el("a", "Sign up", href="/sign-up"), ".", class_="aside"))
-    elif visit.site.sign_up == "invite":
-        others.append(el("p", "No account yet? ", el("a", "Join the waitlist", href="/waitlist"), ".", class_="aside"))
+    ways = {"open": ("Sign up", "/sign-up"), "invite": ("Join the waitlist", "/waitlist")}
+    other = ways.get(visit.site.sign_up)
     return shell(
         visit,
         "Log in",
@@ -38,11 +34,135 @@ def _log_in_page(visit: Visit) -> Reply:
             button("Log in"),
             class_="stack",
         ),
-        *others,
+        el("p", "No account yet? ", el("a", other[0], href=other[1]), class_="aside") if other else "",
     )
+
+
+def _log_in(visit: Visit) -> Reply:
+    email, password = read_line(visit, "email", "The email address", longest=254), _password(visit)
+    secret = people.log_in(visit.site.store, email, password, visit.address, visit.session)
+    wanted = visit.given("next")
+    return go(wanted if _NEXT.match(wanted) else "/account", session=secret)
+
+
+def _log_out(visit: Visit) -> Reply:
+    if visit.session is not None:
+        people.end(visit.site.store, visit.session)
+    return go("/log-in?said=out", session="")
+
+
+def _sign_up_page(visit: Visit) -> Reply:
+    if visit.site.sign_up != "open":
+        raise NotFound
+    return shell(
+        visit,
+        "Sign up",
+        form(visit, "/sign-up", _email(visit), new_password(), button("Open the account"), class_="stack"),
+        el("p", "Have an account? ", el("a", "Log in", href="/log-in"), class_="aside"),
+    )
+
+
+def _sign_up(visit: Visit) -> Reply:
+    if visit.site.sign_up != "open":
+        raise NotFound
+    email, password = read_line(visit, "email", "The email address", longest=254), read_new_password(visit)
+    people.sign_up(visit.site.store, email, password, visit.address)
+    secret = people.log_in(visit.site.store, email, password, visit.address, visit.session)
+    return go("/account?said=welcome", session=secret)
+
+
+def _waitlist_page(visit: Visit) -> Reply:
+    if visit.site.sign_up != "invite":
+        raise NotFound
+    note = area("What you want to use it for", "note", visit.given("note"), longest=1000, rows=4, required=False)
+    return shell(
+        visit,
+        "Join the waitlist",
+        form(visit, "/waitlist", _email(visit), note, button("Join"), class_="stack"),
+        el("p", "Have an account? ", el("a", "Log in", href="/log-in"), class_="aside"),
+        lead="Accounts are given out one by one. Leave an address, and whoever runs this server sends you a link.",
+    )
+
+
+def _wait(visit: Visit) -> Reply:
+    if visit.site.sign_up != "invite":
+        raise NotFound
+    email = read_line(visit, "email", "The email address", longest=254)
+    note = read_text(visit, "note", "What it is for", longest=1000, required=False)
+    people.join(visit.site.store, email, note, visit.address)
+    return go("/waitlist?said=waiting")
+
+
+def _join_page(visit: Visit) -> Reply:
+    token = visit.given("token") or visit.query.get("token", "")
+    return shell(
+        visit,
+        "Open your account",
+        form(visit, "/join", _token(token), new_password(), button("Open the account"), class_="stack"),
+        lead="You were invited. Choose a password, and the account is yours.",
+    )
+
+
+def _join(visit: Visit) -> Reply:
+    token, password = visit.given("token")[:_LONGEST_TOKEN], read_new_password(visit)
+    user = people.accept(visit.site.store, token, password, visit.address)
+    return go("/account?said=welcome", session=people.begin(visit.site.store, user, visit.address, visit.session))
+
+
+def _first_page(visit: Visit) -> Reply:
+    token = visit.given("token") or visit.query.get("token", "")
+    return shell(
+        visit,
+        "The first admin",
+        form(visit, "/first", _token(token), _email(visit), new_password(), button("Open the account"), class_="stack"),
+        lead="This link was printed when the server first started. It works once: whoever uses it administers the server.",
+    )
+
+
+def _first(visit: Visit) -> Reply:
+    token = visit.given("token")[:_LONGEST_TOKEN]
+    email, password = read_line(visit, "email", "The email address", longest=254), read_new_password(visit)
+    user = people.first_admin(visit.site.store, token, email, password, visit.address)
+    return go("/admin?said=welcome", session=people.begin(visit.site.store, user, visit.address, visit.session))
+
+
+def _token(token: str) -> Html:
+    return hidden("token", token[:_LONGEST_TOKEN])
 
 
 def _email(visit: Visit, autocomplete: str = "email") -> Html:
+    return field("Email address", "email", visit.given("email"), kind="email", autocomplete=autocomplete, longest=254)
+
+
+def new_password(label: str = "Password") -> Html:
     return field(
-        "Email address", "email", visit.given("email"), kind="email", autocomplete=autocomplete, longest=254
+        label,
+        "password",
+        kind="password",
+        autocomplete="new-password",
+        shortest=people.SHORTEST_PASSWORD,
+        longest=people.LONGEST_PASSWORD,
+        note=f"At least {people.SHORTEST_PASSWORD} characters. A few words that nobody else would put together are good.",
     )
+
+
+def read_new_password(visit: Visit) -> str:
+    return _password(visit)
+
+
+def _password(visit: Visit, name: str = "password") -> str:
+    """As it was typed: a space at its end is part of it."""
+    if not (password := visit.given(name)):
+        raise FormError("The password is empty. Fill it in.")
+    return password
+
+
+PAGES = (
+    Page("/", "anyone", _home),
+    Page("/log-in", "anyone", _log_in_page, _log_in),
+    Page("/log-out", "anyone", post=_log_out),
+    Page("/sign-up", "anyone", _sign_up_page, _sign_up),
+    Page("/waitlist", "anyone", _waitlist_page, _wait),
+    Page("/join", "anyone", _join_page, _join),
+    Page("/first", "anyone", _first_page, _first),
+)

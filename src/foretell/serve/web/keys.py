@@ -49,8 +49,8 @@ def _list(visit: Visit) -> Reply:
     return shell(visit, "Keys", *parts, lead=lead)
 
 
-def key_table(visit: Visit, found: list[keys.Key]) -> Html:
-    """Keys with a button that revokes, of whoever's page it is."""
+def key_table(visit: Visit, found: list[keys.Key], *, own: bool = True) -> Html:
+    """Keys, each with a button that revokes it. own: of who looks at them; else of an admin."""
     now = visit.site.store.clock()
     rows = [
         (
@@ -61,7 +61,7 @@ def key_table(visit: Visit, found: list[keys.Key]) -> Html:
             moment(key.used) or "never",
             moment(key.expires) or "no",
             money(key.budget) if key.budget is not None else "none",
-            form(visit, f"/keys/{key.id}/revoke", button("Revoke", kind="danger"))
+            form(visit, f"{'/keys' if own else '/admin/keys'}/{key.id}/revoke", button("Revoke", kind="danger"))
             if key.state(now) == "usable"
             else el("span", key.state(now), class_="tag"),
         )
@@ -124,7 +124,6 @@ def _create(visit: Visit) -> Reply:
 
 def _revoke(visit: Visit) -> Reply:
     store, caller = visit.site.store, visit.caller
-    # An admin revokes a key on its owner's page, which is theirs to see.
     with store.write() as db:
         keys.revoke(db, visit.params["key"], now=store.clock(), user=caller.user, actor=caller.user)
     return go("/keys?said=revoked")

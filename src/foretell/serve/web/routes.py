@@ -13,9 +13,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from foretell.errors import ForetellError, RequestError, StoreError
+from foretell.serve.accounts import people as accounts
 from foretell.serve.web import (
     account,
     admin,
+    anomalies,
+    appeal,
     audit,
     cookies,
     entrance,
@@ -47,7 +50,7 @@ _FORGED = "This form was not sent from a page of this server, or it is too old. 
 
 def pages() -> tuple[Page, ...]:
     """The whole table. A page that is not here is not there."""
-    rooms = (entrance, account, keys, usage, review, admin, people, waitlist, audit)
+    rooms = (entrance, account, keys, usage, appeal, review, anomalies, admin, people, waitlist, audit)
     return tuple(page for room in rooms for page in room.PAGES)
 
 
@@ -119,7 +122,7 @@ async def _body(request: Request) -> dict[str, list[str]] | None:
 def _made(visit: Visit, page: Page, handler: Handler, sent: bool) -> tuple[Visit, Reply]:
     """Runs on a thread: the account, the permission, the form's token, and then the page itself."""
     try:
-        found = sessions.account(visit.site.store, visit.session) if visit.session else None
+        found = accounts.account(visit.site.store, visit.session) if visit.session else None
         if found is not None and visit.session is not None:
             visit = replace(visit, account=found, token=cookies.form_token(visit.session))
         else:
@@ -181,7 +184,7 @@ def _answer(site: Site, reply: Reply) -> Response:
     else:
         response = StreamingResponse(reply.body, reply.status, headers, kind)
     if reply.session is not None:
-        cookie = cookies.session(reply.session, secure=site.secure, seconds=sessions.SECONDS)
+        cookie = cookies.session(reply.session, secure=site.secure, seconds=accounts.SECONDS)
         response.headers.append("set-cookie", cookie)
     return response
 

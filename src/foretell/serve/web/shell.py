@@ -16,7 +16,13 @@ POLICY = (
 )
 _OWN = (("/account", "Account"), ("/keys", "Keys"), ("/usage", "Usage"))
 _REVIEWER = (("/review", "Review"), ("/anomalies", "Anomalies"))
-_ADMIN = (("/admin", "Overview"), ("/admin/users", "Users"), ("/admin/waitlist", "Waitlist"), ("/admin/audit", "Audit"))
+_ADMIN = (
+    ("/admin", "Overview"),
+    ("/admin/users", "Users"),
+    ("/admin/waitlist", "Waitlist"),
+    ("/admin/usage", "All usage"),
+    ("/admin/audit", "Audit"),
+)
 SAID = {
     "welcome": "Your account is open.",
     "out": "You are logged out.",

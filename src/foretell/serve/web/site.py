@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from foretell.errors import ForetellError, GenerationError
 from foretell.pages import Html
 from foretell.safety.strikes import Ladder
-from foretell.serve.accounts.account import Account
+from foretell.serve.accounts.account import DEFAULT_TIER, Account
+from foretell.serve.limits.limits import Limits
 from foretell.serve.store import Store
 
 SignUp = Literal["open", "invite", "closed"]
@@ -27,8 +28,9 @@ class Site:
     """The pages' settings. base_url: where people reach them, https://host; None where it is this machine alone, by
     whatever loopback name and port.
 
-    sign_up: who may open an account: all, the invited, nobody. tiers: those an admin may give. ladder: what strikes
-    lead to. labels: the categories a reviewer may choose from. glance: figures of the running server, (label, value, what it means).
+    sign_up: who may open an account: all, the invited, nobody. limits: of the server, for what is left of
+    them and for its tiers. ladder: what strikes lead to. labels: the categories a reviewer may choose from. glance:
+    figures of the running server, (label, value, what it means).
     Raises GenerationError for a base_url that a password must not travel to.
     """
 
@@ -36,7 +38,7 @@ class Site:
     title: str = "Foretell"
     base_url: str | None = None
     sign_up: SignUp = "invite"
-    tiers: Sequence[str] = ("free",)
+    limits: Limits | None = None
     ladder: Ladder = field(default_factory=Ladder)
     labels: Sequence[str] = ()
     glance: Callable[[], Iterable[tuple[str, object, object]]] = _nothing
@@ -52,6 +54,11 @@ class Site:
                 f"The pages' address {self.base_url} is not https, so passwords would travel in the clear. Put a proxy "
                 "with TLS in front and give its https:// address."
             )
+
+    @property
+    def tiers(self) -> tuple[str, ...]:
+        """Those that an admin may give."""
+        return (DEFAULT_TIER,) if self.limits is None else tuple(self.limits.tiers.tiers)
 
     @property
     def secure(self) -> bool:
