@@ -15,7 +15,7 @@ from foretell.serve.store import Store
 from foretell.serve.web import Site, pages, web_routes
 
 Visitor = Callable[..., Browser]
-OPEN = {"/", "/log-in", "/log-out", "/sign-up", "/waitlist", "/join", "/first", "/static/{name}"}
+OPEN = {"/", "/log-in", "/sign-up", "/waitlist", "/join", "/first", "/static/{name}"}
 REVIEWER = ("/review", "/anomalies")
 
 
@@ -55,7 +55,7 @@ def test_every_route_turns_away_who_may_not(site: Site, store: Store, visitor: V
         join(store, f"{name}@example.org", role=name, status=standing or "active")
         enter(browser, f"{name}@example.org")
         rank = 1 if standing else ["anyone", "user", "reviewer", "admin"].index(name)
-    token = Read(browser.get("/").text if rank else browser.get("/log-in").text).forms[0].fields["form"][0]
+    token = Read(browser.get("/account").text if rank else browser.get("/log-in").text).forms[0].fields["form"][0]
     for method, path in walk(site):
         if path == "/log-out":
             continue
@@ -181,7 +181,9 @@ def test_only_the_address_that_was_set_is_served(visitor: Visitor) -> None:
     assert visitor().get("/log-in", headers={"host": "other.example"}).status_code == 421
 
 
-@pytest.mark.parametrize("url", ["http://example.org", "http://10.0.0.1:8000", "https://a.example/x", "a.example", "ftp://a"])
+@pytest.mark.parametrize(
+    "url", ["http://example.org", "http://10.0.0.1:8000", "https://a.example/x", "a.example", "ftp://a"]
+)
 def test_an_address_that_passwords_must_not_travel_to(store: Store, url: str) -> None:
     with pytest.raises(GenerationError, match="address"):
         Site(store, base_url=url)
@@ -217,7 +219,13 @@ def test_after_log_in_one_is_where_one_wanted_to_be_and_nowhere_else(store: Stor
     assert found.headers["location"] == "/log-in?next=/usage"
     sent = wanted.submit("/log-in?next=/usage", email="ada@example.org", password=PASSWORD)
     assert sent.headers["location"] == "/usage"
-    for bad in ("//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/x\r\nset-cookie:a=b"):
+    for bad in (
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/x\r\nset-cookie:a=b",
+    ):
         browser = visitor()
         browser.get("/log-in")
         token = Read(browser.get("/log-in").text).forms[0].fields["form"][0]
@@ -225,7 +233,9 @@ def test_after_log_in_one_is_where_one_wanted_to_be_and_nowhere_else(store: Stor
         assert browser.post("/log-in", data).headers["location"] == "/account", bad
 
 
-def test_a_database_that_is_gone_is_told_and_no_more(store: Store, visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_gone_is_told_and_no_more(
+    store: Store, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from foretell.errors import StoreError
 
     browser = visitor()

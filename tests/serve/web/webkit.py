@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 from starlette.applications import Starlette
+from storekit import add_user
 
+from foretell.serve.accounts import passwords
+from foretell.serve.store import Store
 from foretell.serve.web import Site, web_routes
 
 ORIGIN = "https://pages.example"
@@ -109,7 +113,13 @@ class Browser:
         return self._runner.run(self._client.post(path, data=data, headers=sent, **more))
 
     def submit(
-        self, page: str, action: str | None = None, /, *, press: tuple[str, str] | None = None, **fields: str | Sequence[str]
+        self,
+        page: str,
+        action: str | None = None,
+        /,
+        *,
+        press: tuple[str, str] | None = None,
+        **fields: str | Sequence[str],
     ) -> httpx.Response:
         """Load a page, fill in its form for `action` (a page's own, if not told), and send it."""
         shown = self.get(page)
@@ -119,8 +129,27 @@ class Browser:
         assert forms, f"{page} has no form for {action}: {[form.action for form in Read(shown.text).forms]}"
         data: dict[str, Any] = {**forms[0].fields}
         for name, value in fields.items():
-            assert name in data or name in ("scopes", "labels", "categories"), f"the form has no field {name}: {list(data)}"
+            assert name in data or name in ("scopes", "labels", "categories"), (
+                f"the form has no field {name}: {list(data)}"
+            )
             data[name] = value
         if press:
             data[press[0]] = press[1]
         return self.post(forms[0].action, data)
+
+
+@cache
+def hashed_password() -> str:
+    return passwords.hashed(PASSWORD)  # once, since it takes as long as it should
+
+
+def join(store: Store, email: str, **values: object) -> str:
+    """The id of a new user whose password is PASSWORD."""
+    return add_user(store, email, password=hashed_password(), **values)
+
+
+def enter(browser: Browser, email: str) -> Browser:
+    """Log in, as a person does."""
+    found = browser.submit("/log-in", email=email, password=PASSWORD)
+    assert found.status_code == 303 and browser.session, Read(found.text).text
+    return browser

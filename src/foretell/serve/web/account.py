@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from foretell.pages import definitions, el
-from foretell.serve.accounts import people
-from foretell.serve.web.entrance import new_password, read_new_password
+from foretell.serve.accounts import people, sessions
+from foretell.serve.web.entrance import new_password, read_password
 from foretell.serve.web.forms import button, field, form, moment, money
 from foretell.serve.web.shell import panel, shell, standing
 from foretell.serve.web.site import FormError, Page, Reply, Visit, go
@@ -13,7 +13,8 @@ from foretell.serve.web.site import FormError, Page, Reply, Visit, go
 def _account(visit: Visit) -> Reply:
     caller = visit.caller
     with visit.site.store.read() as db:
-        person = people.find(db, caller.user)
+        person = people.find(db, caller.user, visit.site.store.clock())
+    assert person is not None, "a session is of a user"
     facts = [
         ("Email address", person.email),
         ("Role", person.role),
@@ -61,9 +62,7 @@ def _change(visit: Visit) -> Reply:
     current = visit.given("current")
     if not current:
         raise FormError("The password of now is empty. Fill it in.")
-    secret = people.change_password(
-        visit.site.store, visit.caller.user, current, read_new_password(visit), visit.address
-    )
+    secret = sessions.change_password(visit.site.store, visit.caller.user, current, read_password(visit), visit.address)
     return go("/account?said=password", session=secret)
 
 

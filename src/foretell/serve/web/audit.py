@@ -27,11 +27,20 @@ def _log(visit: Visit) -> Reply:
         )
     more = len(found) > _EACH
     rows = [
-        (number(event.seq), moment(event.time), person(visit, event.actor), event.action, person(visit, event.subject), _details(event))
+        (
+            number(event.seq),
+            moment(event.time),
+            person(visit, event.actor),
+            event.action,
+            person(visit, event.subject),
+            _details(event),
+        )
         for event in found[:_EACH]
     ]
     shown = table(("row", "time, UTC", "who", "did", "to", "details"), rows, align="rlllll")
-    older = el("a", "Older rows", href=f"/admin/audit{kept(visit.query, before=str(found[_EACH - 1].seq))}") if more else ""
+    older = (
+        el("a", "Older rows", href=f"/admin/audit{kept(visit.query, before=str(found[_EACH - 1].seq))}") if more else ""
+    )
     return shell(
         visit,
         "Audit log",
@@ -95,7 +104,9 @@ def _details(event: audit.Event) -> Html | str:
         return el("span", "redacted", class_="soft")
     if not event.details:
         return ""
-    told = ", ".join(f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in event.details.items())
+    told = ", ".join(
+        f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in event.details.items()
+    )
     return told if len(told) <= _SHOWN else told[: _SHOWN - 1] + "…"
 
 

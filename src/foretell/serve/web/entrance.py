@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from foretell.errors import RequestError
 from foretell.pages import Html, el
-from foretell.serve.accounts import people
+from foretell.serve.accounts import links, passwords, people, sessions, waitlist
 from foretell.serve.web.forms import area, button, field, form, hidden, read_line, read_text
 from foretell.serve.web.shell import shell
 from foretell.serve.web.site import FormError, NotFound, Page, Reply, Visit, go
@@ -39,15 +40,15 @@ def _log_in_page(visit: Visit) -> Reply:
 
 
 def _log_in(visit: Visit) -> Reply:
-    email, password = read_line(visit, "email", "The email address", longest=254), _password(visit)
-    secret = people.log_in(visit.site.store, email, password, visit.address, visit.session)
+    email, password = read_line(visit, "email", "The email address", longest=254), read_password(visit)
+    secret = sessions.log_in(visit.site.store, email, password, visit.address, visit.session)
     wanted = visit.given("next")
     return go(wanted if _NEXT.match(wanted) else "/account", session=secret)
 
 
 def _log_out(visit: Visit) -> Reply:
     if visit.session is not None:
-        people.end(visit.site.store, visit.session)
+        sessions.end(visit.site.store, visit.session)
     return go("/log-in?said=out", session="")
 
 
@@ -65,10 +66,14 @@ def _sign_up_page(visit: Visit) -> Reply:
 def _sign_up(visit: Visit) -> Reply:
     if visit.site.sign_up != "open":
         raise NotFound
-    email, password = read_line(visit, "email", "The email address", longest=254), read_new_password(visit)
-    people.sign_up(visit.site.store, email, password, visit.address)
-    secret = people.log_in(visit.site.store, email, password, visit.address, visit.session)
-    return go("/account?said=welcome", session=secret)
+    email, password = read_line(visit, "email", "The email address", longest=254), read_password(visit)
+    try:
+        people.sign_up(visit.site.store, email, password, visit.address)
+    except RequestError as error:
+        if error.code != "email_taken":
+            raise
+    # The same answer and the same work whether or not the address had an account, so that nobody can ask who has one.
+    return go("/log-in?said=opened")
 
 
 def _waitlist_page(visit: Visit) -> Reply:
@@ -89,45 +94,67 @@ def _wait(visit: Visit) -> Reply:
         raise NotFound
     email = read_line(visit, "email", "The email address", longest=254)
     note = read_text(visit, "note", "What it is for", longest=1000, required=False)
-    people.join(visit.site.store, email, note, visit.address)
+    waitlist.join(visit.site.store, email, note, visit.address)
     return go("/waitlist?said=waiting")
 
 
 def _join_page(visit: Visit) -> Reply:
-    token = visit.given("token") or visit.query.get("token", "")
+    token = _given_token(visit)
+    with visit.site.store.read() as db:
+        purpose, _ = links.peek(db, token, "invite", "password", now=visit.site.store.clock())
+    invited = purpose == "invite"
     return shell(
         visit,
-        "Open your account",
-        form(visit, "/join", _token(token), new_password(), button("Open the account"), class_="stack"),
-        lead="You were invited. Choose a password, and the account is yours.",
+        "Open your account" if invited else "Choose a password",
+        form(
+            visit,
+            "/join",
+            hidden("token", token),
+            new_password(),
+            button("Open the account" if invited else "Set the password"),
+            class_="stack",
+        ),
+        lead="You were invited. Choose a password, and the account is yours."
+        if invited
+        else "This link sets your password, once. Every session of your account ends with it.",
     )
 
 
 def _join(visit: Visit) -> Reply:
-    token, password = visit.given("token")[:_LONGEST_TOKEN], read_new_password(visit)
-    user = people.accept(visit.site.store, token, password, visit.address)
-    return go("/account?said=welcome", session=people.begin(visit.site.store, user, visit.address, visit.session))
+    store = visit.site.store
+    user = waitlist.accept(store, _given_token(visit), read_password(visit), visit.address)
+    return go("/account?said=welcome", session=sessions.begin(store, user, visit.address, visit.session))
 
 
 def _first_page(visit: Visit) -> Reply:
-    token = visit.given("token") or visit.query.get("token", "")
+    token = _given_token(visit)
+    with visit.site.store.read() as db:
+        links.peek(db, token, "first", "admin", now=visit.site.store.clock())
     return shell(
         visit,
-        "The first admin",
-        form(visit, "/first", _token(token), _email(visit), new_password(), button("Open the account"), class_="stack"),
-        lead="This link was printed when the server first started. It works once: whoever uses it administers the server.",
+        "Become an admin",
+        form(
+            visit,
+            "/first",
+            hidden("token", token),
+            _email(visit),
+            new_password(),
+            button("Open the account"),
+            class_="stack",
+        ),
+        lead="This link works once: whoever uses it administers the server.",
     )
 
 
 def _first(visit: Visit) -> Reply:
-    token = visit.given("token")[:_LONGEST_TOKEN]
-    email, password = read_line(visit, "email", "The email address", longest=254), read_new_password(visit)
-    user = people.first_admin(visit.site.store, token, email, password, visit.address)
-    return go("/admin?said=welcome", session=people.begin(visit.site.store, user, visit.address, visit.session))
+    store, token = visit.site.store, _given_token(visit)
+    email, password = read_line(visit, "email", "The email address", longest=254), read_password(visit)
+    user = waitlist.become_admin(store, token, email, password, visit.address)
+    return go("/admin?said=welcome", session=sessions.begin(store, user, visit.address, visit.session))
 
 
-def _token(token: str) -> Html:
-    return hidden("token", token[:_LONGEST_TOKEN])
+def _given_token(visit: Visit) -> str:
+    return (visit.given("token") or visit.query.get("token", ""))[:_LONGEST_TOKEN]
 
 
 def _email(visit: Visit, autocomplete: str = "email") -> Html:
@@ -140,19 +167,15 @@ def new_password(label: str = "Password") -> Html:
         "password",
         kind="password",
         autocomplete="new-password",
-        shortest=people.SHORTEST_PASSWORD,
-        longest=people.LONGEST_PASSWORD,
-        note=f"At least {people.SHORTEST_PASSWORD} characters. A few words that nobody else would put together are good.",
+        shortest=passwords.SHORTEST,
+        longest=passwords.LONGEST,
+        note=f"At least {passwords.SHORTEST} characters. A few words that nobody else would put together are good.",
     )
 
 
-def read_new_password(visit: Visit) -> str:
-    return _password(visit)
-
-
-def _password(visit: Visit, name: str = "password") -> str:
+def read_password(visit: Visit) -> str:
     """As it was typed: a space at its end is part of it."""
-    if not (password := visit.given(name)):
+    if not (password := visit.given("password")):
         raise FormError("The password is empty. Fill it in.")
     return password
 
@@ -160,7 +183,7 @@ def _password(visit: Visit, name: str = "password") -> str:
 PAGES = (
     Page("/", "anyone", _home),
     Page("/log-in", "anyone", _log_in_page, _log_in),
-    Page("/log-out", "anyone", post=_log_out),
+    Page("/log-out", "user", post=_log_out),
     Page("/sign-up", "anyone", _sign_up_page, _sign_up),
     Page("/waitlist", "anyone", _waitlist_page, _wait),
     Page("/join", "anyone", _join_page, _join),

@@ -91,7 +91,9 @@ def area(
     """A labelled box for some lines of text."""
     key = id or name
     told = f"{key}-note" if note else None
-    box = el("textarea", value, id=key, name=name, rows=rows, maxlength=longest, required=required, aria_describedby=told)
+    box = el(
+        "textarea", value, id=key, name=name, rows=rows, maxlength=longest, required=required, aria_describedby=told
+    )
     hint = el("p", note, class_="hint", id=told) if note else ""
     return el("div", el("label", label, for_=key), box, hint, class_="field")
 

@@ -76,11 +76,24 @@ def _new(visit: Visit) -> Html:
     return form(
         visit,
         "/keys",
-        field("Name", "name", visit.given("name"), note="What will use it, such as “evals on the lab's machine”.", longest=80),
+        field(
+            "Name",
+            "name",
+            visit.given("name"),
+            note="What will use it, such as “evals on the lab's machine”.",
+            longest=80,
+        ),
         checks("It may", "scopes", scopes, chosen),
         el(
             "div",
-            field("Last day", "expires", visit.given("expires"), kind="date", note="Empty: it does not expire.", required=False),
+            field(
+                "Last day",
+                "expires",
+                visit.given("expires"),
+                kind="date",
+                note="Empty: it does not expire.",
+                required=False,
+            ),
             field(
                 "Budget a month, in dollars",
                 "budget",
@@ -104,12 +117,8 @@ def _create(visit: Visit) -> Reply:
     scopes = read_choices(visit, "scopes", "What it may do", SCOPES[caller.role])
     expires, budget = read_day(visit, "expires", "The last day"), read_money(visit, "budget", "The budget")
     with store.write() as db:
-        _, secret = keys.create(
-            db, caller.user, name, now=store.clock(), scopes=scopes, expires=expires, budget=budget
-        )
-    call = (
-        f"curl {visit.origin}/v1/models -H 'Authorization: Bearer {secret}'"
-    )
+        _, secret = keys.create(db, caller.user, name, now=store.clock(), scopes=scopes, expires=expires, budget=budget)
+    call = f"curl {visit.origin}/v1/models -H 'Authorization: Bearer {secret}'"
     return shell(
         visit,
         "Your new key",

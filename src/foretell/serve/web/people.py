@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import cast
+
 from foretell.pages import Html, definitions, el, join, table
-from foretell.serve.accounts import audit, keys, people
-from foretell.serve.accounts.account import ROLES, STATUSES
+from foretell.serve.accounts import audit, keys, links, people, waitlist
+from foretell.serve.accounts.account import ROLES, STATUSES, Role, Status
 from foretell.serve.accounts.people import Person
 from foretell.serve.reviews.standings import strikes_of
 from foretell.serve.web.forms import (
@@ -17,6 +20,7 @@ from foretell.serve.web.forms import (
     money,
     read_choice,
     read_day,
+    read_line,
     read_money,
     select,
 )
@@ -30,12 +34,14 @@ _IMAGES = (("", "as the tier says"), ("yes", "may be sent"), ("no", "may not be 
 
 def _users(visit: Visit) -> Reply:
     text = visit.query.get("find", "").strip()[:254]
-    after = visit.query.get("after", "")[:40]
+    after = visit.query.get("after", "")[:254]
     with visit.site.store.read() as db:
-        found = people.listing(db, text, after, _EACH + 1)
+        found = people.listing(db, text, after, _EACH + 1, visit.site.store.clock())
     rows = [_row(person) for person in found[:_EACH]]
     more = (
-        el("a", "More", href=f"/admin/users{kept(visit.query, after=found[_EACH - 1].id)}") if len(found) > _EACH else ""
+        el("a", "More", href=f"/admin/users{kept(visit.query, after=found[_EACH - 1].email)}")
+        if len(found) > _EACH
+        else ""
     )
     shown = table(("email address", "role", "tier", "status", "budget a month", "opened"), rows, align="llllrl")
     return shell(
@@ -74,7 +80,8 @@ def _user(visit: Visit) -> Reply:
     facts = [
         ("Id", el("code", person.id)),
         ("Standing", standing(person.status)),
-        ("Until", moment(person.status_until)),
+        ("Until", moment(person.status_until) if person.status == "suspended" else None),
+        ("Log-in", None if person.can_log_in else "no password yet"),
         ("Opened", moment(person.created)),
     ]
     ways = el(
@@ -98,6 +105,11 @@ def _user(visit: Visit) -> Reply:
         definitions(facts),
         ways,
         panel("What it may", _settings(visit, person)),
+        panel(
+            "Password",
+            form(visit, f"/admin/users/{person.id}/link", button("Make a link that sets it", kind="quiet")),
+            note="For whoever has forgotten it. The link is shown to you, to be sent to them.",
+        ),
         panel("Keys", key_table(visit, theirs, own=False) if theirs else nothing("No key.")),
         panel("Strikes", table(("when", "case", "led to", "taken back"), struck)) if struck else "",
         panel(
@@ -124,7 +136,7 @@ def _settings(visit: Visit, person: Person) -> Html:
             field(
                 "Suspended through",
                 "until",
-                visit.given("until"),
+                visit.given("until", _through(person)),
                 kind="date",
                 note="Empty: until it is lifted.",
                 required=False,
@@ -140,6 +152,7 @@ def _settings(visit: Visit, person: Person) -> Html:
             select("Images", "images", _IMAGES, visit.given("images", images)),
             class_="cells",
         ),
+        field("Why the status changes", "reason", visit.given("reason"), note="For the audit log.", required=False),
         button("Save"),
         class_="wide",
     )
@@ -147,22 +160,61 @@ def _settings(visit: Visit, person: Person) -> Html:
 
 def _found(visit: Visit) -> Person:
     with visit.site.store.read() as db:
-        person = people.find(db, visit.params["user"])
+        person = people.find(db, visit.params["user"], visit.site.store.clock())
     if person is None:
         raise NotFound
     return person
 
 
+def _through(person: Person) -> str:
+    """The last day of a suspension, as its field holds it."""
+    if person.status != "suspended" or person.status_until is None:
+        return ""
+    return datetime.fromtimestamp((person.status_until - 1) / 1000, UTC).strftime("%Y-%m-%d")
+
+
 def _set(visit: Visit) -> Reply:
+    """Only what differs is set, and so logged."""
     person, store, me = _found(visit), visit.site.store, visit.caller.user
-    role = read_choice(visit, "role", "The role", ROLES)
+    role = cast(Role, read_choice(visit, "role", "The role", ROLES))
     tier = read_choice(visit, "tier", "The tier", [*visit.site.tiers, person.tier])
-    status = read_choice(visit, "status", "The status", STATUSES)
+    status = cast(Status, read_choice(visit, "status", "The status", STATUSES))
     until, budget = read_day(visit, "until", "The last day"), read_money(visit, "budget", "The budget")
     images = {"": None, "yes": True, "no": False}[read_choice(visit, "images", "Images", ("", "yes", "no"))]
+    reason = read_line(visit, "reason", "The reason", required=False)
     if person.id == me and (role != "admin" or status in ("suspended", "banned")):
         raise FormError("You would lock yourself out. Another admin can do that.")
-    raise NotImplementedError
+    with store.write() as db:
+        now = store.clock()
+        if role != person.role:
+            people.set_role(db, person.id, role, now=now, actor=me)
+        if tier != person.tier:
+            people.set_tier(db, person.id, tier, now=now, actor=me)
+        if status != person.status or visit.given("until") != _through(person):
+            people.set_status(db, person.id, status, now=now, actor=me, until=until, reason=reason)
+        if budget != person.budget:
+            people.set_budget(db, person.id, budget, now=now, actor=me)
+        if images != person.images:
+            people.set_images(db, person.id, images, now=now, actor=me)
+    return go(f"/admin/users/{person.id}?said=saved")
+
+
+def _link(visit: Visit) -> Reply:
+    person, store = _found(visit), visit.site.store
+    with store.write() as db:
+        token = waitlist.password_link(db, person.id, now=store.clock(), actor=visit.caller.user)
+    return link_page(
+        visit,
+        f"A link for {person.email}",
+        f"{visit.origin}{links.PAGES['password']}?token={token}",
+        "Whoever opens it sets the account's password. It works once, within three days, and is shown this once.",
+        el("a", person.email, href=f"/admin/users/{person.id}"),
+    )
+
+
+def link_page(visit: Visit, title: str, link: str, note: str, back: object) -> Reply:
+    """A link to be sent to somebody, shown once."""
+    return shell(visit, title, el("div", el("code", link), class_="secret"), el("p", note), kicker=back)
 
 
 def _revoke(visit: Visit) -> Reply:
@@ -175,5 +227,6 @@ def _revoke(visit: Visit) -> Reply:
 PAGES = (
     Page("/admin/users", "admin", _users),
     Page("/admin/users/{user}", "admin", _user, _set),
+    Page("/admin/users/{user}/link", "admin", post=_link),
     Page("/admin/keys/{key}/revoke", "admin", post=_revoke),
 )

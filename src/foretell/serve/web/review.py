@@ -81,7 +81,10 @@ def _case(visit: Visit) -> Reply:
         ("Rule that hit", case.rule),
         ("When", moment(case.time)),
         ("Strike", _strike(case)),
-        ("Decided", join([case.verdict, " by ", case.decided_by, ", ", moment(case.decided_at)]) if case.verdict else None),
+        (
+            "Decided",
+            join([case.verdict, " by ", case.decided_by, ", ", moment(case.decided_at)]) if case.verdict else None,
+        ),
     ]
     highest = sorted(case.scores.items(), key=lambda item: -item[1])[:_SCORES]
     text = (
@@ -136,7 +139,14 @@ def _untaken(case: Case) -> object:
 
 def _decision(visit: Visit, case: Case) -> Html:
     answer = (
-        area("Answer to the appeal", "answer", visit.given("answer"), note="Its account's owner reads this.", rows=3, required=False)
+        area(
+            "Answer to the appeal",
+            "answer",
+            visit.given("answer"),
+            note="Its account's owner reads this.",
+            rows=3,
+            required=False,
+        )
         if case.appeal is not None and case.appeal.verdict is None
         else ""
     )
@@ -171,7 +181,13 @@ def _boxes(visit: Visit, case: Case) -> Html:
 def _labelled(visit: Visit, case: Case) -> Html:
     return panel(
         "Label",
-        form(visit, f"/review/{case.id}/label", _boxes(visit, case), button("Save the label", kind="quiet"), class_="wide"),
+        form(
+            visit,
+            f"/review/{case.id}/label",
+            _boxes(visit, case),
+            button("Save the label", kind="quiet"),
+            class_="wide",
+        ),
         note="Without a decision. The latest label counts.",
     )
 

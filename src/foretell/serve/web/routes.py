@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from foretell.errors import ForetellError, RequestError, StoreError
-from foretell.serve.accounts import people as accounts
+from foretell.serve.accounts import sessions
 from foretell.serve.web import (
     account,
     admin,
@@ -60,7 +60,9 @@ def web_routes(site: Site) -> list[Route]:
     found = [Route("/static/{name}", _static, methods=["GET"], include_in_schema=False)]
     for page in pages():
         methods = [method for method, handler in (("GET", page.get), ("POST", page.post)) if handler]
-        found.append(Route(page.path, _door(site, page, room), methods=methods, name=page.path, include_in_schema=False))
+        found.append(
+            Route(page.path, _door(site, page, room), methods=methods, name=page.path, include_in_schema=False)
+        )
     return found
 
 
@@ -122,7 +124,7 @@ async def _body(request: Request) -> dict[str, list[str]] | None:
 def _made(visit: Visit, page: Page, handler: Handler, sent: bool) -> tuple[Visit, Reply]:
     """Runs on a thread: the account, the permission, the form's token, and then the page itself."""
     try:
-        found = accounts.account(visit.site.store, visit.session) if visit.session else None
+        found = sessions.find(visit.site.store, visit.session) if visit.session else None
         if found is not None and visit.session is not None:
             visit = replace(visit, account=found, token=cookies.form_token(visit.session))
         else:
@@ -144,14 +146,18 @@ def _made(visit: Visit, page: Page, handler: Handler, sent: bool) -> tuple[Visit
         return visit, _refused(visit, 400, "That did not work", str(error))
     except Exception:
         log.exception("page %s failed", page.path)
-        return visit, _refused(visit, 500, "Something failed", "The server failed while it made this page. Its log says how.")
+        return visit, _refused(
+            visit, 500, "Something failed", "The server failed while it made this page. Its log says how."
+        )
 
 
 def _turned_away(visit: Visit, page: Page, sent: bool) -> Reply:
     if visit.account is None:
         wanted = "" if sent else f"?next={quote(visit.path)}"
         return go(f"/log-in{wanted}")
-    return _refused(visit, 403, "Not for this account", f"This page is for a {page.who} whose account is in good standing.")
+    return _refused(
+        visit, 403, "Not for this account", f"This page is for a {page.who} whose account is in good standing."
+    )
 
 
 def _told(visit: Visit, page: Page, error: FormError | RequestError) -> Reply:
@@ -184,7 +190,7 @@ def _answer(site: Site, reply: Reply) -> Response:
     else:
         response = StreamingResponse(reply.body, reply.status, headers, kind)
     if reply.session is not None:
-        cookie = cookies.session(reply.session, secure=site.secure, seconds=accounts.SECONDS)
+        cookie = cookies.session(reply.session, secure=site.secure, seconds=sessions.LONGEST // 1000)
         response.headers.append("set-cookie", cookie)
     return response
 

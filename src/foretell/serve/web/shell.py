@@ -25,6 +25,7 @@ _ADMIN = (
 )
 SAID = {
     "welcome": "Your account is open.",
+    "opened": "If the address had no account yet, it has one now: log in.",
     "out": "You are logged out.",
     "password": "The password is changed, and every other session has ended.",
     "waiting": "You are on the waitlist. Whoever runs this server will send you a link.",
@@ -32,7 +33,6 @@ SAID = {
     "appealed": "Your appeal is with the reviewers.",
     "saved": "Saved.",
     "decided": "The decision is recorded.",
-    "swept": "The usage was looked through.",
 }
 """What a page says after a form was taken, by the word in its address: never words from the address itself."""
 
@@ -103,9 +103,7 @@ def _bar(visit: Visit) -> Html:
         pages = [*_OWN]
         pages += _REVIEWER if may(account, "reviewer") else ()
         pages += _ADMIN if may(account, "admin") else ()
-        links = [
-            el("a", name, href=path, aria_current="page" if visit.path == path else None) for path, name in pages
-        ]
+        links = [el("a", name, href=path, aria_current="page" if visit.path == path else None) for path, name in pages]
         links.append(form(visit, "/log-out", button("Log out", kind="plain"), class_="inline"))
     return el("div", home, el("nav", *links, aria_label="Pages"), class_="bar")
 

@@ -165,9 +165,15 @@ def _shown(
     begin, end = first // _DAY, last // _DAY
     if end > begin:
         yield panel("By day", _chart(found, begin, end))
-    yield panel("By model", table(("model", *_HEAD), [(name, *_row(sums)) for name, sums in found.by_model.items()], align="lrrrrr"))
+    yield panel(
+        "By model",
+        table(("model", *_HEAD), [(name, *_row(sums)) for name, sums in found.by_model.items()], align="lrrrrr"),
+    )
     if found.by_key:
-        rows = [(names.get(name, "a key of before") if name else "the chat page", *_row(sums)) for name, sums in found.by_key.items()]
+        rows = [
+            (names.get(name, "a key of before") if name else "the chat page", *_row(sums))
+            for name, sums in found.by_key.items()
+        ]
         yield panel("By key", table(("key", *_HEAD), rows, align="lrrrrr"))
     days = [(_iso(day * _DAY), *_row(sums)) for day, sums in reversed(found.by_day.items())]
     address = f"{path}{kept({}, **{'from': _iso(first), 'to': _iso(last), 'key': key or ''})}"
