@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HTTPRequest
@@ -53,7 +54,8 @@ class Gateway:
     ladder: Ladder = field(default_factory=Ladder)
     keep: Keep = field(default_factory=Keep)
     moderated: Callable[[str, Finding], None] = lambda side, finding: None
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list, init=False)
+    _late: list[Callable[[], None]] = field(default_factory=list, init=False)
 
     async def answer(
         self, http: HTTPRequest, asked: Drawing | EmbeddingBody, raw: Mapping[str, Any], work: Work
@@ -128,6 +130,7 @@ class Gateway:
         while True:
             try:
                 await self.store.run(self.limits.beat)
+                await self.store.run(self.settle_late)
                 if turn % (_RECOVER_S // _BEAT_S) == 0 and (count := await self.store.run(self.limits.recover)):
                     log.warning("settled %d calls that a process which is gone had left open", count)
                 if turn % (_SWEEP_S // _BEAT_S) == 0:
@@ -136,6 +139,17 @@ class Gateway:
                 log.error("%s", error)
             turn += 1
             await asyncio.sleep(_BEAT_S)
+
+    def settle_late(self) -> int:
+        """Settle the calls whose end could not be written when it came. Returns how many. Raises StoreError."""
+        late, self._late[:] = list(self._late), []
+        for i, settle in enumerate(late):
+            try:
+                settle()
+            except StoreError:
+                self._late.extend(late[i:])
+                raise
+        return len(late)
 
     def _tidy(self) -> None:
         forget(self.store, self.keep)
@@ -243,7 +257,8 @@ class _Call:
         self._open = False
         try:
             await self._gateway.store.run(work, *args)
-        except StoreError as error:  # the answer stands; the lease of this process will bring it to account
+        except StoreError as error:  # the answer stands, and its bill is written once that can be
+            self._gateway._late.append(partial(work, *args))
             log.error("call %s is not settled yet: %s", self.reservation.id, error)
 
     async def tell_findings(self) -> None:
