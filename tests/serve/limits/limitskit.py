@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from storekit import FakeClock, at_once
+from storekit import FakeClock
 
 from foretell.errors import RequestError
 from foretell.generate import Usage
@@ -57,24 +59,26 @@ ONE_LEFT: dict[str, dict[str, Any]] = {  # tiers in which one call fits, of 10 +
 }
 
 
-def race(place: str, threads: int, barrier: Barrier, ending: Connection) -> None:
-    """One server process: for each tier of ONE_LEFT as many calls at once as it has threads, together with the others.
+def race(place: str, calls: int, barrier: Barrier, ending: Connection) -> None:
+    """One server process: for each tier of ONE_LEFT so many calls at once, as a server has them, together with the others.
 
     Then calls that all fit, settled or given back. Sends how many were let through, by tier, and what was used.
     """
     store, through, refusals = Store(place, FakeClock()), {}, set()
+
+    async def ask(limits: Limits, who: Account) -> list[Reservation | BaseException]:
+        one = partial(reserve, limits, who, stream=True)
+        return await asyncio.gather(*(store.run(one) for _ in range(calls)), return_exceptions=True)
+
     for kind, tier in ONE_LEFT.items():
         limits = Limits(store, tiers_of(tier))
-        who = account(f"user_{kind}", f"key_{kind}", key_budget=99 if kind == "key_budget" else None)
         limits.beat()
         barrier.wait()
-        found = at_once(threads, lambda _, limits=limits, who=who: reserve(limits, who, stream=True))  # type: ignore[misc]
+        who = account(f"user_{kind}", f"key_{kind}", key_budget=99 if kind == "key_budget" else None)
+        found = asyncio.run(ask(limits, who))
         through[kind] = sum(isinstance(each, Reservation) for each in found)
-        refusals |= {
-            (kind, each.status if isinstance(each, RequestError) else repr(each))
-            for each in found
-            if not isinstance(each, Reservation)
-        }
+        errors = [each for each in found if not isinstance(each, Reservation)]
+        refusals |= {(kind, each.status if isinstance(each, RequestError) else repr(each)) for each in errors}
     limits, used = Limits(store, tiers_of({"tokens_per_minute": 10**6, "streams": 1000, "budget": 1.0})), 0
     barrier.wait()
     for count in range(12):
