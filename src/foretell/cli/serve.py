@@ -111,7 +111,7 @@ def serve(
 
     set_up, first = None, list[str]()
     if asked:
-        from foretell.cli.admin import default_database
+        from foretell.cli.gateway import default_database
 
         set_up = Accounts(
             database or default_database(), tiers, policy, not no_moderation, sign_up, base_url,  # type: ignore[arg-type]

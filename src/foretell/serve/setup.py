@@ -96,14 +96,14 @@ def _with_accounts(server: Server, asked: Accounts) -> tuple[Server, list[BaseRo
     limits = Limits(
         store, tiers,
         load=lambda: min(traffic.waiting / max(_BUSY * traffic.max_waiting, 1), 1.0),
-        reached=server.metrics.cap,
+        reached=lambda kind: None,
     )  # fmt: skip
-    gateway = Gateway(store, limits, moderation, moderated=server.metrics.flagged)
+    gateway = Gateway(store, limits, moderation)
     site = Site(
         store,
         base_url=asked.base_url,
         sign_up=asked.sign_up,
-        tiers=tuple(tiers.tiers),
+        limits=limits,
         ladder=gateway.ladder,
         labels=SCORED,
     )
