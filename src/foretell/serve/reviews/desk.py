@@ -55,7 +55,13 @@ def label(store: Store, reviewer: str, id: str, categories: Mapping[str, bool]) 
 
 
 def uphold(
-    store: Store, ladder: Ladder, reviewer: str, id: str, *, categories: Mapping[str, bool] | None = None, answer: str = ""
+    store: Store,
+    ladder: Ladder,
+    reviewer: str,
+    id: str,
+    *,
+    categories: Mapping[str, bool] | None = None,
+    answer: str = "",
 ) -> Case:
     """It was rightly flagged: its account keeps the strike, or gets it now. An open appeal is answered by it.
 
@@ -66,7 +72,13 @@ def uphold(
 
 
 def overturn(
-    store: Store, ladder: Ladder, reviewer: str, id: str, *, categories: Mapping[str, bool] | None = None, answer: str = ""
+    store: Store,
+    ladder: Ladder,
+    reviewer: str,
+    id: str,
+    *,
+    categories: Mapping[str, bool] | None = None,
+    answer: str = "",
 ) -> Case:
     """It was flagged wrongly: a strike for it is taken back, and its account's status lifted where nothing else holds
     it. An open appeal is answered by it. The rest as `uphold`."""

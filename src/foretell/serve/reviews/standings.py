@@ -116,7 +116,9 @@ def refresh(store: Store, ladder: Ladder) -> int:
 
 def _hold(db: sa.Connection, user: str, now: int) -> _Held | None:
     """Lock an account for this transaction, and see what was set by hand since strikes last set its status."""
-    row = db.execute(sa.select(users.c.status, users.c.status_until).where(users.c.id == user).with_for_update()).first()
+    row = db.execute(
+        sa.select(users.c.status, users.c.status_until).where(users.c.id == user).with_for_update()
+    ).first()
     if row is None:
         return None
     known = _known(db, user)
