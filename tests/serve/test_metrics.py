@@ -17,7 +17,7 @@ from servekit import Stats, Stub, make_server, running
 
 from foretell.errors import StoreError
 from foretell.generate import Usage
-from foretell.safety.categories import CATEGORIES
+from foretell.safety.policy import SCORED
 from foretell.serve.app import create_app
 from foretell.serve.metrics import ACTIONS, LIMITS, ROUTES, SIDES, STATUSES, STEPS, WORK, Metrics
 
@@ -115,7 +115,7 @@ def test_a_thousand_made_up_names_add_no_series() -> None:
         throw("?", 777, name, "?", "?", "?", "?")
     for side in (*SIDES, "?"):
         for action in (*ACTIONS, "?"):
-            metrics.flagged(side, [*CATEGORIES, "?"], action)
+            metrics.flagged(side, [*SCORED, "?"], action)
     before = len(values(metrics))
     assert before > 1000
     rng = random.Random(0)

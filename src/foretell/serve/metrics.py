@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from foretell.errors import StoreError
 from foretell.generate import Usage
-from foretell.safety.categories import CATEGORIES
+from foretell.safety.policy import SCORED
 
 OTHER = "other"
 """Stands for every value that is not known."""
@@ -55,6 +55,7 @@ class Metrics:
 
     engines: the loaded ones, by model, asked when read. models: other names that may be labels, such as those that an
     upstream told; whatever else calls name counts as "other". tally: is told of what the admin page shows.
+    categories: those of the policy.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Metrics:
         traffic: Callable[[], Mapping[str, int]],
         models: Callable[[], Collection[str]] = tuple,
         tally: Counts | None = None,
+        categories: Collection[str] = SCORED,
     ) -> None:
-        self._engines, self._models, self._tally = engines, models, tally
+        self._engines, self._models, self._tally, self._categories = engines, models, tally, frozenset(categories)
         self._routes = set(ROUTES)
         self._registry = registry = CollectorRegistry()
         registry.register(_Gauges(engines, traffic))
@@ -129,7 +131,7 @@ class Metrics:
 
     def flagged(self, side: str, categories: Iterable[str], action: str) -> None:
         for category in categories:
-            labels = (_known(side, SIDES), _known(category, CATEGORIES), _known(action, ACTIONS))
+            labels = (_known(side, SIDES), _known(category, self._categories), _known(action, ACTIONS))
             self._findings.labels(*labels).inc()
 
     def capped(self, limit: str) -> None:
