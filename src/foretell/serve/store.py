@@ -95,6 +95,8 @@ def _url(place: str) -> sa.URL:
     if "://" not in place:
         try:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
+            if not Path(place).exists():
+                Path(place).touch(0o600)  # SQLite's files beside it get the same: they hold people's addresses
         except OSError as error:
             raise StoreError(f"The database {place} cannot be made there: {error.strerror}.") from error
         return sa.URL.create("sqlite", database=place)

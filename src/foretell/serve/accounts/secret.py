@@ -52,3 +52,8 @@ def mark(db: sa.Connection, address: str) -> str:
         # The same caller by either way in.
         parsed = parsed.ipv4_mapped or ipaddress.IPv6Address(int(parsed) >> 64 << 64)
     return digest(db, "address", str(parsed))[:32]
+
+
+def hold_secret(db: sa.Connection) -> None:
+    """Let one transaction at a time go on from here, to its end."""
+    db.execute(sa.select(settings).where(settings.c.name == _NAME).with_for_update())
