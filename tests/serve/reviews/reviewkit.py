@@ -24,7 +24,9 @@ def take(store: Store, reviewer: str, id: str) -> None:
     """As `claim`, but of a case that is named."""
     with store.write() as db:
         values = {"claimed_by": reviewer, "claimed_until": store.clock() + 900_000}
-        assert db.execute(sa.update(findings).where(findings.c.id == id, findings.c.open).values(**values)).rowcount == 1
+        assert (
+            db.execute(sa.update(findings).where(findings.c.id == id, findings.c.open).values(**values)).rowcount == 1
+        )
 
 
 def status(store: Store, user: str) -> tuple[str, int | None]:

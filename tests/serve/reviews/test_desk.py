@@ -195,7 +195,9 @@ def test_texts_are_deleted_when_their_time_is_over(store: Store, clock: FakeCloc
     assert refused.value.status == 409
     clock.now += 150 * DAY
     assert forget(store) == Forgotten(texts=1, notes=1)
-    assert list(training_rows(store)) == [] and appeals_of(store, user)[0].note == "" == appeals_of(store, user)[0].answer
+    assert (
+        list(training_rows(store)) == [] and appeals_of(store, user)[0].note == "" == appeals_of(store, user)[0].answer
+    )
     assert appeals_of(store, user)[0].id == asked.id and forget(store) == Forgotten()
     with store.read() as db:
         assert len(audit.events(db, action="texts.delete")) == 2

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from reviewkit import LADDER, flag, set_by_hand, status, take
 from storekit import DAY, FakeClock, add_user, at_once
 
-from foretell.serve.accounts import audit
+from foretell.serve.accounts import audit, people
 from foretell.serve.reviews.cases import case
 from foretell.serve.reviews.desk import overturn, uphold
 from foretell.serve.reviews.standings import refresh, standing_of, strike, strikes_of
@@ -31,7 +31,7 @@ def test_blocked_input_strikes_at_once_up_the_ladder(store: Store, clock: FakeCl
     assert status(store, user) == ("banned", None)
     assert sorted(given.step for given in strikes_of(store, user)) == ["banned", "suspended", "suspended", "warned"]
     assert standing_of(store, LADDER, user).strikes == 4
-    assert logged(store, "strike.give") == logged(store, "status.set") == 4
+    assert logged(store, "strike.give") == logged(store, "user.status") == 4
     assert audit.verify(store).fault is None
 
 
@@ -55,7 +55,7 @@ def test_strikes_that_come_at_once_change_the_status_one_by_one(store: Store) ->
     steps = Counter(outcome.standing.status for outcome in outcomes)  # type: ignore[union-attr]
     assert steps == {"warned": 1, "suspended": 2, "banned": 5}
     assert status(store, user) == ("banned", None)
-    assert logged(store, "status.set") == 4 and logged(store, "strike.give") == 8
+    assert logged(store, "user.status") == 4 and logged(store, "strike.give") == 8
     assert audit.verify(store).fault is None
 
 
@@ -87,7 +87,8 @@ def test_overturning_lifts_what_nothing_else_holds(store: Store, clock: FakeCloc
 def test_what_is_set_by_hand_holds_whatever_becomes_of_strikes(store: Store, clock: FakeClock) -> None:
     user = add_user(store)
     id = flag(store, user).id
-    set_by_hand(store, user, "suspended")
+    with store.write() as db:
+        people.set_status(db, user, "suspended", now=clock.now, actor="shell")
     flag(store, user)
     assert status(store, user) == ("suspended", None), "without an end is longer than a day"
     take(store, "rev", id)
@@ -106,6 +107,23 @@ def test_a_ban_by_hand_over_a_ban_by_strikes_outlasts_it(store: Store) -> None:
     take(store, "rev", id)
     overturn(store, LADDER, "rev", id)
     assert status(store, user) == ("banned", None)
+
+
+def test_strikes_warn_an_admin_and_no_more(store: Store) -> None:
+    admin = add_user(store, role="admin", password="x")
+    for _ in range(5):
+        flag(store, admin)
+    assert status(store, admin) == ("warned", None) and len(strikes_of(store, admin)) == 5
+
+
+def test_a_suspension_by_hand_that_is_over_leaves_a_warning(store: Store, clock: FakeClock) -> None:
+    user = add_user(store)
+    set_by_hand(store, user, "suspended", clock.now + 1000)
+    clock.advance(5)
+    id = flag(store, user).id
+    take(store, "rev", id)
+    overturn(store, LADDER, "rev", id)
+    assert status(store, user) == ("warned", None)
 
 
 def test_easing_by_hand_wipes_the_slate(store: Store, clock: FakeClock) -> None:

@@ -21,8 +21,8 @@ _HOUR = 3_600_000
 
 @dataclass(frozen=True)
 class Anomaly:
-    """subject: a user, a category, or the mark of an address (accounts.secret.mark). began: first millisecond of what is
-    odd, an hour of a burst or rise and a day of an address. seen, expected: how many. chance: of so many in clean
+    """subject: a user, a category, or the mark of an address (accounts.secret.mark). began: first millisecond of what
+    is odd, an hour of a burst or rise and a day of an address. seen, expected: how many. chance: of so many in clean
     traffic. closed_by None: nobody has looked at it."""
 
     id: str
