@@ -1,5 +1,1 @@
-<<<<<<< HEAD
 """How misuse is kept out: a written policy, moderation, strikes against repeated misuse, and what looks odd in usage."""
-=======
-"""How misuse is kept out: a written policy, moderation of what goes in and what comes out, strikes, and odd usage."""
->>>>>>> reviews

@@ -119,14 +119,8 @@ def refresh(store: Store, ladder: Ladder) -> int:
 
 def _hold(db: sa.Connection, user: str, now: int) -> _Held | None:
     """Lock an account for this transaction, and see what was set by hand since strikes last set its status."""
-<<<<<<< HEAD
-    row = db.execute(
-        sa.select(users.c.status, users.c.status_until).where(users.c.id == user).with_for_update()
-    ).first()
-=======
     query = sa.select(users.c.status, users.c.status_until, users.c.role).where(users.c.id == user)
     row = db.execute(query.with_for_update()).first()
->>>>>>> reviews
     if row is None:
         return None
     known, mildly = _known(db, user), row.role == "admin"
