@@ -51,6 +51,7 @@ def serve(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="Believe a proxy on this machine where callers come from.")
     ] = False,
+    log: Annotated[str, typer.Option(help="text: failures in words; json: a line of JSON for every call.")] = "text",
     max_waiting: Annotated[int, typer.Option(min=1, help="Calls that may wait; more get 503.")] = 256,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For streams to finish after SIGTERM.")] = 30.0,
     threads: Annotated[
@@ -80,6 +81,8 @@ def serve(
         )
     if asked and api_key is not None:
         raise GenerationError("With accounts each caller has a key of its own: leave out --api-key.")
+    if log not in ("text", "json"):
+        raise GenerationError(f"--log is {log!r}; allowed are text, json.")
     if sign_up not in ("open", "invite", "closed"):
         raise GenerationError(f"--sign-up is {sign_up!r}; allowed are open, invite, closed.")
     named = [_name(model) for model in models]
@@ -140,7 +143,12 @@ def serve(
         started=started,
         accounts=set_up,
         behind_proxy=behind_proxy,
+        log_calls=log == "json",
     )
+    if log == "json":
+        from foretell.serve.logs import write_json
+
+        write_json()
     process.run()
 
 

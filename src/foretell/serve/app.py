@@ -22,6 +22,7 @@ from foretell.serve.completions import complete
 from foretell.serve.embeddings import embed
 from foretell.serve.front import Front, read_json, refusal_response
 from foretell.serve.guard import guarded
+from foretell.serve.logs import Calls
 from foretell.serve.models import unknown_model
 from foretell.serve.refusals import STATUSES, Params, refusal, refuse
 from foretell.serve.traffic import unless_gone
@@ -31,7 +32,7 @@ B = TypeVar("B", bound=Body)
 _REF = "#/components/schemas/{model}"
 
 
-def create_app(server: Server, pages: Sequence[BaseRoute] = ()) -> FastAPI:
+def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool = False) -> FastAPI:
     """The ASGI application of a server. pages: routes of people's pages, beside the API's."""
     app = FastAPI(
         title="Foretell",
@@ -167,6 +168,8 @@ def create_app(server: Server, pages: Sequence[BaseRoute] = ()) -> FastAPI:
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_middleware(guarded, limits=server.limits.body)
     app.add_middleware(Front, server=server)
+    if log_calls:
+        app.add_middleware(Calls)
     return app
 
 

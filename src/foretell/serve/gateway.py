@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -20,25 +22,29 @@ from foretell.safety.strikes import Ladder
 from foretell.safety.window import Held
 from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
-from foretell.serve.asked import Body, ChatBody, CompletionBody, Drawing, EmbeddingBody
+from foretell.serve.asked import ChatBody, CompletionBody, Drawing, EmbeddingBody
 from foretell.serve.calls import json_response
 from foretell.serve.limits.limits import Limits, Reservation
+from foretell.serve.logs import note
+from foretell.serve.metrics import Metrics
 from foretell.serve.refusals import refuse
 from foretell.serve.reviews.findings import record
+from foretell.serve.reviews.overview import overview
 from foretell.serve.reviews.retention import Keep, forget
 from foretell.serve.reviews.standings import refresh
 from foretell.serve.reviews.sweep import sweep
+from foretell.serve.reviews.tally import Tally
 from foretell.serve.screen import Open, Screen, estimate, texts_of
 from foretell.serve.store import Store
 from foretell.serve.traffic import DONE, EventStream, event
 
-B = TypeVar("B", bound=Body)
+T = TypeVar("T")
 Work = Callable[[Any, Mapping[str, Any]], Awaitable[Response]]
 """A checked body and its JSON → the answer."""
 
 log = logging.getLogger("foretell.serve")
 
-_BEAT_S, _RECOVER_S, _SWEEP_S = 5, 15, 3600
+_BEAT_S, _RECOVER_S, _MINUTE_S, _SWEEP_S = 5, 15, 60, 3600
 _SHORT = 4_000  # letters that are moderated at once; longer texts on a thread, since others wait
 _LETTERS = 3  # of a prompt for a token, in estimates: few rather than many, since settling gives back
 _REPLY = 1_024  # tokens that are reserved where a call does not say how many it may write
@@ -53,7 +59,8 @@ class Gateway:
     moderation: Moderation | None = None
     ladder: Ladder = field(default_factory=Ladder)
     keep: Keep = field(default_factory=Keep)
-    moderated: Callable[[str, Finding], None] = lambda side, finding: None
+    metrics: Metrics | None = None
+    tally: Tally | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list, init=False)
     _late: list[Callable[[], None]] = field(default_factory=list, init=False)
 
@@ -65,11 +72,12 @@ class Gateway:
             return await self._count(http, asked, raw, work)
         account: Account = http.state.caller.account
         prompt, images = await asyncio.to_thread(self._size, raw) if _has_images(raw) else self._size(raw)
-        reservation = await self.store.run(
-            self.limits.reserve, account, asked.model, prompt_tokens=prompt + images, max_tokens=_most(asked),
-            image_tokens=images, stream=bool(asked.stream),
+        reservation = await self._stored(
+            "reserve", self.limits.reserve, account, asked.model, prompt_tokens=prompt + images,
+            max_tokens=_most(asked), image_tokens=images, stream=bool(asked.stream),
         )  # fmt: skip
-        call = _Call(self, account, reservation, http.state.request_id, prompt + images)
+        note(http.scope, user=account.user, key=account.key, model=reservation.model)
+        call = _Call(self, account, reservation, http, prompt + images)
         try:
             refused = await self._refused(call, asked, raw)
             if refused is not None:
@@ -100,10 +108,11 @@ class Gateway:
         """The answer to a call that generates nothing: embeddings."""
         account: Account = http.state.caller.account
         prompt, _ = self._size(raw)
-        reservation = await self.store.run(
-            self.limits.reserve, account, asked.model, prompt_tokens=prompt, max_tokens=0
+        reservation = await self._stored(
+            "reserve", self.limits.reserve, account, asked.model, prompt_tokens=prompt, max_tokens=0
         )
-        call = _Call(self, account, reservation, http.state.request_id, prompt)
+        note(http.scope, user=account.user, key=account.key, model=reservation.model)
+        call = _Call(self, account, reservation, http, prompt)
         try:
             raw = {**raw, "model": reservation.model}
             response = await work(type(asked).model_validate(raw), raw)
@@ -113,6 +122,11 @@ class Gateway:
         told = json.loads(response.body).get("usage") or {}
         await call.settle(Usage(told.get("prompt_tokens", prompt), 0), "done")
         return _with(response, reservation)
+
+    async def _stored(self, name: str, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Work on the database, and how long it took."""
+        with self.metrics.storing(name) if self.metrics is not None else nullcontext():
+            return await self.store.run(work, *args, **kwargs)
 
     def start(self) -> None:
         """Begin what goes on beside the calls: leases, the bills of processes that died, retention, anomalies."""
@@ -131,6 +145,12 @@ class Gateway:
             try:
                 await self.store.run(self.limits.beat)
                 await self.store.run(self.settle_late)
+                if self.tally is not None:
+                    await self.store.run(self.tally.flush, self.store)
+                if turn % (_MINUTE_S // _BEAT_S) == 0 and self.metrics is not None:
+                    seen = await self.store.run(overview, self.store)
+                    oldest = seen.time if seen.oldest_waiting is None else seen.oldest_waiting
+                    self.metrics.queued(seen.waiting, (seen.time - oldest) / 1000)
                 if turn % (_RECOVER_S // _BEAT_S) == 0 and (count := await self.store.run(self.limits.recover)):
                     log.warning("settled %d calls that a process which is gone had left open", count)
                 if turn % (_SWEEP_S // _BEAT_S) == 0:
@@ -172,10 +192,11 @@ class Gateway:
         if self.moderation is None:
             return None
         texts = [text for text in texts_of(raw) if text]
-        if sum(map(len, texts)) > _SHORT:
-            findings = await asyncio.to_thread(self.moderation.check, texts)
-        else:
-            findings = self.moderation.check(texts)
+        with self.metrics.moderating("input") if self.metrics is not None else nullcontext():
+            if sum(map(len, texts)) > _SHORT:
+                findings = await asyncio.to_thread(self.moderation.check, texts)
+            else:
+                findings = self.moderation.check(texts)
         worst: Finding | None = None
         for text, finding in zip(texts, findings, strict=True):
             if finding.action != "allow":
@@ -235,9 +256,10 @@ class _Call:
     """One call's reservation, closed once, and what moderation found in its texts."""
 
     def __init__(
-        self, gateway: Gateway, account: Account, reservation: Reservation, request: str, prompt_tokens: int
+        self, gateway: Gateway, account: Account, reservation: Reservation, http: HTTPRequest, prompt_tokens: int
     ) -> None:
-        self._gateway, self._account, self._request = gateway, account, request
+        self._gateway, self._account, self._scope = gateway, account, http.scope
+        self._request: str = http.state.request_id
         self.reservation, self.prompt_tokens = reservation, prompt_tokens
         self.holders: list[_Holder] = []
         self._open = True
@@ -245,7 +267,12 @@ class _Call:
     def progress(self, pieces: int) -> None:
         self._gateway.limits.progress(self.reservation, pieces)
 
+    def wrote(self, tokens: int, seconds: float) -> None:
+        if self._gateway.metrics is not None:
+            self._gateway.metrics.wrote(self.reservation.model, tokens, seconds)
+
     async def settle(self, usage: Usage, status: Any) -> None:
+        note(self._scope, usage=usage)
         await self._close(self._gateway.limits.settle, self.reservation, usage, status)
 
     async def release(self) -> None:
@@ -256,7 +283,7 @@ class _Call:
             return
         self._open = False
         try:
-            await self._gateway.store.run(work, *args)
+            await self._gateway._stored("settle", work, *args)
         except StoreError as error:  # the answer stands, and its bill is written once that can be
             self._gateway._late.append(partial(work, *args))
             log.error("call %s is not settled yet: %s", self.reservation.id, error)
@@ -270,23 +297,28 @@ class _Call:
     async def keep(self, side: Any, text: str, finding: Finding) -> None:
         """A finding for review. One that cannot be written stops no call: what is refused stays refused."""
         gateway = self._gateway
-        gateway.moderated(side, finding)
+        metrics = gateway.metrics
+        if metrics is not None:
+            metrics.flagged(side, finding.flagged, finding.action)
         try:
-            await gateway.store.run(
+            kept = await gateway.store.run(
                 record, gateway.store, gateway.ladder, text, side=side, categories=finding.flagged,
                 scores=finding.scores, action=finding.action, rule=finding.rule, user=self._account.user,
                 model=self.reservation.model, request=self._request,
             )  # fmt: skip
         except StoreError as error:
             log.error("a finding of request %s was not kept: %s", self._request, error)
+        else:
+            if metrics is not None and kept.standing is not None:
+                metrics.struck(kept.standing.status)
 
 
 def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream:
     """The stream with what may not be shown held back, and the call settled at its end."""
-    whole = False
+    whole, began = False, 0.0
 
     async def pieces() -> AsyncIterator[bytes]:
-        nonlocal whole
+        nonlocal whole, began
         async for piece in response.pieces:
             out = []
             for data in piece.split(b"\n\n"):
@@ -298,6 +330,7 @@ def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream
                     found = json.loads(line)
                     shown = [found] if found.get("error") else screen.event(found)
                     out += [event(json.dumps(one, separators=(",", ":")).encode()) for one in shown]
+            began = began or time.perf_counter()
             call.progress(screen.pieces)
             if screen.ended:
                 yield b"".join([*out, DONE])
@@ -309,7 +342,9 @@ def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream
         try:
             await response.close()
         finally:
-            await call.settle(estimate(screen, call.prompt_tokens), "done" if whole or screen.ended else "broken")
+            used = estimate(screen, call.prompt_tokens)
+            call.wrote(used.completion_tokens, time.perf_counter() - began if began else 0.0)
+            await call.settle(used, "done" if whole or screen.ended else "broken")
             await call.tell_findings()
 
     return EventStream(pieces(), close)

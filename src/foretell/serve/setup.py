@@ -16,6 +16,7 @@ from foretell.serve.fetch import ImageFetcher
 from foretell.serve.gate import StaticGate
 from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models
+from foretell.serve.reviews.tally import Tally
 from foretell.serve.run import Process
 from foretell.serve.traffic import Traffic
 from foretell.serve.upstream import Upstream
@@ -56,22 +57,25 @@ def build(
     started: Callable[[str], None],
     accounts: Accounts | None = None,
     behind_proxy: bool = False,
+    log_calls: bool = False,
 ) -> Process:
     """A server that is ready to run. Raises GenerationError for names that clash or lead nowhere, and StoreError and
     RecipeError for accounts that cannot be had."""
     front = Upstream(upstream, upstream_key, aliases) if upstream else None
     models = Models(refs, load, aliases={} if front else aliases, adapters=adapters)
     traffic = Traffic(max_waiting)
-    metrics = Metrics(lambda: models.engines, traffic.counts)
+    known = (lambda: front.known) if front is not None else (lambda: set(models.names))
+    tally = Tally()
+    metrics = Metrics(lambda: models.engines, traffic.counts, known, tally)
     parts = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key), upstream=front)
-    server, routes = (parts, []) if accounts is None else _with_accounts(parts, accounts)
-    app = create_app(server, routes)
+    server, routes = (parts, []) if accounts is None else _with_accounts(parts, accounts, tally)
+    app = create_app(server, routes, log_calls)
     return Process(
         app, server, host=host, port=port, drain_seconds=drain_seconds, started=started, behind_proxy=behind_proxy
     )
 
 
-def _with_accounts(server: Server, asked: Accounts) -> tuple[Server, list[BaseRoute]]:
+def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Server, list[BaseRoute]]:
     from foretell.safety.classifier import load_classifier
     from foretell.safety.moderation import Moderation
     from foretell.safety.policy import SCORED, load_policy
@@ -96,9 +100,9 @@ def _with_accounts(server: Server, asked: Accounts) -> tuple[Server, list[BaseRo
     limits = Limits(
         store, tiers,
         load=lambda: min(traffic.waiting / max(_BUSY * traffic.max_waiting, 1), 1.0),
-        reached=lambda kind: None,
+        reached=server.metrics.capped,
     )  # fmt: skip
-    gateway = Gateway(store, limits, moderation)
+    gateway = Gateway(store, limits, moderation, metrics=server.metrics, tally=tally)
     site = Site(
         store,
         base_url=asked.base_url,
@@ -111,4 +115,6 @@ def _with_accounts(server: Server, asked: Accounts) -> tuple[Server, list[BaseRo
         asked.first(token)
     moderator = Moderating(moderation) if moderation is not None else None
     whole = replace(server, gate=Door(store), gateway=gateway, moderator=moderator)
-    return whole, list(web_routes(site))
+    routes = web_routes(site)
+    server.metrics.serves(route.path for route in routes)
+    return whole, list(routes)
