@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext
@@ -365,7 +366,8 @@ def _said(asked: Drawing, words: str) -> Response:
     else:
         said = {"role": "assistant", "content": words, "refusal": words}
         choice["delta" if streams else "message"] = said
-    head = {"id": "policy", "object": kind, "created": 0, "model": asked.model, "choices": [choice]}
+    id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+    head = {"id": id, "object": kind, "created": int(time.time()), "model": asked.model, "choices": [choice]}
     if not streams:
         usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         return json_response({**head, "usage": usage})
