@@ -66,16 +66,8 @@ class Limits:
         self._own_load, self._last_beat = 0.0, 0
         self._do = statements(store.is_sqlite)
         self._place = leases.own_place()
-        self._heart = leases.Heart(self.beat, self.recover)
         self._written: dict[str, int] = {}
         self._lock = threading.Lock()
-
-    def start(self) -> None:
-        """Beat and recover on a thread, until `stop`."""
-        self._heart.start()
-
-    def stop(self) -> None:
-        self._heart.stop()
 
     def images_allowed(self, account: Account) -> bool:
         """Whether the account may send images: its own setting, else its tier's."""
