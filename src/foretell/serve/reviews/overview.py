@@ -98,11 +98,9 @@ def _given(db: sa.Connection, since: int) -> dict[str, int]:
 
 
 def _active(db: sa.Connection, since: int, late: int) -> tuple[int, int]:
-    """Users of whom a key or a session was used, which is noted to the minute: since one time, and since a later one."""
-    used = sa.union_all(
-        *(sa.select(table.c.user, table.c.used).where(table.c.used > since) for table in (keys, sessions))
-    )
-    each = used.subquery()
+    """Users of whom a key or a session was used, noted to the minute: since one time, and since a later one."""
+    used = (sa.select(table.c.user, table.c.used).where(table.c.used > since) for table in (keys, sessions))
+    each = sa.union_all(*used).subquery()
     last = sa.select(sa.func.max(each.c.used).label("used")).group_by(each.c.user).subquery()
     lately = sa.func.sum(sa.case((last.c.used > late, 1), else_=0))
     total, recent = db.execute(sa.select(sa.func.count(), lately).select_from(last)).one()
