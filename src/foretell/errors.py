@@ -144,6 +144,10 @@ class RubricError(ForetellError):
     """A rubric has a gap or a contradiction, or is asked about what it does not judge."""
 
 
+class PolicyError(ForetellError):
+    """A usage policy or a lexicon cannot be read, or contradicts itself."""
+
+
 class GraderError(ForetellError):
     """A grader is down after all tries, or answers with something that is no grade."""
 

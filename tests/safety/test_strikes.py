@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.errors import RecipeError
+from foretell.errors import PolicyError
 from foretell.safety.strikes import DAY, STATUSES, Ladder, Standing, Strike, next_status, standing
 
 LADDER = Ladder()
@@ -101,6 +101,6 @@ def test_the_order_in_which_strikes_are_told_does_not_matter(history: list[Strik
     ],
 )
 def test_settings_that_make_no_ladder_are_told(settings: dict[str, Any], named: str) -> None:
-    with pytest.raises(RecipeError, match=named):
+    with pytest.raises(PolicyError, match=named):
         Ladder.read(settings)
     assert Ladder.read({}) == LADDER

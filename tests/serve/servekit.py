@@ -156,7 +156,8 @@ def make_server(
 ) -> Server:
     models = Models({name: name for name in generators}, lambda ref: Model(generators[ref], Path(ref)), aliases=aliases)
     traffic = Traffic(max_waiting)
-    metrics = Metrics(lambda: models.engines, traffic.counts)
+    upstream = parts.get("upstream")
+    metrics = Metrics(lambda: models.engines, traffic.counts, lambda: upstream.aliases.values() if upstream else ())
     return Server(models, Pictures(), traffic, metrics, gate or StaticGate(), limits or Limits(), **parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from foretell.cli import align, capability, data, eval, forecast, inverse, ladder, model, run, serve, weights
+from foretell.cli import admin, align, capability, data, eval, forecast, inverse, ladder, model, run, serve, weights
 
 app = typer.Typer(
     name="foretell",
@@ -18,6 +18,7 @@ app = typer.Typer(
 run.register(app)
 align.register(app)
 app.command()(serve.serve)
+app.add_typer(admin.app, name="admin")
 app.add_typer(run.recipe_app, name="recipe")
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")

@@ -38,7 +38,11 @@ class TextClassifier:
 
     def probabilities(self, texts: Sequence[Text]) -> Floats:
         """(N, classes); rows sum to 1 where classes are exclusive."""
-        logits = hashed_features(texts, len(self.weights)) @ self.weights.astype(np.float64) + self.bias
+        x = hashed_features(texts, len(self.weights))
+        # Only rows that are met, since turning all weights into doubles would take longer than reading a text.
+        met, x.indices = np.unique(x.indices, return_inverse=True)
+        x.resize(x.shape[0], len(met))
+        logits = x @ self.weights[met].astype(np.float64) + self.bias
         return _softmax(logits) if self.exclusive else _sigmoid(logits)
 
     def save(self, path: Path) -> None:

@@ -1,8 +1,8 @@
 """What looks odd in usage: an account that bursts, many accounts from one address, a category that suddenly rises.
 
-Each question is one exact test: of all events of two kinds of place, are more here than their share? Given the total, the
-number here is binomial if events are Poisson with one rate, whatever that rate is, so no rate has to be known. One sweep
-asks it of many subjects at once and raises a false alarm with at most the probability `Watch.false_alarms`, by
+Each question is one exact test: of all events here and elsewhere, are more here than their share? Given the total, the
+number here is binomial if events are Poisson with one rate, whatever that rate is, so no rate has to be known. One
+sweep asks it of many subjects at once and raises a false alarm with at most the probability `Watch.false_alarms`, by
 Bonferroni's correction. Real traffic is more uneven than Poisson: where an account's own past shows that, counts are
 scaled down by how much.
 
@@ -45,8 +45,8 @@ class Watch(Section):
 
 @dataclass(frozen=True)
 class Alarm:
-    """subject: a user, an address or a category. seen, expected: how many events. chance: with which probability so many
-    or more come of clean traffic, of this subject alone."""
+    """subject: a user, an address or a category. seen, expected: how many events. chance: with which probability so
+    many or more come of clean traffic, of this subject alone."""
 
     kind: Kind
     subject: str

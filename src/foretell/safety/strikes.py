@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from foretell.errors import RecipeError
+from foretell.errors import PolicyError
 from foretell.sections import Section
 
 Status = Literal["active", "warned", "suspended", "banned"]
@@ -65,13 +65,13 @@ class Ladder(Section):
 
     @classmethod
     def read(cls, settings: Mapping[str, Any]) -> Ladder:
-        """From plain data, as YAML or JSON gives it. Raises RecipeError."""
+        """From plain data, as YAML or JSON gives it. Raises PolicyError."""
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             at = ".".join(str(part) for part in first["loc"]) or "steps"
-            raise RecipeError(f"The strike ladder's {at}: {first['msg']}. Mend it in the policy's settings.") from error
+            raise PolicyError(f"The strike ladder's {at}: {first['msg']}. Mend it in the policy's settings.") from error
 
     def weight(self, categories: Iterable[str]) -> int:
         """Of a strike for these categories: that of the heaviest."""

@@ -86,13 +86,17 @@ class Store:
 def insert_once(db: sa.Connection, table: sa.Table, **values: Any) -> bool:
     """Add a row; False, with nothing done, where a unique value of it is there already, if only since this moment."""
     kind = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-    return db.execute(kind(table).values(**values).on_conflict_do_nothing()).rowcount == 1
+    statement = kind(table).values(**values).on_conflict_do_nothing()
+    # Of an insertion SQLAlchemy forgets the count of rows where it also asks for its key, as of PostgreSQL.
+    return db.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1
 
 
 def _url(place: str) -> sa.URL:
     if "://" not in place:
         try:
             Path(place).parent.mkdir(parents=True, exist_ok=True)
+            if not Path(place).exists():
+                Path(place).touch(0o600)  # SQLite's files beside it get the same: they hold people's addresses
         except OSError as error:
             raise StoreError(f"The database {place} cannot be made there: {error.strerror}.") from error
         return sa.URL.create("sqlite", database=place)

@@ -1,4 +1,4 @@
-"""Log-ins: a cookie of random bits, new at every one, of which a digest is stored; time, log-out or a new password end it.
+"""Log-ins: a cookie of random bits, new at each, of which a digest is stored; time, log-out or a new password end it.
 
 A cookie from before a log-in is never the one after it, so that nobody can be led to log in to a session that somebody
 else knows. What takes a password takes as long as its hash, and is not for the threads of `Store.run`.

@@ -56,6 +56,13 @@ def listing(db: sa.Connection, *, all: bool = False, limit: int = 100, after: in
     return [Waiting(**row._asdict()) for row in db.execute(query)]
 
 
+def next_in_line(db: sa.Connection, count: int) -> list[Waiting]:
+    """So many of those who were not invited yet, the longest waiting first."""
+    query = sa.select(waitlist).where(waitlist.c.invited.is_(None), waitlist.c.accepted.is_(None))
+    query = query.order_by(waitlist.c.joined, waitlist.c.id).limit(count)
+    return [Waiting(**row._asdict()) for row in db.execute(query)]
+
+
 def invite(db: sa.Connection, name: str, *, now: int, actor: str, tier: str = DEFAULT_TIER) -> str:
     """The token of an invitation for somebody on the list, to be sent to them; an older one is of no use any more.
 

@@ -35,7 +35,7 @@ def appeal(store: Store, user: str, strike: str, note: str) -> Appeal:
         asked = {"id": new_id("appeal"), "strike": strike, "user": user, "time": now, "note": note.replace("\0", "")}
         if not insert_once(db, appeals, **asked):
             raise refuse("This strike was appealed before; its answer stands.", 409, code="already_appealed")
-        again = {"open": True, "urgency": APPEALED}
+        again = {"open": True, "turn": APPEALED}
         db.execute(sa.update(findings).where(findings.c.id == row.finding).values(**again))
         audit.append(db, user, "appeal.make", asked["id"], {"strike": strike, "case": row.finding}, now=now)
         return Appeal(**asked)

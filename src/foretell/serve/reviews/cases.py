@@ -98,7 +98,7 @@ def cases(
         return read(db, list(db.scalars(query.order_by(*turn).limit(limit))))
 
 
-IN_TURN = (findings.c.urgency.desc(), findings.c.time, findings.c.id)
+IN_TURN = (findings.c.turn, findings.c.time, findings.c.id)
 
 
 def waiting(store: Store) -> int:
@@ -127,7 +127,7 @@ def read(db: sa.Connection, ids: Sequence[str]) -> list[Case]:
     for id in ids:
         if (row := rows.get(id)) is not None:
             strike = given.get(id)
-            fields = {name: value for name, value in row.items() if name != "urgency"}
+            fields = {name: value for name, value in row.items() if name != "turn"}
             fields |= {"categories": tuple(row["categories"]), "labels": told.get(id), "strike": strike}
             found.append(Case(**fields, appeal=asked.get(strike.id) if strike else None))
     return found

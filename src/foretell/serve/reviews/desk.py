@@ -24,13 +24,14 @@ def claim(store: Store, reviewer: str, minutes: int = CLAIM_MINUTES) -> Case | N
     that is theirs already before another. Never a reviewer's own. None where none waits."""
     with store.write() as db:
         now = store.clock()
-        mine = (findings.c.claimed_by == reviewer) & (findings.c.claimed_until > now)
-        free = findings.c.claimed_until.is_(None) | (findings.c.claimed_until <= now) | mine
-        others = findings.c.user.is_(None) | (findings.c.user != reviewer)
-        held_first = sa.case((mine, 0), else_=1)
-        query = sa.select(findings.c.id).where(findings.c.open, free, others).order_by(held_first, *IN_TURN).limit(1)
-        # PostgreSQL: what another takes at this moment is passed over. SQLite has one writer at a time anyway.
-        id = db.scalar(query.with_for_update(skip_locked=True))
+        mine = findings.c.open & (findings.c.claimed_by == reviewer) & (findings.c.claimed_until > now)
+        id = db.scalar(sa.select(findings.c.id).where(mine).limit(1).with_for_update())
+        if id is None:
+            free = findings.c.claimed_until.is_(None) | (findings.c.claimed_until <= now)
+            others = findings.c.user.is_(None) | (findings.c.user != reviewer)
+            query = sa.select(findings.c.id).where(findings.c.open, free, others).order_by(*IN_TURN).limit(1)
+            # PostgreSQL: what another takes at this moment is passed over. SQLite has one writer at a time anyway.
+            id = db.scalar(query.with_for_update(skip_locked=True))
         if id is None:
             return None
         until = now + minutes * 60_000
@@ -55,7 +56,13 @@ def label(store: Store, reviewer: str, id: str, categories: Mapping[str, bool]) 
 
 
 def uphold(
-    store: Store, ladder: Ladder, reviewer: str, id: str, *, categories: Mapping[str, bool] | None = None, answer: str = ""
+    store: Store,
+    ladder: Ladder,
+    reviewer: str,
+    id: str,
+    *,
+    categories: Mapping[str, bool] | None = None,
+    answer: str = "",
 ) -> Case:
     """It was rightly flagged: its account keeps the strike, or gets it now. An open appeal is answered by it.
 
@@ -66,7 +73,13 @@ def uphold(
 
 
 def overturn(
-    store: Store, ladder: Ladder, reviewer: str, id: str, *, categories: Mapping[str, bool] | None = None, answer: str = ""
+    store: Store,
+    ladder: Ladder,
+    reviewer: str,
+    id: str,
+    *,
+    categories: Mapping[str, bool] | None = None,
+    answer: str = "",
 ) -> Case:
     """It was flagged wrongly: a strike for it is taken back, and its account's status lifted where nothing else holds
     it. An open appeal is answered by it. The rest as `uphold`."""

@@ -15,8 +15,8 @@ from foretell.serve.reviews.tables import findings
 from foretell.serve.store import Store
 
 LONGEST = 20_000  # letters of a text that are kept
-APPEALED = 4  # an appeal goes before all others
-_URGENCY = {"block": 3, "refuse": 2, "flag": 1}
+APPEALED = 0  # an appeal goes before all others
+TURNS = {"block": 1, "refuse": 2, "flag": 3}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def record(
         now = store.clock()
         row = {"id": id, "time": now, "user": user, "request": request, "side": side, "model": model, "rule": rule}
         row |= {"text": text[:LONGEST].replace("\0", ""), "categories": list(categories), "scores": dict(scores)}
-        row |= {"action": action, "open": True, "urgency": _URGENCY.get(action, 1)}
+        row |= {"action": action, "open": True, "turn": TURNS.get(action, 3)}
         db.execute(sa.insert(findings).values(**row))
         if user is None or side != "input" or action not in ladder.automatic:
             return Recorded(id)

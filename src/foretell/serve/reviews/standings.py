@@ -1,19 +1,20 @@
 """Strikes of accounts, and the status that they bring an account to and lift again.
 
 A status that somebody sets by hand holds beside them: strikes may make it more severe, and their being overturned or
-running out does not ease it. One that is eased by hand wipes the slate: earlier strikes count no more.
+running out does not ease it. One that is eased by hand wipes the slate: earlier strikes count no more. Strikes warn an
+admin and no more, since the last one who could lift a ban would be locked out by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from foretell.safety.strikes import STATUSES, Ladder, Standing, Status, Strike, standing
-from foretell.serve.accounts import audit
+from foretell.serve.accounts import audit, people
 from foretell.serve.accounts.account import new_id, status_of
 from foretell.serve.accounts.tables import users
 from foretell.serve.reviews.cases import Given, given_of
@@ -25,13 +26,15 @@ _SERVER = "server"  # who acts in the audit log where no person does
 
 @dataclass(frozen=True)
 class _Held:
-    """status, until: as strikes last left them. held, held_until: set by hand. since: earlier strikes do not count."""
+    """status, until: as strikes last left them. held, held_until: set by hand. since: earlier strikes do not count.
+    mildly: strikes may warn and no more."""
 
     status: Status = "active"
     until: int | None = None
     held: Status = "active"
     held_until: int | None = None
     since: int = 0
+    mildly: bool = False
 
 
 def strikes_of(store: Store, user: str) -> list[Given]:
@@ -116,15 +119,16 @@ def refresh(store: Store, ladder: Ladder) -> int:
 
 def _hold(db: sa.Connection, user: str, now: int) -> _Held | None:
     """Lock an account for this transaction, and see what was set by hand since strikes last set its status."""
-    row = db.execute(sa.select(users.c.status, users.c.status_until).where(users.c.id == user).with_for_update()).first()
+    query = sa.select(users.c.status, users.c.status_until, users.c.role).where(users.c.id == user)
+    row = db.execute(query.with_for_update()).first()
     if row is None:
         return None
-    known = _known(db, user)
+    known, mildly = _known(db, user), row.role == "admin"
     found, left = _rank(row.status, row.status_until, now), _rank(known.status, known.until, now)
     if found == left:
-        return known
+        return replace(known, mildly=mildly)
     since = now - 1 if found < left else known.since
-    return _Held(row.status, row.status_until, row.status, row.status_until, since)
+    return _Held(row.status, row.status_until, row.status, row.status_until, since, mildly)
 
 
 def _known(db: sa.Connection, user: str) -> _Held:
@@ -147,16 +151,19 @@ def _standing(db: sa.Connection, ladder: Ladder, user: str, since: int, now: int
 
 def _set(db: sa.Connection, user: str, held: _Held, after: Standing, actor: str, now: int) -> bool:
     """The more severe of what is held by hand and what strikes come to. True where the status changed by that."""
-    by_hand = _rank(held.held, held.held_until, now) > _rank(after.status, after.until, now)
-    status, until = (held.held, held.held_until) if by_hand else (after.status, after.until)
+    by_ladder, end = after.status, after.until
+    if held.mildly and STATUSES.index(by_ladder) > STATUSES.index("warned"):
+        by_ladder, end = "warned", None
+    by_hand = _rank(held.held, held.held_until, now) > _rank(by_ladder, end, now)
+    status = status_of(held.held, held.held_until, now) if by_hand else by_ladder
+    until = (held.held_until if by_hand else end) if status == "suspended" else None
     values: dict[str, Any] = {"status": status, "until": until, "since": held.since}
     values |= {"held": held.held, "held_until": held.held_until}
     if not insert_once(db, standings, user=user, **values):
         db.execute(sa.update(standings).where(standings.c.user == user).values(**values))
     if (status, until) == (held.status, held.until):
         return False
-    db.execute(sa.update(users).where(users.c.id == user).values(status=status, status_until=until))
-    audit.append(db, actor, "status.set", user, {"status": status, "until": until, "was": held.status}, now=now)
+    people.set_status(db, user, status, now=now, actor=actor, until=until, reason="strikes")
     return True
 
 

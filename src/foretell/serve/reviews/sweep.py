@@ -21,8 +21,8 @@ _HOUR = 3_600_000
 
 @dataclass(frozen=True)
 class Anomaly:
-    """subject: a user, a category, or the mark of an address (accounts.secret.mark). began: first millisecond of what is
-    odd, an hour of a burst or rise and a day of an address. seen, expected: how many. chance: of so many in clean
+    """subject: a user, a category, or the mark of an address (accounts.secret.mark). began: first millisecond of what
+    is odd, an hour of a burst or rise and a day of an address. seen, expected: how many. chance: of so many in clean
     traffic. closed_by None: nobody has looked at it."""
 
     id: str
@@ -95,7 +95,9 @@ def _calls(db: sa.Connection, first: int, last: int) -> dict[str, dict[int, int]
 def _addresses(db: sa.Connection, since: int) -> list[tuple[str, str]]:
     """Addresses and users that signed up or were logged in from them."""
     new = sa.select(users.c.address, users.c.id).where(users.c.created >= since, users.c.address.is_not(None))
-    seen = sa.select(sessions.c.address, sessions.c.user).where(sessions.c.used >= since, sessions.c.address.is_not(None))
+    seen = sa.select(sessions.c.address, sessions.c.user).where(
+        sessions.c.used >= since, sessions.c.address.is_not(None)
+    )
     return [(address, user) for address, user in db.execute(sa.union(new, seen))]
 
 

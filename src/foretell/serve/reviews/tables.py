@@ -23,7 +23,7 @@ findings = sa.Table(
     sa.Column("action", sa.String(8), nullable=False),
     sa.Column("rule", sa.String(200)),
     sa.Column("open", sa.Boolean, nullable=False),  # a reviewer is to decide
-    sa.Column("urgency", sa.Integer, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False),  # low ones first, as findings.TURNS has them
     sa.Column("claimed_by", _ID),
     sa.Column("claimed_until", sa.BigInteger),
     sa.Column("verdict", sa.String(12)),  # None: nobody decided yet
@@ -31,7 +31,8 @@ findings = sa.Table(
     sa.Column("decided_at", sa.BigInteger),
     sa.Index("findings_by_time", "time"),
     sa.Index("findings_by_user", "user", "time"),
-    sa.Index("findings_in_turn", "open", "urgency", "time"),
+    sa.Index("findings_in_turn", "open", "turn", "time", "id"),
+    sa.Index("findings_by_claim", "claimed_by"),
 )
 
 strikes = sa.Table(
