@@ -77,7 +77,7 @@ def test_an_admin_sees_anyones_and_everyones(store: Store, visitor: Visitor) -> 
     one = root.get(f"/admin/users/{ada}/usage").text
     assert "ada@example.org" in one and "the chat page" in one
     every = Read(root.get("/admin/usage").text)
-    assert ada in every.text and f"/admin/users/{ada}" in every.links
+    assert f"/admin/users/{ada}" in every.links
     assert root.get("/admin/usage.csv").text == root.get(f"/admin/users/{ada}/usage.csv").text
     for path in ("/admin/users/user_0/usage", "/admin/users/user_0/usage.csv"):
         assert root.get(path).status_code == 404
