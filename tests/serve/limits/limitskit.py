@@ -60,7 +60,7 @@ ONE_LEFT: dict[str, dict[str, Any]] = {  # tiers in which one call fits, of 10 +
 
 
 def race(place: str, calls: int, barrier: Barrier, ending: Connection) -> None:
-    """One server process: for each tier of ONE_LEFT so many calls at once, as a server has them, together with the others.
+    """One server process: for each tier of ONE_LEFT so many calls at once, together with the other processes.
 
     Then calls that all fit, settled or given back. Sends how many were let through, by tier, and what was used.
     """

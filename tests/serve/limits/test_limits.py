@@ -323,6 +323,16 @@ def test_no_limit_means_none_and_a_limit_that_comes_later_begins_empty(store: St
     reserve(tight)
 
 
+def test_a_sweep_leaves_what_still_counts(store: Store, clock: FakeClock) -> None:
+    limits = Limits(store, tiers_of({"caps": [{"messages": 9, "every": "1h"}, {"messages": 9, "every": "2h"}]}))
+    reserve(limits)
+    clock.advance(3600)
+    reserve(limits, account("user_2"))
+    clock.advance(3600)
+    assert limits.sweep() == 2  # of the first user; those of the second are young
+    assert {row["user"] for row in rows(store, marks)} == {"user_2"}
+
+
 def test_standings_for_a_page(store: Store, clock: FakeClock) -> None:
     tier = {
         "requests_per_minute": 60, "tokens_per_minute": 6000, "streams": 2, "caps": [{"messages": 50, "every": "3h"}],

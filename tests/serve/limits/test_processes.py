@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from storekit import FakeClock, at_once
 from foretell.errors import RequestError, StoreError
 from foretell.generate import Usage
 from foretell.serve.limits import leases
-from foretell.serve.limits.leases import Heart, is_gone, own_place, place_of
+from foretell.serve.limits.leases import is_gone, own_place, place_of
 from foretell.serve.limits.limits import LEASE_MS, Limits, Reservation
 from foretell.serve.limits.tables import days, events, meters, processes, reservations
 from foretell.serve.store import Store
@@ -165,27 +164,6 @@ def test_places_tell_processes_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_gone(f"other {space} {pid} 1") and not is_gone(f"{boot} pid:[1] {pid} 1") and not is_gone("")
     monkeypatch.setattr(leases, "_PROC", leases._PROC / "missing")
     assert own_place() == "" and not is_gone(here)
-
-
-def test_a_heart_beats_until_it_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
-    done: list[str] = []
-    seen = threading.Event()
-
-    def beat() -> None:
-        done.append("beat")
-        if len(done) == 1:
-            raise StoreError("locked")
-        if len(done) == 2:
-            raise ValueError("a defect")
-        if len(done) > 5:
-            seen.set()
-
-    heart = Heart(beat, lambda: done.append("recover") or 2, every=0.0, rest=2)  # type: ignore[func-returns-value]
-    heart.start()
-    assert seen.wait(300)
-    heart.stop()
-    assert done[:4] == ["beat", "beat", "beat", "recover"] and done[-1] == "beat"
-    assert "locked" in caplog.text and "a defect" in caplog.text and "settled 2 calls" in caplog.text
 
 
 def test_an_account_without_a_key_is_counted_too(store: Store) -> None:

@@ -183,6 +183,13 @@ class Limits:
                         db.execute(sa.delete(processes).where(ended))
         return count
 
+    def sweep(self) -> int:
+        """Remove messages that have left every window there is, of users who do not come back. Returns how many."""
+        windows = [cap.window for tier in self.tiers.tiers.values() for cap in tier.caps]
+        with self.store.write() as db:
+            edge = self.store.clock() - max(windows, default=0)
+            return db.execute(sa.delete(marks).where(marks.c.time <= edge)).rowcount
+
     def standings(self, account: Account, model: str = "*") -> list[Standing]:
         """Where an account stands with each of its limits, for a page. model: caps and the quota are those that hold
         for it; "*": all."""
@@ -229,7 +236,7 @@ class Limits:
                 "tier_held": held.get(tier_subject(account.tier), 0), "time": now, "written": 0,
             }  # fmt: skip
             db.execute(self._do.open, values)
-        standings = ask.standings(row._mapping, {}, {}, self.load, now, asking=False)
+        standings = ask.standings(dict(row._mapping), {}, {}, self.load, now, asking=False)
         told = [standing for standing in standings if standing.kind in ("requests", "tokens", "quota")] + caps
         return Reservation(id, account, ask.model, headers(told))
 
@@ -259,15 +266,12 @@ class Limits:
         subjects = [ask.account.user, *(subject for subject, _ in ask.shared)]
         with self.store.read() as db:
             now = self.store.clock()
-            rows = {
-                row.subject: row._mapping for row in db.execute(sa.select(meters).where(meters.c.subject.in_(subjects)))
-            }
+            found = db.execute(sa.select(meters).where(meters.c.subject.in_(subjects)))
+            rows = {row.subject: dict(row._mapping) for row in found}
             times = {}
             for cap in ask.caps:
-                inside = sa.and_(
-                    marks.c.user == ask.account.user, marks.c.cap == cap.id, marks.c.time > now - cap.window
-                )
-                times[cap.id] = list(db.scalars(sa.select(marks.c.time).where(inside).order_by(marks.c.time)))
+                of = sa.select(marks.c.time).where(marks.c.user == ask.account.user, marks.c.cap == cap.id)
+                times[cap.id] = list(db.scalars(of.where(marks.c.time > now - cap.window).order_by(marks.c.time)))
         return ask.standings(rows.get(ask.account.user), rows, times, self.load, now, asking)
 
     def _settle(self, id: str, usage: Usage, status: Status) -> bool:
