@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import string
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,3 +226,15 @@ def test_alerts_ask_for_what_is_exported() -> None:
         assert asked <= set(known) and (asked or "up{" in rule["expr"]), rule["alert"]
     scrape = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
     assert scrape["rule_files"] == ["alerts.yaml"] and scrape["scrape_configs"][0]["job_name"] == "foretell"
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, which comes with Prometheus, is not installed")
+def test_alerts_ring_when_they_should_and_not_before() -> None:
+    for words in (["test", "rules", "alerts_test.yaml"], ["check", "rules", "alerts.yaml"]):
+        done = subprocess.run(["promtool", *words], cwd=DEPLOY / "prometheus", capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    metrics = make()
+    all_of_it(metrics)
+    done = subprocess.run(["promtool", "check", "metrics"], input=metrics.text(), capture_output=True)
+    assert b"error" not in done.stderr.lower(), done.stderr

@@ -28,6 +28,11 @@ def test_a_case_tells_what_was_flagged(store: Store, clock: FakeClock) -> None:
     assert found.categories == ("hate",) and found.scores == {"hate": 0.9, "violence": 0.1}
     assert found.strike is not None and found.strike.finding == id and found.strike.given_by is None
     assert len(str(case(store, flag(store, user, text="x" * 50_000).id).text)) == LONGEST
+    long = "x" * 50_000 + "bad" + "x" * 50_000
+    kept = case(store, flag(store, user, text=long, span=(50_000, 50_003)).id).text
+    assert kept is not None and len(kept) == LONGEST and "bad" in kept
+    end = case(store, flag(store, user, text="x" * 50_000 + "bad", span=(50_000, 50_003)).id).text
+    assert end is not None and len(end) == LONGEST and end.endswith("bad")
     with pytest.raises(RequestError) as refused:
         case(store, "case_none")
     assert refused.value.status == 404
@@ -120,6 +125,9 @@ def test_labels_become_training_rows(store: Store, clock: FakeClock, tmp_path: P
     assert export_training(store, tmp_path / "labels.jsonl") == 3
     lines = (tmp_path / "labels.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows
+    with pytest.raises(RequestError) as refused:
+        label(store, "rev", ids[0], {"hat": True})
+    assert refused.value.status == 400 and "hate" in str(refused.value)
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError):
         export_training(store, tmp_path / "file" / "labels.jsonl")

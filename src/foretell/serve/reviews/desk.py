@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
+from foretell.safety.policy import SCORED
 from foretell.safety.strikes import Ladder
 from foretell.serve.accounts import audit
 from foretell.serve.accounts.account import new_id
@@ -48,7 +49,8 @@ def release(store: Store, reviewer: str, id: str) -> None:
 
 def label(store: Store, reviewer: str, id: str, categories: Mapping[str, bool]) -> Case:
     """Say what a text is, category by category of OpenAI's; the classifier's next training learns from it. Any case may
-    be labelled, a decided one too; the latest counts. Raises RequestError: 404 for no such case, 409 for deleted text.
+    be labelled, a decided one too; the latest counts. Raises RequestError: 404 for no such case, 409 for deleted text,
+    400 for a category that is none.
     """
     with store.write() as db:
         _label(db, reviewer, id, categories, store.clock())
@@ -122,9 +124,12 @@ def _decide(
 
 
 def _label(db: sa.Connection, reviewer: str, id: str, categories: Mapping[str, bool], now: int) -> None:
+    if unknown := sorted(set(categories) - set(SCORED)):
+        text = f"There is no category {unknown[0][:40]!r}; there are {', '.join(SCORED)}."
+        raise refuse(text, 400, param="categories", code="unknown_category")
     if find(db, id).text is None:
         raise refuse("The text of this case was deleted, since its time was over.", 409, code="text_deleted")
-    told = {str(name): bool(value) for name, value in categories.items()}
+    told = {name: bool(value) for name, value in categories.items()}
     row = {"id": new_id("label"), "finding": id, "reviewer": reviewer, "time": now, "categories": told}
     db.execute(sa.insert(labels).values(**row))
     audit.append(db, reviewer, "case.label", id, {"categories": sorted(name for name in told if told[name])}, now=now)

@@ -37,23 +37,30 @@ def record(
     scores: Mapping[str, float],
     action: str,
     rule: str | None = None,
+    span: tuple[int, int] | None = None,
     user: str | None = None,
     model: str | None = None,
     request: str | None = None,
 ) -> Recorded:
     """Keep a text that moderation flagged, and strike its account where `ladder.automatic` names the action.
 
-    text: the first LONGEST letters are kept, so give the part that was flagged; never an image. categories: the flagged
-    ones. scores: of every category. side: whether the caller said it, or the model; only callers are struck for it.
-    request: as in x-request-id.
+    text: of a longer one LONGEST letters are kept, those around `span`, the place of what was flagged, else the first;
+    never an image. categories: the flagged ones. scores: of every category. side: whether the caller said it, or the
+    model; only callers are struck for it. request: as in x-request-id. The rest as in a `safety.moderation.Finding`.
+    Raises StoreError.
     """
     id = new_id("case")
     with store.write() as db:
         now = store.clock()
         row = {"id": id, "time": now, "user": user, "request": request, "side": side, "model": model, "rule": rule}
-        row |= {"text": text[:LONGEST].replace("\0", ""), "categories": list(categories), "scores": dict(scores)}
+        row |= {"text": _around(text, span), "categories": list(categories), "scores": dict(scores)}
         row |= {"action": action, "open": True, "turn": TURNS.get(action, 3)}
         db.execute(sa.insert(findings).values(**row))
         if user is None or side != "input" or action not in ladder.automatic:
             return Recorded(id)
         return Recorded(id, strike(db, ladder, user, id, categories, now=now))
+
+
+def _around(text: str, span: tuple[int, int] | None) -> str:
+    begin = max(0, min(span[0] - LONGEST // 4, len(text) - LONGEST)) if span else 0
+    return text[begin : begin + LONGEST].replace("\0", "")  # which PostgreSQL does not store

@@ -55,30 +55,42 @@ def overview(store: Store) -> Overview:
     with store.read() as db:
         now = store.clock()
 
-        def figures(span: int) -> Figures:
-            counted = sums(db, now - span)
-            since = now - span
+        counted, active = sums(db, now - _DAY, now - _HOUR), _active(db, now - _DAY, now - _HOUR)
+
+        def figures(span: int, at: int) -> Figures:
+            count = {name: both[at] for name, both in sorted(counted.items()) if both[at]}
             return Figures(
-                *(counted.get(name, 0) for name in ("requests", "refused", "errors", "prompt", "completion")),
-                active_users=_active(db, since),
-                caps={name[5:]: count for name, count in sorted(counted.items()) if name.startswith("caps:")},
-                findings=_flagged(db, since),
-                strikes=_given(db, since),
+                *(count.get(name, 0) for name in ("requests", "refused", "errors", "prompt", "completion")),
+                active_users=active[at],
+                caps={name[5:]: value for name, value in count.items() if name.startswith("caps:")},
+                findings=_flagged(db, now - span),
+                strikes=_given(db, now - span),
             )
 
         count = sa.func.count()
-        oldest = sa.select(count, sa.func.min(findings.c.time)).where(findings.c.open)
-        waiting, since = db.execute(oldest).one()
+        waiting, since = _queue(db)
         return Overview(
             time=now,
-            hour=figures(_HOUR),
-            day=figures(_DAY),
+            hour=figures(_HOUR, 1),
+            day=figures(_DAY, 0),
             waiting=waiting,
             oldest_waiting=since,
             open_appeals=db.scalar(sa.select(count).where(appeals.c.verdict.is_(None))) or 0,
             open_anomalies=db.scalar(sa.select(count).where(anomalies.c.closed_by.is_(None))) or 0,
             accounts={status: n for status, n in db.execute(sa.select(users.c.status, count).group_by(users.c.status))},
         )
+
+
+def queue(store: Store) -> tuple[int, int | None]:
+    """How many cases wait for a reviewer, and since when the oldest does. Raises StoreError."""
+    with store.read() as db:
+        return _queue(db)
+
+
+def _queue(db: sa.Connection) -> tuple[int, int | None]:
+    query = sa.select(sa.func.count(), sa.func.min(findings.c.time)).where(findings.c.open)
+    waiting, since = db.execute(query).one()
+    return waiting, since
 
 
 def _flagged(db: sa.Connection, since: int) -> Counter[str]:
@@ -96,7 +108,11 @@ def _given(db: sa.Connection, since: int) -> dict[str, int]:
     return {step: count for step, count in db.execute(query)}
 
 
-def _active(db: sa.Connection, since: int) -> int:
-    """Users of whom a key or a session was used; both are noted to the minute."""
-    seen = sa.union(*(sa.select(table.c.user).where(table.c.used > since) for table in (keys, sessions))).subquery()
-    return db.scalar(sa.select(sa.func.count()).select_from(seen)) or 0
+def _active(db: sa.Connection, since: int, late: int) -> tuple[int, int]:
+    """Users of whom a key or a session was used, noted to the minute: since one time, and since a later one."""
+    used = (sa.select(table.c.user, table.c.used).where(table.c.used > since) for table in (keys, sessions))
+    each = sa.union_all(*used).subquery()
+    last = sa.select(sa.func.max(each.c.used).label("used")).group_by(each.c.user).subquery()
+    lately = sa.func.sum(sa.case((last.c.used > late, 1), else_=0))
+    total, recent = db.execute(sa.select(sa.func.count(), lately).select_from(last)).one()
+    return total, recent or 0

@@ -32,7 +32,7 @@ findings = sa.Table(
     sa.Index("findings_by_time", "time"),
     sa.Index("findings_by_user", "user", "time"),
     sa.Index("findings_in_turn", "open", "turn", "time", "id"),
-    sa.Index("findings_by_claim", "claimed_by"),
+    sa.Index("findings_by_claim", "claimed_by", "claimed_until"),
 )
 
 strikes = sa.Table(

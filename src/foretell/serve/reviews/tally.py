@@ -47,7 +47,9 @@ class Tally:
             raise
 
 
-def sums(db: sa.Connection, since: int) -> dict[str, int]:
-    """What was counted by name in the minutes from `since` (milliseconds) on."""
-    query = sa.select(tallies.c.name, sa.func.sum(tallies.c.count)).where(tallies.c.minute > since // 60_000)
-    return {name: int(count) for name, count in db.execute(query.group_by(tallies.c.name))}
+def sums(db: sa.Connection, since: int, late: int) -> dict[str, tuple[int, int]]:
+    """What was counted by name in the minutes since one time, and since a later one; both in milliseconds."""
+    lately = sa.func.sum(sa.case((tallies.c.minute > late // 60_000, tallies.c.count), else_=0))
+    query = sa.select(tallies.c.name, sa.func.sum(tallies.c.count), lately).group_by(tallies.c.name)
+    rows = db.execute(query.where(tallies.c.minute > since // 60_000))
+    return {name: (int(count), int(recent)) for name, count, recent in rows}
