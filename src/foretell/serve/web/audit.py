@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 from foretell.pages import Html, code, definitions, el, number, table
 from foretell.serve.accounts import audit
 from foretell.serve.web.forms import button, field, kept, moment
-from foretell.serve.web.shell import nothing, panel, person, shell
+from foretell.serve.web.shell import brief, nothing, panel, person, shell
 from foretell.serve.web.site import Page, Reply, Visit
 
 _EACH = 100
@@ -32,7 +33,7 @@ def _log(visit: Visit) -> Reply:
             moment(event.time),
             person(visit, event.actor),
             event.action,
-            person(visit, event.subject),
+            _about(visit, event.subject),
             _details(event),
         )
         for event in found[:_EACH]
@@ -97,6 +98,13 @@ def _check(visit: Visit) -> Reply:
         ),
         kicker=el("a", "Audit log", href="/admin/audit"),
     )
+
+
+def _about(visit: Visit, id: str) -> object:
+    """What a row is about: a user's page, or all rows about it."""
+    if id.startswith("user_") or not re.fullmatch(r"[a-z]+_[0-9a-f]{24}", id):
+        return person(visit, id)
+    return el("a", brief(id), href=f"/admin/audit?about={id}")
 
 
 def _details(event: audit.Event) -> Html | str:

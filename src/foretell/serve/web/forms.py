@@ -172,6 +172,8 @@ def read_day(visit: Visit, name: str, label: str) -> int | None:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError as error:
         raise FormError(f"{label}: {text[:20]} is not a day, such as 2027-01-31.") from error
+    if not 1970 <= day.year < 9999:
+        raise FormError(f"{label}: {text[:20]} is too far away.")
     return int((day + timedelta(days=1)).timestamp() * 1000)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from foretell.pages import Html, el, join, table
+from foretell.pages import Html, el, join
 from foretell.serve.accounts import keys
 from foretell.serve.accounts.account import SCOPES
 from foretell.serve.web.forms import (
@@ -35,7 +35,7 @@ def _list(visit: Visit) -> Reply:
     usable = [key for key in found if key.state(now) == "usable"]
     ended = [key for key in found if key.state(now) != "usable"]
     parts = [
-        panel("Your keys", key_table(visit, usable) if usable else nothing("You have no key yet.")),
+        panel("Your keys", key_list(visit, usable) if usable else nothing("You have no key yet.")),
         panel(
             "A new key",
             _new(visit)
@@ -44,30 +44,42 @@ def _list(visit: Visit) -> Reply:
         ),
     ]
     if ended:
-        parts.append(panel("Ended keys", key_table(visit, ended)))
+        parts.append(panel("Ended keys", key_list(visit, ended)))
     lead = f"A program sends its key with every call to {visit.origin}/v1."
     return shell(visit, "Keys", *parts, lead=lead)
 
 
-def key_table(visit: Visit, found: list[keys.Key], *, own: bool = True) -> Html:
+def key_list(visit: Visit, found: list[keys.Key], *, own: bool = True) -> Html:
     """Keys, each with a button that revokes it. own: of who looks at them; else of an admin."""
-    now = visit.site.store.clock()
-    rows = [
-        (
-            key.name,
-            el("code", f"…{key.hint}"),
-            ", ".join(sorted(key.scopes)),
+    return el("ul", *(_item(visit, key, own) for key in found), class_="items")
+
+
+def _item(visit: Visit, key: keys.Key, own: bool) -> Html:
+    may = f"may {', '.join(sorted(key.scopes))}"
+    told = [may, f"{money(key.budget)} a month" if key.budget is not None else "no budget of its own"]
+    times = join(
+        [
+            "made ",
             moment(key.created),
-            moment(key.used) or "never",
-            moment(key.expires) or "no",
-            money(key.budget) if key.budget is not None else "none",
-            form(visit, f"{'/keys' if own else '/admin/keys'}/{key.id}/revoke", button("Revoke", kind="danger"))
-            if key.state(now) == "usable"
-            else el("span", key.state(now), class_="tag"),
-        )
-        for key in found
-    ]
-    return table(("name", "key", "may", "made", "last used", "expires", "budget a month", ""), rows, align="llllllrl")
+            ", last used " if key.used else ", never used",
+            moment(key.used),
+            ", expires " if key.expires else "",
+            moment(key.expires),
+        ]
+    )
+    state = key.state(visit.site.store.clock())
+    action = f"{'/keys' if own else '/admin/keys'}/{key.id}/revoke"
+    return el(
+        "li",
+        el(
+            "div",
+            el("p", el("strong", key.name), " ", el("code", f"…{key.hint}", class_="soft")),
+            el("p", ", ".join(told)),
+            el("p", times, class_="soft"),
+            class_="grow",
+        ),
+        form(visit, action, button("Revoke", kind="danger")) if state == "usable" else el("span", state, class_="tag"),
+    )
 
 
 def _new(visit: Visit) -> Html:

@@ -24,8 +24,9 @@ from foretell.serve.web.forms import (
     read_money,
     select,
 )
-from foretell.serve.web.keys import key_table
-from foretell.serve.web.shell import nothing, panel, shell, standing
+from foretell.serve.web.keys import key_list
+from foretell.serve.web.shell import brief, nothing, panel, shell, standing
+from foretell.serve.web.shell import person as person_of
 from foretell.serve.web.site import FormError, NotFound, Page, Reply, Visit, go
 
 _EACH = 50
@@ -49,7 +50,7 @@ def _users(visit: Visit) -> Reply:
         "Users",
         el(
             "form",
-            field("Find", "find", text, note="A part of an email address.", required=False, longest=254),
+            field("Part of an email address, or an id", "find", text, required=False, longest=254),
             button("Find", kind="quiet"),
             method="get",
             action="/admin/users",
@@ -110,11 +111,14 @@ def _user(visit: Visit) -> Reply:
             form(visit, f"/admin/users/{person.id}/link", button("Make a link that sets it", kind="quiet")),
             note="For whoever has forgotten it. The link is shown to you, to be sent to them.",
         ),
-        panel("Keys", key_table(visit, theirs, own=False) if theirs else nothing("No key.")),
+        panel("Keys", key_list(visit, theirs, own=False) if theirs else nothing("No key.")),
         panel("Strikes", table(("when", "case", "led to", "taken back"), struck)) if struck else "",
         panel(
             "Done last",
-            table(("time, UTC", "who", "did", "to"), [(moment(e.time), e.actor, e.action, e.subject) for e in events]),
+            table(
+                ("time, UTC", "who", "did", "to"),
+                [(moment(e.time), person_of(visit, e.actor), e.action, brief(e.subject)) for e in events],
+            ),
         )
         if events
         else "",

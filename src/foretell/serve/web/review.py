@@ -25,8 +25,8 @@ def _queue(visit: Visit) -> Reply:
         take,
         panel("Waiting", _list(visit, found) if found else nothing("Nothing waits for a decision.")),
         panel("Decided last", _list(visit, decided) if decided else nothing("Nothing has been decided yet.")),
-        lead=f"{number(waiting)} {'case waits' if waiting == 1 else 'cases wait'} for a decision. Appeals come first, then "
-        "what was blocked, refused and flagged.",
+        lead=f"{number(waiting)} {'case waits' if waiting == 1 else 'cases wait'} for a decision. Appeals come first, "
+        "then what was blocked, refused and flagged.",
     )
 
 
@@ -166,8 +166,8 @@ def _decision(visit: Visit, case: Case) -> Html:
             ),
             class_="wide",
         ),
-        note="Upheld, the account keeps or gets a strike. Overturned, it is taken back, and what it led to is lifted. The "
-        "categories teach the classifier.",
+        note="Upheld, the account keeps or gets a strike. Overturned, it is taken back, and what it led to is lifted. "
+        "The categories teach the classifier.",
     )
 
 

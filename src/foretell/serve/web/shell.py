@@ -14,6 +14,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
+_LONG = 18  # characters of an id that are shown
 _OWN = (("/account", "Account"), ("/keys", "Keys"), ("/usage", "Usage"))
 _REVIEWER = (("/review", "Review"), ("/anomalies", "Anomalies"))
 _ADMIN = (
@@ -124,8 +125,13 @@ def standing(status: str) -> Html:
     return el("span", status, class_=f"tag{tone}")
 
 
-def person(visit: Visit, id: str) -> object:
+def person(visit: Visit, id: str) -> Html:
     """An id, which for an admin is the way to its page where it is a user's."""
     if not may(visit.account, "admin") or not id.startswith("user_") or not id[5:].isalnum():
-        return id
-    return el("a", id, href=f"/admin/users/{id}", class_="word")
+        return brief(id)
+    return el("a", brief(id), href=f"/admin/users/{id}")
+
+
+def brief(id: str) -> Html:
+    """The beginning of a long id; all of it under the pointer."""
+    return el("span", id if len(id) <= _LONG else f"{id[: _LONG - 4]}…", class_="word", title=id)

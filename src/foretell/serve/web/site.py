@@ -117,7 +117,7 @@ class Visit:
 class Reply:
     """What is answered. session: a new session's secret to be set as the cookie, "" to end it, None to leave it."""
 
-    body: Html | bytes | Iterable[bytes] = Html("")
+    body: Html | bytes | Iterable[bytes] = b""
     status: int = 200
     location: str | None = None
     session: str | None = None

@@ -16,7 +16,7 @@ from foretell.serve.web.site import NotFound, Page, Reply, Visit
 
 _DAY = 86_400_000
 _USUAL, _MOST = 30, 366  # days
-_HEAD = ("calls", "prompt", "of it images", "completion", "cost")
+_HEAD = ("cost", "calls", "prompt", "of it images", "completion")
 _KINDS = {
     "requests": "Requests a minute",
     "tokens": "Tokens a minute",
@@ -207,7 +207,7 @@ def _line(name: str, days: range, values: list[float]) -> Html:
 
 
 def _row(sums: Sums) -> tuple[object, ...]:
-    return sums.calls, sums.prompt_tokens, sums.image_tokens, sums.completion_tokens, money(sums.micros)
+    return money(sums.micros), sums.calls, sums.prompt_tokens, sums.image_tokens, sums.completion_tokens
 
 
 def _standings(visit: Visit) -> list[Standing]:
