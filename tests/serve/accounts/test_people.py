@@ -88,6 +88,10 @@ def test_a_poor_password_is_refused(store: Store, password: str, told: str) -> N
     assert error.value.status == 400 and password not in str(error.value)
 
 
+def test_a_short_name_within_a_password_is_no_likeness(store: Store) -> None:
+    assert people.sign_up(store, "c@example.org", PASSWORD, "192.0.2.1")
+
+
 def test_a_password_is_the_same_however_it_is_composed() -> None:
     stored = passwords.hashed("pässwörter-1")
     assert passwords.is_right(stored, "pa\u0308sswo\u0308rter-1")
