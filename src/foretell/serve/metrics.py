@@ -99,6 +99,10 @@ class Metrics:
             self._strikes.labels(step)
         for work in WORK:
             self._failures.labels(work)
+        for side in SIDES:
+            for category in self._categories:
+                for action in ACTIONS:
+                    self._findings.labels(side, category, action)
 
     def serves(self, routes: Iterable[str]) -> None:
         """Routes beside those of the API, as they are written in the application: /keys/{id}, never a caller's path."""

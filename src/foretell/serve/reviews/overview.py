@@ -60,7 +60,11 @@ def overview(store: Store) -> Overview:
         def figures(span: int, at: int) -> Figures:
             count = {name: both[at] for name, both in sorted(counted.items()) if both[at]}
             return Figures(
-                *(count.get(name, 0) for name in ("requests", "refused", "errors", "prompt", "completion")),
+                requests=count.get("requests", 0),
+                refused=count.get("refused", 0),
+                errors=count.get("errors", 0),
+                prompt_tokens=count.get("prompt", 0),
+                completion_tokens=count.get("completion", 0),
                 active_users=active[at],
                 caps={name[5:]: value for name, value in count.items() if name.startswith("caps:")},
                 findings=_flagged(db, now - span),
