@@ -288,7 +288,8 @@ class ForecastConfig(Section):
     target's. depths: instead of widths, for a ladder in depth. seeds: of each rung, the smallest first; the last number
     holds for the rest. batch_exponent: batch ∝ tokens^x, and learning rate ∝ √batch. horizon_exponent: learning rate ∝
     tokens^−x beside that. unit, kinds: which held-out loss is forecast, and of which kinds of document (empty: of all).
-    floor: the loss that no model can beat, where it is known. precision: asked half-width of the interval, as a share.
+    floor: the loss that no model can beat, where it is known. tail: least and largest local exponent beyond the ladder,
+    where it is known of larger models on such data. precision: asked half-width of the interval, as a share.
     on_alarm: what a run does that leaves its forecast's band.
     """
 
@@ -301,6 +302,7 @@ class ForecastConfig(Section):
     unit: Literal["bits per byte", "nats per token"] = "bits per byte"
     kinds: tuple[str, ...] = ()
     floor: float | None = Field(None, ge=0)
+    tail: tuple[Above, Above] | None = None
     precision: float | None = Field(None, gt=0)
     level: float = Field(0.9, ge=0.5, lt=1)
     on_alarm: Literal["warn", "stop"] = "warn"

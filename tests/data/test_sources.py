@@ -177,6 +177,16 @@ def test_what_other_data_sets_hold_out_is_held_out(tmp_path: Path) -> None:
     assert ids(read(source)) == ["a", "e"] and ids(read(source, "heldout")) == ["b", "c", "d"]
 
 
+def test_held_out_by_id_whatever_the_column_says(tmp_path: Path) -> None:
+    names = [str(i) for i in range(200)]
+    splits = ["heldout" if i % 2 else "train" for i in range(200)]
+    pq.write_table(pa.table({"texts": [["x"]] * 200, "id": names, "split": splits}), tmp_path / "a.parquet")
+    source = ParquetSource(path=tmp_path, heldout=0.2, split="id")
+    train, held = ids(read(source)), ids(read(source, "heldout"))
+    assert sorted(train + held) == sorted(names) and len(held) < 70
+    assert {int(id) % 2 for id in train} == {int(id) % 2 for id in held} == {0, 1}
+
+
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
 def test_files_are_read_in_turn(tmp_path: Path, kind: str) -> None:
     for name in "abc":

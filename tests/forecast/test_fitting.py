@@ -123,6 +123,37 @@ def test_order_and_unit_of_the_loss_do_not_matter() -> None:
     assert (twice.low, twice.loss, twice.high) == pytest.approx((2 * told.low, 2 * told.loss, 2 * told.high))
 
 
+def turned(flops: float) -> float:
+    """Falls with exponent 0.07 up to the ladder's top, and with 0.05 far beyond it."""
+    x = np.log(flops / COMPUTES[-1])
+    zero = np.zeros(1)
+    return float(2.0 * np.exp(-0.07 * x + 0.02 * (bend(np.array([x]), zero) - bend(zero, zero)).item()))
+
+
+def test_a_known_tail_takes_over_beyond_the_ladder() -> None:
+    table = LadderTable(tuple(Rung(c, float(2.0 * (c / COMPUTES[-1]) ** -0.07)) for c in COMPUTES))
+    plain, tailed = fit(table), fit(table, tail=(0.05, 0.05))
+    for flops in (3e16, 1e17, 1e18):
+        assert tailed.predict(flops).loss == pytest.approx(turned(flops), rel=1e-3)
+        assert plain.predict(flops).loss < 0.995 * tailed.predict(flops).loss
+    assert tailed.predict(1e15) == plain.predict(1e15)  # inside the ladder nothing changes
+
+
+def test_a_tail_known_less_well_gives_the_interval_of_its_exponents() -> None:
+    table = LadderTable(tuple(Rung(c, float(2.0 * (c / COMPUTES[-1]) ** -0.05)) for c in COMPUTES))
+    told = fit(table, tail=(0.04, 0.06)).predict(1e18)
+    reach = 0.45 * 0.02 * np.log(1e18 / COMPUTES[-1])  # 90 % of an even spread
+    assert np.log(told.high / told.low) / 2 == pytest.approx(reach, rel=0.1)
+    again = fit(table, tail=(0.04, 0.06))
+    assert Forecast.from_json(json.loads(json.dumps(again.to_json()))).predict(1e18) == told
+
+
+@pytest.mark.parametrize("tail", [(0.0, 0.05), (0.06, 0.05), (0.05, 3.0)])
+def test_a_tail_that_is_none_is_refused(tail: tuple[float, float]) -> None:
+    with pytest.raises(ForecastError, match="give exponents above 0, the lower first"):
+        fit(ladder(*COMPUTES), tail=tail)
+
+
 @pytest.mark.parametrize(
     ("table", "settings", "message"),
     [

@@ -129,17 +129,16 @@ def test_a_key_guards_all_but_probes() -> None:
         assert live.http.get("/v1/models", headers={"authorization": "Bearer right"}).status_code == 200
 
 
-def test_a_gate_may_add_headers_and_refuse() -> None:
+def test_a_gate_names_the_tenant_and_may_refuse() -> None:
     class Limited:
         async def admit(self, key: str | None, path: str) -> Caller:
             if key == "spent":
                 raise refuse("Rate limit reached.", 429, code="rate_limit_exceeded")
-            return Caller("tenant-1", ((b"x-ratelimit-remaining-requests", b"9"),))
+            return Caller("tenant-1")
 
     stub = Stub()
     with running(make_server({"demo": stub}, gate=Limited())) as live:
-        answer = post(live, "/v1/chat/completions", CHAT)
-        assert answer.headers["x-ratelimit-remaining-requests"] == "9"
+        assert post(live, "/v1/chat/completions", CHAT).status_code == 200
         assert stub.seen[0].salt == "tenant-1"
         refused = post(live, "/v1/chat/completions", CHAT, authorization="Bearer spent")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")

@@ -25,6 +25,10 @@ RecordPath = Annotated[Path, typer.Argument(metavar="RECORD", help="A record, or
 Target = Annotated[float | None, typer.Option(min=0, metavar="FLOPS", help="Training FLOPs of the run to forecast.")]
 Precision = Annotated[float | None, typer.Option(min=0, help="Asked half-width of the interval, as a share: 0.02.")]
 Floor = Annotated[float | None, typer.Option(min=0, help="The loss that no model can beat, where it is known.")]
+Tail = Annotated[
+    tuple[float, float] | None,
+    typer.Option(metavar="LOW HIGH", help="Local exponent beyond the ladder, where larger models have shown it."),
+]
 Level = Annotated[float, typer.Option(min=0.5, max=0.999, help="Probability that the interval is to hold.")]
 Column = Annotated[
     list[str] | None,
@@ -39,6 +43,7 @@ def fit(
     target: Target = None,
     precision: Precision = None,
     floor: Floor = None,
+    tail: Tail = None,
     level: Level = 0.9,
     column: Column = None,
     out: Out = None,
@@ -47,7 +52,7 @@ def fit(
 
     Exit code 1 if the data do not support the forecast.
     """
-    ladder, forecast = _fitted(table, target, precision, floor, column)
+    ladder, forecast = _fitted(table, target, precision, floor, tail, column)
     _tell(ladder, forecast, target, level)
     if out is not None:
         _write_page(out, forecast, ladder, target, level)
@@ -62,6 +67,7 @@ def register(
     out: Annotated[Path, typer.Option(metavar="RECORD", help="The record's file; its folder holds the ledger.")],
     precision: Precision = None,
     floor: Floor = None,
+    tail: Tail = None,
     level: Level = 0.9,
     column: Column = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe of the run to come: no other may use the record.")] = None,
@@ -73,7 +79,7 @@ def register(
     """Write the forecast of a run that has not begun as a record that cannot be changed unseen."""
     from foretell.forecast import register as records
 
-    ladder, forecast = _fitted(table, target, precision, floor, column)
+    ladder, forecast = _fitted(table, target, precision, floor, tail, column)
     if forecast.refusal and not anyway:
         _tell(ladder, forecast, target, level)
     digest = None
@@ -223,13 +229,18 @@ def bundle(record: RecordPath, out: Annotated[Path, typer.Option(help="File to w
 
 
 def _fitted(
-    path: Path, target: float | None, precision: float | None, floor: float | None, column: list[str] | None
+    path: Path,
+    target: float | None,
+    precision: float | None,
+    floor: float | None,
+    tail: tuple[float, float] | None,
+    column: list[str] | None,
 ) -> tuple[LadderTable, Forecast]:
     from foretell.forecast import fit as fit_table
     from foretell.forecast import read_table
 
     table = read_table(path, named=_named(column))
-    return table, fit_table(table, floor=floor, target=target, precision=precision)
+    return table, fit_table(table, floor=floor, tail=tail, target=target, precision=precision)
 
 
 def _named(pairs: list[str] | None) -> dict[str, str]:

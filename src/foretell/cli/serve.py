@@ -34,6 +34,24 @@ def serve(
         str | None, typer.Option(metavar="URL", help="Another server with this API, to stand in front of.")
     ] = None,
     upstream_key: Annotated[str | None, typer.Option(envvar="FORETELL_UPSTREAM_KEY", help="Its key.")] = None,
+    accounts: Annotated[
+        bool, typer.Option("--accounts", help="Only callers with an account: keys, limits, moderation, pages.")
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(envvar="FORETELL_DATABASE", help="Of the accounts: a file, or postgresql://… Implies --accounts."),
+    ] = None,
+    tiers: Annotated[Path | None, typer.Option(help="YAML of what each tier may use.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="YAML of the usage policy.")] = None,
+    no_moderation: Annotated[bool, typer.Option("--no-moderation", help="Hold nothing against the policy.")] = False,
+    sign_up: Annotated[str, typer.Option(help="Who may open an account: open, invite or closed.")] = "invite",
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where people reach the pages: https://host, by a proxy with TLS.")
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Believe a proxy on this machine where callers come from.")
+    ] = False,
+    log: Annotated[str, typer.Option(help="text: failures in words; json: a line of JSON for every call.")] = "text",
     max_waiting: Annotated[int, typer.Option(min=1, help="Calls that may wait; more get 503.")] = 256,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For streams to finish after SIGTERM.")] = 30.0,
     threads: Annotated[
@@ -49,12 +67,24 @@ def serve(
     if bool(models) == bool(upstream):
         raise GenerationError("Give models to serve (such as runs/quickstart), or --upstream URL, and not both.")
     try:
-        from foretell.serve.setup import build
+        from foretell.serve.setup import Accounts, build
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("foretell"):
             raise
         raise MissingExtraError("Serving", "serve") from error
 
+    asked = accounts or database is not None
+    if not asked and api_key is None and not _is_loopback(host):
+        raise GenerationError(
+            f"Anyone who reaches {host} could use this server. Give --accounts, or set FORETELL_API_KEY; with neither "
+            "it listens on this machine only (--host 127.0.0.1)."
+        )
+    if asked and api_key is not None:
+        raise GenerationError("With accounts each caller has a key of its own: leave out --api-key.")
+    if log not in ("text", "json"):
+        raise GenerationError(f"--log is {log!r}; allowed are text, json.")
+    if sign_up not in ("open", "invite", "closed"):
+        raise GenerationError(f"--sign-up is {sign_up!r}; allowed are open, invite, closed.")
     named = [_name(model) for model in models]
     refs = dict(named)
     aliases = dict(_pair(text, "--alias") for text in alias)
@@ -82,6 +112,22 @@ def serve(
             torch.set_num_threads(count)
         return load_model(ref, device=device, dtype=dtype)
 
+    set_up, first = None, list[str]()
+    if asked:
+        from foretell.cli.gateway import default_database
+
+        set_up = Accounts(
+            database or default_database(), tiers, policy, not no_moderation, sign_up, base_url,  # type: ignore[arg-type]
+            first.append,
+        )  # fmt: skip
+
+    def started(url: str) -> None:
+        print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True)
+        if set_up is not None:
+            print(f"Accounts: {set_up.database}; pages at {base_url or url}/", flush=True)
+        for token in first:
+            print(f"Nobody is an administrator yet. Become it, once: {base_url or url}/first?token={token}", flush=True)
+
     process = build(
         refs,
         load,
@@ -94,9 +140,25 @@ def serve(
         host=host,
         port=port,
         drain_seconds=drain_seconds,
-        started=lambda url: print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True),
+        started=started,
+        accounts=set_up,
+        behind_proxy=behind_proxy,
+        log_calls=log == "json",
     )
+    if log == "json":
+        from foretell.serve.logs import write_json
+
+        write_json()
     process.run()
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _name(model: str) -> tuple[str, str]:

@@ -100,7 +100,8 @@ class Forecast:
 
     weights: of the forms in the ensemble. parameters: a, b, c of L(C) = a·C^−b + c with 90 % intervals. refusal: why
     the data do not support a forecast, and what to add; None where they do. The rest is what `predict` needs: equally
-    likely laws around the top rung, degrees of freedom, relative sd of one run, the wander of the exponent.
+    likely laws around the top rung, degrees of freedom, relative sd of one run, the wander of the exponent. tail: the
+    local exponent that each law has beyond the ladder, where that is known.
     """
 
     table_digest: str
@@ -114,6 +115,7 @@ class Forecast:
     dof: float
     noise: float
     scatter: Scatter
+    tail: tuple[float, ...] = ()
 
     def predict(self, flops: float, level: float = LEVEL) -> Prediction:
         """Loss of one run at `flops`, with the interval that holds it with probability `level`.
@@ -123,7 +125,7 @@ class Forecast:
         if not 0 < flops < np.inf or not 0 < level < 1:
             raise ForecastError(f"{flops:g} FLOPs at level {level:g}: expected a positive number and a share of 1.")
         x = float(np.log(flops / self.top))
-        centre, sd, weight = _mixture(self.laws, self.scatter, self.noise, x)
+        centre, sd, weight = _mixture(self.laws, self.scatter, self.noise, x, np.array(self.tail))
         low, loss, high = np.exp(_quantiles(centre, sd, weight, self.dof, ((1 - level) / 2, 0.5, (1 + level) / 2)))
         return Prediction(float(flops), float(loss), float(low), float(high), level)
 
@@ -146,6 +148,7 @@ class Forecast:
         return cls(
             **{
                 **raw,
+                "tail": tuple(raw.get("tail", ())),
                 "parameters": {name: Interval(**values) for name, values in raw["parameters"].items()},
                 "diagnostics": Diagnostics(**told),
                 "refusal": refusal,
@@ -161,11 +164,14 @@ def fit(
     floor: float | None = None,
     target: float | None = None,
     precision: float | None = None,
+    tail: tuple[float, float] | None = None,
 ) -> Forecast:
     """Fit L(C) = a·C^−b + c to a ladder, with an ensemble of forms around it.
 
     floor: c where it is known (an audited source). target: FLOPs of the run to forecast; precision: relative half-width
-    of its 90 % interval that is asked for. The forecast carries a refusal where the law bends inside the ladder, or the
+    of its 90 % interval that is asked for. tail: the least and largest that −d ln L/d ln C may be beyond the ladder,
+    where larger models on such data have shown it; then the ladder tells where its law begins, and not how it goes on.
+    The forecast carries a refusal where the law bends inside the ladder, or the
     interval is wider than asked.
     Raises ForecastError with fewer than five distinct computes, a loss that does not fall, or an impossible setting.
     Source: method in docs/forecast.md.
@@ -173,6 +179,8 @@ def fit(
     table = table if isinstance(table, LadderTable) else read_table(table)
     noise = seed_noise(table.rungs)
     _check(table, noise, floor, target, precision)
+    if tail is not None and not 0 < tail[0] <= tail[1] < law.EXPONENTS[1]:
+        raise ForecastError(f"A tail from {tail[0]:g} to {tail[1]:g} is none: give exponents above 0, the lower first.")
     spread, means = scatter(noise, floor)
     point = law.best(means, floor)
     looks, scores = backtest.roll(means, spread, floor)
@@ -205,7 +213,7 @@ def fit(
     run = float(np.hypot(noise.sd[-1], spread.own))
     forecast = Forecast(
         table.digest, table.unit, weights, parameters, diagnostics, None, float(noise.flops[-1]), _thin(ensemble), dof,
-        run, spread,
+        run, spread, () if tail is None else _even(*tail),
     )  # fmt: skip
     if bend is not None and bend.p < BEND_P and abs(bend.turn) > BEND_TURN * spread.slope:
         return replace(forecast, refusal=past_the_bend(noise, bend))
@@ -303,11 +311,26 @@ def _thin(laws: Laws) -> Laws:
     return laws.pick(at, np.full(KEPT, 1 / KEPT))
 
 
-def _mixture(laws: Laws, scatter: Scatter, noise: float, x: float) -> tuple[Floats, Floats, Floats]:
+def _even(low: float, high: float) -> tuple[float, ...]:
+    """An exponent for each law kept, evenly spread, in an order that has nothing to do with theirs."""
+    even = low + (high - low) * (np.arange(KEPT) + 0.5) / KEPT
+    return tuple(np.random.default_rng(0).permutation(even).tolist())
+
+
+def _mixture(laws: Laws, scatter: Scatter, noise: float, x: float, tail: Floats) -> tuple[Floats, Floats, Floats]:
     """Centres, standard deviations and weights of log loss at x: shapes (laws, 1), (laws, wanders), (laws, wanders)."""
-    loss, excess = laws.loss(x), laws.excess(x)
-    sd = np.sqrt((laws.spread[:, None] * excess / loss) ** 2 + noise**2 + scatter.growth(x))
-    return np.log(loss), sd, laws.weight[:, None] * scatter.wander
+    known = len(tail) > 0 and x > 0
+    at = 0.0 if known else x
+    loss, excess = laws.loss(at), laws.excess(at)
+    sd = np.sqrt((laws.spread[:, None] * excess / loss) ** 2 + noise**2 + scatter.growth(at))
+    centre = np.log(loss)
+    if known:  # from the law's own exponent at the top rung to the known one, over about a decade
+        step = 1e-4
+        local = (centre[:, 0] - np.log(laws.loss(step))[:, 0]) / step
+        zero = np.zeros(1)
+        turned = float((law.bend(np.array([x]), zero) - law.bend(zero, zero)).item())
+        centre = centre - (local * x + (tail - local) * turned)[:, None]
+    return centre, sd, laws.weight[:, None] * scatter.wander
 
 
 def _quantiles(centre: Floats, sd: Floats, weight: Floats, dof: float, shares: tuple[float, ...]) -> list[float]:

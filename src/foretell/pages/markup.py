@@ -12,12 +12,12 @@ import struct
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-_VOID = frozenset({"br", "hr", "img", "meta", "col", "wbr"})
+_VOID = frozenset({"br", "hr", "img", "meta", "col", "wbr", "input", "link"})
 _SHAPES = frozenset({"path", "rect", "circle", "line", "polyline"})
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*\Z")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}\Z")
-_LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*\Z|(?!//)[\w./-]+(?:#[^\s]*)?\Z", re.IGNORECASE)
+_LINK = re.compile(r"(?:https?://|mailto:|#)[^\s]*\Z|(?!//)[\w./-]+(?:\?[\w.~%&=+-]*)?(?:#[^\s]*)?\Z", re.IGNORECASE)
 _MINUS = "−"
 _PICTURE_WIDTH, _MOST_PICTURE = 192, 60_000  # pixels; characters
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from foretell.forecast.watch import Live
 
 _LADDER = ("widths", "depths", "seeds", "largest", "batch_exponent", "horizon_exponent")
-_FIT = ("unit", "kinds", "floor", "precision", "level")
+_FIT = ("unit", "kinds", "floor", "tail", "precision", "level")
 
 
 def ladder_stage(
@@ -74,7 +74,7 @@ def forecast_stage(recipe: Recipe) -> Stage:
 
         ladder = _metrics(inputs["ladder"])
         table, target = read_ladder(inputs["ladder"], ladder["rungs"], settings), float(ladder["target_flops"])
-        found = fit(table, floor=settings.floor, target=target, precision=settings.precision)
+        found = fit(table, floor=settings.floor, tail=settings.tail, target=target, precision=settings.precision)
         digest = sha256(canonical(found.to_json()))
         same = [
             record

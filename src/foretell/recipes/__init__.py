@@ -235,11 +235,12 @@ def _explain(root: type[BaseModel], item: Any) -> str:
         shown.append(str(part))
         known = sorted({name for section in sections for name in section.model_fields})
         if isinstance(part, str) and sections:
-            inner = {c for s in sections if part in s.model_fields for c in _models(s.model_fields[part].annotation)}
             if item["type"] == "extra_forbidden" and part == item["loc"][-1]:
                 near = _nearest(part, known)
                 return f"unknown key {'.'.join(shown)}{near}. Allowed here: {', '.join(known)}."
-            sections = inner
+            if part in known:  # else it is a key of a mapping of sections
+                fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+                sections = {inner for field in fields for inner in _models(field.annotation)}
     field = ".".join(shown) or "the recipe"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
     message = message.partition(", unable to parse")[0]

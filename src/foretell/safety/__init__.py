@@ -1,1 +1,1 @@
-"""How misuse is kept out: a written policy, moderation of what goes in and what comes out, strikes, and odd usage."""
+"""How misuse is kept out: a written policy, moderation, strikes against repeated misuse, and what looks odd in usage."""

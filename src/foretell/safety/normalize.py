@@ -17,8 +17,9 @@ _LOOKALIKES = {
     **dict(zip("αβεικνορτυχγηωϲϳ", "abeikvoptuxynwcj", strict=True)),
     **dict(zip("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "abezhikmnoptyx", strict=True)),
     **dict(zip("օսզցհոᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "ouqghnabcdefghijklmnoprstuvwyz", strict=True)),
-    **dict(zip("ıłøđħŧɑɡɩʋ", "ilodhtagiv", strict=True)),
 }
+# Latin letters with a stroke or without a dot, which whole languages need: read otherwise only as a guess.
+_STROKED = dict(zip("ıłøđħŧɑɡɩʋ", "ilodhtagiv", strict=True))
 _LEET = dict(zip("013456789@$!|+€£¢", "oieasbtbgasiltelc", strict=True))
 _AROUND = ".,;:!?|\"'()[]{}<>*_~`“”‘’…«»"
 _IGNORED = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u3164", "\uffa0", "\u2800"}
@@ -99,7 +100,7 @@ def spellings(chunk: str) -> tuple[str, ...]:
     if plain.isascii() and plain.isalpha() and not _RUN.search(plain) and plain == lower:
         return (plain,)
     found = dict.fromkeys([plain])
-    read = "".join(_LOOKALIKES.get(char, char) for char in lower)
+    read = "".join(_LOOKALIKES.get(char, _STROKED.get(char, char)) for char in lower)
     bare = "".join(c for c in unicodedata.normalize("NFD", read) if not unicodedata.combining(c))
     found[_NOT_WORD.sub("", bare)] = None
     if any(char.isalpha() for char in bare):

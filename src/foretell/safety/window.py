@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Protocol
 
 from foretell.safety.moderation import Finding
@@ -29,13 +30,15 @@ class Held:
     It is read up to places that depend on the text alone (ends of sentences, or SEGMENT characters), however it comes in
     pieces. What is passed on ends before any words that might, with what follows, become a rule's hit. Once something
     reaches `stop`, `finding` is set, and nothing more is passed on: neither the hit, nor the rest of what was read with
-    it, nor anything after. `noted` is the strictest finding so far, also one that stops nothing: reviewers see it.
+    it, nor anything after. `noted` is the strictest finding so far, also one that stops nothing: reviewers see it. Spans are of
+    the whole text.
     """
 
     def __init__(self, reader: Reader, stop: Action = "refuse") -> None:
         self._reader, self._stop = reader, ACTIONS.index(stop)
         self._text, self._base = "", 0  # what may still matter, and how much of it was passed on
         self._read = 0  # up to where it was read
+        self._gone = 0  # characters before it that no longer matter
         self.finding: Finding | None = None
         self.noted: Finding | None = None
 
@@ -67,6 +70,8 @@ class Held:
 
     def _advance(self, place: int, final: bool) -> str:
         finding, settled = self._reader.read(self._text[:place], self._base, final)
+        if finding.span is not None:
+            finding = replace(finding, span=(finding.span[0] + self._gone, finding.span[1] + self._gone))
         if self.noted is None or ACTIONS.index(finding.action) > ACTIONS.index(self.noted.action):
             self.noted = finding
         if ACTIONS.index(finding.action) >= self._stop:
@@ -75,5 +80,6 @@ class Held:
         until = place if final else settled
         shown = self._text[self._base : until]
         drop = max(0, min(until, place - CONTEXT))
-        self._text, self._base, self._read = self._text[drop:], until - drop, place - drop
+        self._text, self._gone = self._text[drop:], self._gone + drop
+        self._base, self._read = until - drop, place - drop
         return shown

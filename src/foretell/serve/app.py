@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
 
 from foretell.errors import ForetellError, RequestError
 from foretell.serve import told
@@ -21,6 +22,7 @@ from foretell.serve.completions import complete
 from foretell.serve.embeddings import embed
 from foretell.serve.front import Front, read_json, refusal_response
 from foretell.serve.guard import guarded
+from foretell.serve.logs import Calls
 from foretell.serve.models import unknown_model
 from foretell.serve.refusals import STATUSES, Params, refusal, refuse
 from foretell.serve.traffic import unless_gone
@@ -30,8 +32,8 @@ B = TypeVar("B", bound=Body)
 _REF = "#/components/schemas/{model}"
 
 
-def create_app(server: Server) -> FastAPI:
-    """The ASGI application of a server."""
+def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool = False) -> FastAPI:
+    """The ASGI application of a server. pages: routes of people's pages, beside the API's."""
     app = FastAPI(
         title="Foretell",
         version="1",
@@ -47,21 +49,38 @@ def create_app(server: Server) -> FastAPI:
         raw = await read_json(http, server.limits.body)
         return read(kind, raw), raw
 
+    def through(
+        request: Request, asked: Any, raw: dict[str, Any], work: Callable[..., Awaitable[Any]]
+    ) -> Awaitable[Any]:
+        """The work, behind limits and moderation where the caller has an account."""
+        if server.gateway is None or request.state.caller.account is None:
+            return work(asked, raw)
+        return server.gateway.answer(request, asked, raw, work)
+
     async def chat_completions(request: Request) -> Any:
         asked, raw = await body(request, ChatBody)
         grammar = "response_format" if asked.tool_choice in (None, "none", "auto") else "tools"
-        work = upstream.answer(server, asked, raw) if upstream else chat(server, request, asked, raw)
-        return await _told(request, work, Params("messages", grammar))
+
+        def work(asked: Any, raw: Any) -> Awaitable[Any]:
+            return upstream.answer(server, asked, raw) if upstream else chat(server, request, asked, raw)
+
+        return await _told(request, through(request, asked, raw, work), Params("messages", grammar))
 
     async def completions(request: Request) -> Any:
         asked, raw = await body(request, CompletionBody)
-        work = upstream.answer(server, asked, raw) if upstream else complete(server, request, asked)
-        return await _told(request, work, Params("prompt"))
+
+        def work(asked: Any, raw: Any) -> Awaitable[Any]:
+            return upstream.answer(server, asked, raw) if upstream else complete(server, request, asked)
+
+        return await _told(request, through(request, asked, raw, work), Params("prompt"))
 
     async def embeddings(request: Request) -> Any:
         asked, raw = await body(request, EmbeddingBody)
-        work = upstream.answer(server, asked, raw) if upstream else embed(server, asked)
-        return await _told(request, work, Params("input"))
+
+        def work(asked: Any, raw: Any) -> Awaitable[Any]:
+            return upstream.answer(server, asked, raw) if upstream else embed(server, asked)
+
+        return await _told(request, through(request, asked, raw, work), Params("input"))
 
     async def moderations(request: Request) -> Any:
         asked, raw = await body(request, ModerationBody)
@@ -136,6 +155,7 @@ def create_app(server: Server) -> FastAPI:
     route("GET", "/health", health, told.Health)
     route("GET", "/ready", ready, told.Health)
     route("GET", "/metrics", metrics, None, content={"text/plain": {"schema": {"type": "string"}}})
+    app.router.routes.extend(pages)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -148,6 +168,8 @@ def create_app(server: Server) -> FastAPI:
     app.openapi = openapi  # type: ignore[method-assign]
     app.add_middleware(guarded, limits=server.limits.body)
     app.add_middleware(Front, server=server)
+    if log_calls:
+        app.add_middleware(Calls)
     return app
 
 

@@ -23,6 +23,7 @@ from foretell.serve.refusals import Params, refusal, refuse, written
 from foretell.serve.traffic import DONE, EventStream, Peeked, Traffic, event, together
 
 if TYPE_CHECKING:
+    from foretell.serve.gateway import Gateway
     from foretell.serve.upstream import Upstream
 
 log = logging.getLogger("foretell.serve")
@@ -66,8 +67,16 @@ class Server:
     limits: Limits = field(default_factory=Limits)
     moderator: Moderator | None = None
     upstream: Upstream | None = None
+    gateway: Gateway | None = None
+
+    def start(self) -> None:
+        """What goes on beside the calls, on the running loop."""
+        if self.gateway is not None:
+            self.gateway.start()
 
     async def close(self) -> None:
+        if self.gateway is not None:
+            await self.gateway.close()
         self.models.close()
         self.images.close()
         if self.upstream is not None:

@@ -52,8 +52,7 @@ class Front:
 
         try:
             caller = await self._admit(scope, asked)
-            extra += caller.headers
-            scope.setdefault("state", {})["caller"] = caller
+            scope.setdefault("state", {}).update(caller=caller, request_id=request_id)
             with self.server.traffic.call():
                 await self.app(scope, receive, told)
         except ClientGone:

@@ -1,22 +1,25 @@
-"""Who may call: one small hook, which accounts and limits fill later."""
+"""Who may call: one small hook, which `door` fills where there are accounts."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from foretell.serve.refusals import refuse
+
+if TYPE_CHECKING:
+    from foretell.serve.accounts.account import Account
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls. tenant: calls of one tenant may share what was computed for their prompts' beginnings. headers: told
-    with each answer, such as x-ratelimit-remaining-requests."""
+    """Who calls. tenant: calls of one tenant may share what was computed for their prompts' beginnings. account: None
+    where there are no accounts."""
 
     tenant: str = ""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    account: Account | None = None
 
 
 class Gate(Protocol):

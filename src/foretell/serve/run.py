@@ -21,7 +21,8 @@ class Process(uvicorn.Server):
     """At the first SIGTERM or SIGINT new calls get 503, and those under way have drain_seconds to finish; then, or at a
     second signal, they are told that they will not. Raises GenerationError for an address that cannot be had.
 
-    started: called once with the URL, when the socket is open.
+    started: called once with the URL, when the socket is open. behind_proxy: callers' addresses are those that a proxy
+    on this machine tells.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Process(uvicorn.Server):
         port: int = 8000,
         drain_seconds: float = 30.0,
         started: Callable[[str], None] = lambda url: None,
+        behind_proxy: bool = False,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -40,7 +42,7 @@ class Process(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=behind_proxy,  # else a caller could say that it calls from elsewhere
                 lifespan="off",
                 ws="none",
                 timeout_keep_alive=_IDLE_S,
@@ -60,6 +62,7 @@ class Process(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        self.server.start()
         host, port = self._socket.getsockname()[:2]
         self._told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from starlette.routing import BaseRoute
 
 from foretell.loading import Model
 from foretell.serve.app import create_app
@@ -11,9 +16,29 @@ from foretell.serve.fetch import ImageFetcher
 from foretell.serve.gate import StaticGate
 from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models
+from foretell.serve.reviews.tally import Tally
 from foretell.serve.run import Process
 from foretell.serve.traffic import Traffic
 from foretell.serve.upstream import Upstream
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """How a server with accounts is set up. database: a file of SQLite or a URL of PostgreSQL. tiers: YAML of what each
+    tier may use; None: the packaged one. policy: YAML of the usage policy; None: the packaged one. moderate: whether
+    what is said is held against it. base_url: where people reach the pages. first: told the address of the one-time
+    link for the first administrator."""
+
+    database: str
+    tiers: Path | None = None
+    policy: Path | None = None
+    moderate: bool = True
+    sign_up: Literal["open", "invite", "closed"] = "invite"
+    base_url: str | None = None
+    first: Callable[[str], None] = lambda token: None
+
+
+_BUSY = 0.25  # of the calls that may wait: then adaptive caps are at their floor
 
 
 def build(
@@ -30,12 +55,71 @@ def build(
     port: int,
     drain_seconds: float,
     started: Callable[[str], None],
+    accounts: Accounts | None = None,
+    behind_proxy: bool = False,
+    log_calls: bool = False,
 ) -> Process:
-    """A server that is ready to run. Raises GenerationError for names that clash or lead nowhere."""
+    """A server that is ready to run. Raises GenerationError for names that clash or lead nowhere, and StoreError and
+    RecipeError for accounts that cannot be had."""
     front = Upstream(upstream, upstream_key, aliases) if upstream else None
     models = Models(refs, load, aliases={} if front else aliases, adapters=adapters)
     traffic = Traffic(max_waiting)
-    metrics = Metrics(lambda: models.engines, traffic.counts)
-    server = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key), upstream=front)
-    app = create_app(server)
-    return Process(app, server, host=host, port=port, drain_seconds=drain_seconds, started=started)
+    known = (lambda: front.known) if front is not None else (lambda: set(models.names))
+    tally = Tally()
+    metrics = Metrics(lambda: models.engines, traffic.counts, known, tally)
+    parts = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key), upstream=front)
+    server, routes = (parts, []) if accounts is None else _with_accounts(parts, accounts, tally)
+    app = create_app(server, routes, log_calls)
+    return Process(
+        app, server, host=host, port=port, drain_seconds=drain_seconds, started=started, behind_proxy=behind_proxy
+    )
+
+
+def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Server, list[BaseRoute]]:
+    from foretell.safety.classifier import load_classifier
+    from foretell.safety.moderation import Moderation
+    from foretell.safety.policy import SCORED, load_policy
+    from foretell.safety.rules import load_lexicon
+    from foretell.serve.accounts.waitlist import first_link
+    from foretell.serve.door import Door
+    from foretell.serve.gateway import Gateway
+    from foretell.serve.limits.limits import Limits
+    from foretell.serve.limits.tiers import PACKAGED, load_tiers
+    from foretell.serve.migrations import prepare
+    from foretell.serve.moderating import Moderating
+    from foretell.serve.store import Store
+    from foretell.serve.web.routes import web_routes
+    from foretell.serve.web.site import Site
+
+    tiers = load_tiers(asked.tiers or PACKAGED)
+    policy = load_policy(asked.policy) if asked.policy is not None else load_policy()
+    moderation = Moderation(policy, load_lexicon(), load_classifier()) if asked.moderate else None
+    store = Store(asked.database)
+    prepare(store)
+    traffic = server.traffic
+    limits = Limits(
+        store, tiers,
+        load=lambda: min(traffic.waiting / max(_BUSY * traffic.max_waiting, 1), 1.0),
+        reached=server.metrics.capped,
+    )  # fmt: skip
+    gateway = Gateway(store, limits, moderation, metrics=server.metrics, tally=tally)
+    site = Site(
+        store,
+        base_url=asked.base_url,
+        sign_up=asked.sign_up,
+        limits=limits,
+        ladder=gateway.ladder,
+        labels=SCORED,
+        glance=lambda: (
+            ("Calls", traffic.active, "being answered"),
+            ("Queue", traffic.waiting, f"of {traffic.max_waiting} wait for a first token"),
+            ("Load", f"{limits.load:.0%}", "of all servers, over the last minute"),
+        ),
+    )
+    if (token := first_link(store)) is not None:
+        asked.first(token)
+    moderator = Moderating(moderation) if moderation is not None else None
+    whole = replace(server, gate=Door(store), gateway=gateway, moderator=moderator)
+    routes = web_routes(site)
+    server.metrics.serves(route.path for route in routes)
+    return whole, list(routes)

@@ -140,12 +140,14 @@ class EventStream(Response):
     def __init__(self, pieces: AsyncIterator[bytes], close: Callable[[], Awaitable[object]]) -> None:
         super().__init__()
         self.pieces, self.close = pieces, close
+        self.more: list[tuple[bytes, bytes]] = []  # headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),  # nginx would hold pieces back
+            *self.more,
         ]
 
         async def stream() -> None:

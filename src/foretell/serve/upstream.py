@@ -32,6 +32,7 @@ PATHS = {  # nothing else is ever asked for
     EmbeddingBody: "/embeddings",
 }
 _BODY = 256_000_000  # bytes of an answer
+_KNOWN = 100  # models that figures name
 _CONNECT_S, _READ_S = 10.0, 600.0
 _PASSED = (400, 404, 409, 413, 422, 429)  # statuses that are the caller's to mend; all else is this server's trouble
 
@@ -47,6 +48,7 @@ class Upstream:
         self.aliases = dict(aliases or {})
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: ClientSession | None = None
+        self.known: set[str] = set()  # models that have answered, so that figures name no others
 
     async def answer(
         self,
@@ -65,6 +67,8 @@ class Upstream:
         streams = not isinstance(asked, EmbeddingBody) and bool(asked.stream)
         with server.traffic.queue():
             response = await self._open(PATHS[type(asked)], body)
+            if len(self.known) < _KNOWN:
+                self.known.add(name)
             if streams and "event-stream" in response.headers.get("content-type", ""):
                 pieces = self._pieces(server, name, response)
 

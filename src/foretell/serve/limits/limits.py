@@ -105,7 +105,7 @@ class Limits:
             return self._take(ask(model))
         except Full as full:
             first = full
-        if first.may_fall_back and tier.fallback is not None and tier.fallback != model:
+        if first.may_fall_back and tier.fallback is not None:
             with suppress(Full):
                 return self._take(ask(tier.fallback))
         self._reached(first.binding.kind)
@@ -138,6 +138,14 @@ class Limits:
         """Renew this process's lease, store what streams have written, and hear how busy all servers are."""
         with self._lock:
             written, self._written = self._written, {}
+        try:
+            self._renew(written)
+        except BaseException:
+            with self._lock:
+                self._written = written | self._written
+            raise
+
+    def _renew(self, written: dict[str, int]) -> None:
         with self.store.write() as db:
             now = self.store.clock()
             passed = min(max(now - self._last_beat, 0), _SMOOTH_MS) if self._last_beat else _SMOOTH_MS
@@ -175,6 +183,13 @@ class Limits:
                         db.execute(sa.delete(processes).where(ended))
         return count
 
+    def sweep(self) -> int:
+        """Remove messages that have left every window there is, of users who do not come back. Returns how many."""
+        windows = [cap.window for tier in self.tiers.tiers.values() for cap in tier.caps]
+        with self.store.write() as db:
+            edge = self.store.clock() - max(windows, default=0)
+            return db.execute(sa.delete(marks).where(marks.c.time <= edge)).rowcount
+
     def standings(self, account: Account, model: str = "*") -> list[Standing]:
         """Where an account stands with each of its limits, for a page. model: caps and the quota are those that hold
         for it; "*": all."""
@@ -195,7 +210,7 @@ class Limits:
             now = self.store.clock()
             standings = self._standings(ask, asking=True)
             if not all(standing.is_met for standing in standings):
-                raise Full(standings, ask.account.tier, ask.model, now)
+                raise Full(standings, ask.account.tier, ask.model, ask.tier.fallback not in (None, ask.model), now)
             # Another call has given back what was missing, between the two looks: there is room now.
         raise StoreError("The limits changed faster than they could be read.")
 
@@ -221,7 +236,7 @@ class Limits:
                 "tier_held": held.get(tier_subject(account.tier), 0), "time": now, "written": 0,
             }  # fmt: skip
             db.execute(self._do.open, values)
-        standings = ask.standings(row._mapping, {}, {}, self.load, now, asking=False)
+        standings = ask.standings(dict(row._mapping), {}, {}, self.load, now, asking=False)
         told = [standing for standing in standings if standing.kind in ("requests", "tokens", "quota")] + caps
         return Reservation(id, account, ask.model, headers(told))
 
@@ -251,15 +266,12 @@ class Limits:
         subjects = [ask.account.user, *(subject for subject, _ in ask.shared)]
         with self.store.read() as db:
             now = self.store.clock()
-            rows = {
-                row.subject: row._mapping for row in db.execute(sa.select(meters).where(meters.c.subject.in_(subjects)))
-            }
+            found = db.execute(sa.select(meters).where(meters.c.subject.in_(subjects)))
+            rows = {row.subject: dict(row._mapping) for row in found}
             times = {}
             for cap in ask.caps:
-                inside = sa.and_(
-                    marks.c.user == ask.account.user, marks.c.cap == cap.id, marks.c.time > now - cap.window
-                )
-                times[cap.id] = list(db.scalars(sa.select(marks.c.time).where(inside).order_by(marks.c.time)))
+                of = sa.select(marks.c.time).where(marks.c.user == ask.account.user, marks.c.cap == cap.id)
+                times[cap.id] = list(db.scalars(of.where(marks.c.time > now - cap.window).order_by(marks.c.time)))
         return ask.standings(rows.get(ask.account.user), rows, times, self.load, now, asking)
 
     def _settle(self, id: str, usage: Usage, status: Status) -> bool:

@@ -53,13 +53,17 @@ def headers(standings: Sequence[Standing]) -> tuple[tuple[bytes, bytes], ...]:
 
 
 class Full(Exception):
-    """A call does not fit in. binding: of the limits that it does not fit in the one that holds longest."""
+    """A call does not fit in. falls_back: whether the tier has another model, which some limits do not hold for.
 
-    def __init__(self, standings: Sequence[Standing], tier: str, model: str, now: int) -> None:
+    binding: of the limits that refuse, and that falling back does not help, the one that holds longest.
+    """
+
+    def __init__(self, standings: Sequence[Standing], tier: str, model: str, falls_back: bool, now: int) -> None:
         unmet = [standing for standing in standings if not standing.is_met]
         super().__init__(", ".join(standing.kind for standing in unmet))
-        self.binding = max(unmet, key=lambda standing: float("inf") if standing.wait is None else standing.wait)
-        self.may_fall_back = all(standing.kind in _SPARED for standing in unmet)
+        hard = [standing for standing in unmet if standing.kind not in _SPARED] if falls_back else unmet
+        self.may_fall_back = falls_back and not hard
+        self.binding = max(hard or unmet, key=lambda found: float("inf") if found.wait is None else found.wait)
         self._standings, self._tier, self._model, self._now = standings, tier, model, now
 
     def error(self) -> RequestError:
@@ -68,7 +72,7 @@ class Full(Exception):
         money = full.kind in _BUDGETS
         if full.wait is None and not (money and full.limit == 0):
             return refuse(_never(full, self._tier), 400, param="max_tokens", code="above_limit")
-        wait = full.wait or 0
+        wait = full.wait if full.wait is not None else full.reset or 0
         when = f"in {duration(wait)}, at {stamp(self._now + wait)}"
         code = "insufficient_quota" if money or full.kind == "quota" else "rate_limit_exceeded"
         error = refuse(_why(full, self._tier, self._model, when), 429, code=code)
@@ -89,21 +93,25 @@ def _why(full: Standing, tier: str, model: str, when: str) -> str:
     if full.kind in _BUDGETS:
         return (
             f"The {_BUDGETS[full.kind]} budget is {dollars(full.limit)} a month (UTC). Of it "
-            f"{dollars(max(full.remaining, 0))} is left, and this call may cost {dollars(full.asked)}. Ask for less with "
-            f"max_tokens, or again {when}."
+            f"{dollars(max(full.remaining, 0))} is left, and this call may cost {dollars(full.asked)}. Ask for less "
+            f"with max_tokens, or again {when}."
         )
     if full.kind == "streams":
-        return f"The tier {tier} has {full.limit:,} streams at once; all are open. Ask again when one has ended."
+        return f"The tier {tier} has {_count(full, 'stream')} at once; all are open. Ask again when one has ended."
     if full.kind == "quota":
-        return f"The tier {tier} has {full.limit:,} free messages a day (UTC){of}; all are used. Ask again {when}."
+        return f"The tier {tier} has {_count(full, 'free message')} a day (UTC){of}; all are used. Ask again {when}."
     if full.kind == "cap":
-        return f"The tier {tier} has {full.limit:,} messages every {full.span}{of}; all are used. Ask again {when}."
+        return f"The tier {tier} has {_count(full, 'message')} every {full.span}{of}; all are used. Ask again {when}."
     if full.kind == "tokens":
         return (
             f"The tier {tier} has {full.limit:,} tokens a minute. {full.remaining:,} are left, and this call may need "
             f"{full.asked:,}. Ask for fewer with max_tokens, or again {when}."
         )
-    return f"The tier {tier} has {full.limit:,} requests a minute; all are used. Ask again {when}."
+    return f"The tier {tier} has {_count(full, 'request')} a minute; all are used. Ask again {when}."
+
+
+def _count(full: Standing, name: str) -> str:
+    return f"{full.limit:,} {name}" if full.limit == 1 else f"{full.limit:,} {name}s"
 
 
 def _never(full: Standing, tier: str) -> str:

@@ -94,7 +94,7 @@ def _take(upsert: Any, is_sqlite: bool) -> Any:
     messages = sa.case((m.day >= day, m.messages), else_=_ZERO) + _p("quota_cost")
     spent = sa.case((m.month >= month, m.spent), else_=_ZERO)
     held = m.held + _p("money_cost")
-    first = {
+    first: dict[str, Any] = {
         "subject": _t("whose"), "requests": _p("requests_cost"), "requests_at": now, "tokens": _p("tokens_cost"),
         "tokens_at": now, "streams": _p("streams_cost"), "day": day, "messages": _p("quota_cost"), "month": month,
         "spent": _ZERO, "held": _p("money_cost"),
@@ -124,7 +124,7 @@ def _take(upsert: Any, is_sqlite: bool) -> Any:
 
 def _give(upsert: Any, is_sqlite: bool) -> Any:
     m, now, month = meters.c, _p("now"), _p("this_month")
-    first = dict.fromkeys(("requests", "tokens", "streams", "day", "messages", "held"), _ZERO)
+    first: dict[str, Any] = dict.fromkeys(("requests", "tokens", "streams", "day", "messages", "held"), _ZERO)
     first |= {"subject": _t("whose"), "requests_at": now, "tokens_at": now, "month": month, "spent": _p("spent_more")}
     given = sa.case((m.day == _p("free_day"), m.messages - _p("quota_less")), else_=m.messages)
     return (

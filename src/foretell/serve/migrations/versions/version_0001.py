@@ -9,6 +9,22 @@ down_revision = None
 
 def upgrade() -> None:
     op.create_table(
+        "anomalies",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.String(length=12), nullable=False),
+        sa.Column("subject", sa.String(length=64), nullable=False),
+        sa.Column("began", sa.BigInteger(), nullable=False),
+        sa.Column("seen", sa.Float(), nullable=False),
+        sa.Column("expected", sa.Float(), nullable=False),
+        sa.Column("chance", sa.Float(), nullable=False),
+        sa.Column("closed_by", sa.String(length=40), nullable=True),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("kind", "subject", "began"),
+    )
+    op.create_index("anomalies_by_time", "anomalies", ["time"], unique=False)
+    op.create_table(
         "attempts",
         sa.Column("bucket", sa.String(length=64), nullable=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
@@ -42,6 +58,87 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "findings",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("user", sa.String(length=40), nullable=True),
+        sa.Column("request", sa.String(length=128), nullable=True),
+        sa.Column("side", sa.String(length=8), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=True),
+        sa.Column("text", sa.Text(), nullable=True),
+        sa.Column("categories", sa.JSON(), nullable=False),
+        sa.Column("scores", sa.JSON(), nullable=False),
+        sa.Column("action", sa.String(length=8), nullable=False),
+        sa.Column("rule", sa.String(length=200), nullable=True),
+        sa.Column("open", sa.Boolean(), nullable=False),
+        sa.Column("turn", sa.Integer(), nullable=False),
+        sa.Column("claimed_by", sa.String(length=40), nullable=True),
+        sa.Column("claimed_until", sa.BigInteger(), nullable=True),
+        sa.Column("verdict", sa.String(length=12), nullable=True),
+        sa.Column("decided_by", sa.String(length=40), nullable=True),
+        sa.Column("decided_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("findings_by_claim", "findings", ["claimed_by", "claimed_until"], unique=False)
+    op.create_index("findings_by_time", "findings", ["time"], unique=False)
+    op.create_index("findings_by_user", "findings", ["user", "time"], unique=False)
+    op.create_index("findings_in_turn", "findings", ["open", "turn", "time", "id"], unique=False)
+    op.create_table(
+        "limit_marks",
+        sa.Column("user", sa.Text(), nullable=False),
+        sa.Column("cap", sa.Text(), nullable=False),
+        sa.Column("time", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("reservation", sa.Text(), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user", "cap", "time", "reservation"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "limit_meters",
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("requests_at", sa.BigInteger(), nullable=False),
+        sa.Column("tokens", sa.BigInteger(), nullable=False),
+        sa.Column("tokens_at", sa.BigInteger(), nullable=False),
+        sa.Column("streams", sa.BigInteger(), nullable=False),
+        sa.Column("day", sa.BigInteger(), nullable=False),
+        sa.Column("messages", sa.BigInteger(), nullable=False),
+        sa.Column("month", sa.BigInteger(), nullable=False),
+        sa.Column("spent", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("subject"),
+    )
+    op.create_table(
+        "limit_processes",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column("load", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "limit_reservations",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("process", sa.Text(), nullable=False),
+        sa.Column("user", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("tier", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("max_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("streams", sa.BigInteger(), nullable=False),
+        sa.Column("free", sa.BigInteger(), nullable=False),
+        sa.Column("day", sa.BigInteger(), nullable=False),
+        sa.Column("held", sa.BigInteger(), nullable=False),
+        sa.Column("key_held", sa.BigInteger(), nullable=False),
+        sa.Column("tier_held", sa.BigInteger(), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("written", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_limit_reservations_process"), "limit_reservations", ["process"], unique=False)
+    op.create_table(
         "links",
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("purpose", sa.String(length=16), nullable=False),
@@ -57,6 +154,59 @@ def upgrade() -> None:
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
+    op.create_table(
+        "standings",
+        sa.Column("user", sa.String(length=40), nullable=False),
+        sa.Column("status", sa.String(length=16), nullable=False),
+        sa.Column("until", sa.BigInteger(), nullable=True),
+        sa.Column("held", sa.String(length=16), nullable=False),
+        sa.Column("held_until", sa.BigInteger(), nullable=True),
+        sa.Column("since", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user"),
+    )
+    op.create_table(
+        "tallies",
+        sa.Column("minute", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("minute", "name"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "usage_days",
+        sa.Column("user", sa.Text(), nullable=False),
+        sa.Column("day", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("calls", sa.BigInteger(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("micros", sa.BigInteger(), nullable=False),
+        sa.Column("charged", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user", "day", "key", "model"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "usage_events",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("user", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=True),
+        sa.Column("tier", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("micros", sa.BigInteger(), nullable=False),
+        sa.Column("free", sa.BigInteger(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("usage_events_by_time", "usage_events", ["time"], unique=False)
+    op.create_index("usage_events_by_user", "usage_events", ["user", "time"], unique=False)
     op.create_table(
         "users",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -95,6 +245,20 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_keys_user"), "keys", ["user"], unique=False)
     op.create_table(
+        "labels",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("finding", sa.String(length=40), nullable=False),
+        sa.Column("reviewer", sa.String(length=40), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("categories", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["finding"],
+            ["findings.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("labels_by_finding", "labels", ["finding", "time"], unique=False)
+    op.create_table(
         "sessions",
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("user", sa.String(length=40), nullable=False),
@@ -109,6 +273,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest"),
     )
     op.create_index(op.f("ix_sessions_user"), "sessions", ["user"], unique=False)
+    op.create_table(
+        "strikes",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("user", sa.String(length=40), nullable=False),
+        sa.Column("finding", sa.String(length=40), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("weight", sa.Integer(), nullable=False),
+        sa.Column("given_by", sa.String(length=40), nullable=True),
+        sa.Column("step", sa.String(length=12), nullable=False),
+        sa.Column("overturned_at", sa.BigInteger(), nullable=True),
+        sa.Column("overturned_by", sa.String(length=40), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["finding"],
+            ["findings.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("finding"),
+    )
+    op.create_index("strikes_by_time", "strikes", ["time"], unique=False)
+    op.create_index("strikes_by_user", "strikes", ["user", "time"], unique=False)
     op.create_table(
         "waitlist",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -127,3 +311,22 @@ def upgrade() -> None:
         sa.UniqueConstraint("email"),
     )
     op.create_index(op.f("ix_waitlist_joined"), "waitlist", ["joined"], unique=False)
+    op.create_table(
+        "appeals",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("strike", sa.String(length=40), nullable=False),
+        sa.Column("user", sa.String(length=40), nullable=False),
+        sa.Column("time", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("verdict", sa.String(length=12), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
+        sa.Column("answered_by", sa.String(length=40), nullable=True),
+        sa.Column("answered_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["strike"],
+            ["strikes.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("strike"),
+    )
+    op.create_index("appeals_by_user", "appeals", ["user", "time"], unique=False)
