@@ -72,7 +72,8 @@ def overview(store: Store) -> Overview:
             )
 
         count = sa.func.count()
-        waiting, since = _queue(db)
+        oldest = sa.select(count, sa.func.min(findings.c.time)).where(findings.c.open)
+        waiting, since = db.execute(oldest).one()
         return Overview(
             time=now,
             hour=figures(_HOUR, 1),
@@ -83,18 +84,6 @@ def overview(store: Store) -> Overview:
             open_anomalies=db.scalar(sa.select(count).where(anomalies.c.closed_by.is_(None))) or 0,
             accounts={status: n for status, n in db.execute(sa.select(users.c.status, count).group_by(users.c.status))},
         )
-
-
-def queue(store: Store) -> tuple[int, int | None]:
-    """How many cases wait for a reviewer, and since when the oldest does. Raises StoreError."""
-    with store.read() as db:
-        return _queue(db)
-
-
-def _queue(db: sa.Connection) -> tuple[int, int | None]:
-    query = sa.select(sa.func.count(), sa.func.min(findings.c.time)).where(findings.c.open)
-    waiting, since = db.execute(query).one()
-    return waiting, since
 
 
 def _flagged(db: sa.Connection, since: int) -> Counter[str]:
