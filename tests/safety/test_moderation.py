@@ -87,8 +87,16 @@ def test_no_text_no_finding(packaged):
 
 ORDINARY = [
     *("How do I kill a process in Linux?", "The committee approved the annual budget.", "Wie geht es dir heute?"),
-    *("Je voudrais un café, s'il vous plaît.", "The war killed thousands of people in 1916.", "日本語で話してください。"),
-    *("My doctor says that I may have breast cancer.", "Scunthorpe lies in Lincolnshire.", "def add(a, b): return a + b"),
+    *(
+        "Je voudrais un café, s'il vous plaît.",
+        "The war killed thousands of people in 1916.",
+        "日本語で話してください。",
+    ),
+    *(
+        "My doctor says that I may have breast cancer.",
+        "Scunthorpe lies in Lincolnshire.",
+        "def add(a, b): return a + b",
+    ),
     *("How can I protect my children from strangers online?", "What is the capital of Australia?"),
 ]
 

@@ -54,7 +54,7 @@ def test_disguises_are_undone(disguised, plain):
     "disguised",
     [
         *("kill", "KILL", "K1LL", "k!ll", "ki11", "k.i.l.l", "k-i-l-l", "ki_ll", "kiiiill", "killlll", "кіll", "kíll"),
-        *("k\u0335i\u0335l\u0335l\u0335", "\"kill\"", "kill!!!", "(kill)", "*kill*"),
+        *("k\u0335i\u0335l\u0335l\u0335", '"kill"', "kill!!!", "(kill)", "*kill*"),
     ],
 )
 def test_spellings_find_the_word(disguised):

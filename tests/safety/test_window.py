@@ -32,7 +32,20 @@ BOTH = Moderation(load_policy(), LEXICON, Grumpy())
 WORDS = st.sampled_from(
     [
         *("kill", "yourself", "blorp", "fish", "how", "to", "make", "pipe", "bomb", "bath", "a", "k", "i", "l", "ill"),
-        *("K!LL", "yоurself", "k\u200bill", "kiiill", "b.l.o.r.p", "blo-rp", "the", "end.", "Yes!", "no,", "言葉。", "x" * 70),
+        *(
+            "K!LL",
+            "yоurself",
+            "k\u200bill",
+            "kiiill",
+            "b.l.o.r.p",
+            "blo-rp",
+            "the",
+            "end.",
+            "Yes!",
+            "no,",
+            "言葉。",
+            "x" * 70,
+        ),
         *("ki", "ll", "blorps", "skill", "e\u0301t\u00e9", "y o u r s e l f", "a" * 200),
     ]
 )
@@ -105,7 +118,9 @@ def test_words_that_may_become_a_hit_wait():
     assert held.push(" all was well. And") == "kill. Then all was well. "
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\n", "no end", "。", "日本語の文。次の文。", "Один. Два.", "مرحبا بالعالم. نعم"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\n", "no end", "。", "日本語の文。次の文。", "Один. Два.", "مرحبا بالعالم. نعم"]
+)
 def test_plain_text_comes_out_unchanged(text):
     assert stream(RULES_ONLY, list(text))[0] == text
 

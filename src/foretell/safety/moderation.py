@@ -66,10 +66,8 @@ class Moderation:
 
     def check(self, texts: Sequence[str]) -> list[Finding]:
         """A finding a text."""
-        scores = self._scores(texts)
-        return [
-            self._finding(row, self.lexicon.scan(text).hits) for row, text in zip(scores, texts, strict=True)
-        ]
+        scores = self.scores(texts)
+        return [self._finding(row, self.lexicon.scan(text).hits) for row, text in zip(scores, texts, strict=True)]
 
     def read(self, text: str, start: int = 0, final: bool = True) -> tuple[Finding, int]:
         """A finding for text that comes bit by bit: rules look at text[start:], the classifier at all of it.
@@ -78,9 +76,10 @@ class Moderation:
         """
         scan = self.lexicon.scan(text[start:], final)
         hits = [Hit(hit.rule, hit.start + start, hit.end + start) for hit in scan.hits]
-        return self._finding(self._scores([text])[0], hits), scan.settled + start
+        return self._finding(self.scores([text])[0], hits), scan.settled + start
 
-    def _scores(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+    def scores(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
+        """(N, 13): what the classifier alone says, of a long text's worst piece."""
         if self.scorer is None or not texts:
             return np.zeros((len(texts), len(SCORED)))
         cut = [pieces(normalize(text).text) for text in texts]

@@ -110,6 +110,11 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
         limits=limits,
         ladder=gateway.ladder,
         labels=SCORED,
+        glance=lambda: (
+            ("Calls", traffic.active, "being answered"),
+            ("Queue", traffic.waiting, f"of {traffic.max_waiting} wait for a first token"),
+            ("Load", f"{limits.load:.0%}", "of all servers, over the last minute"),
+        ),
     )
     if (token := first_link(store)) is not None:
         asked.first(token)

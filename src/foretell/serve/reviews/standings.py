@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from foretell.safety.strikes import STATUSES, Ladder, Standing, Status, Strike, standing
+from foretell.safety.strikes import DAY, STATUSES, Ladder, Standing, Status, Strike, standing
 from foretell.serve.accounts import audit, people
 from foretell.serve.accounts.account import new_id, status_of
 from foretell.serve.accounts.tables import users
@@ -47,7 +47,7 @@ def strikes_of(store: Store, user: str) -> list[Given]:
 def standing_of(store: Store, ladder: Ladder, user: str) -> Standing:
     """What an account's strikes come to now, whatever else was set by hand."""
     with store.read() as db:
-        return _standing(db, ladder, user, _known(db, user).since, store.clock())
+        return _standing(db, ladder, user, _known(db, user), store.clock())
 
 
 def strike(
@@ -71,7 +71,7 @@ def strike(
     weight = ladder.weight(categories)
     past = _history(db, user, held.since)
     now = max([now, *(s.time for s in past)])  # servers' clocks differ
-    after = standing([*past, Strike(now, weight)], ladder, now)
+    after = _eased(held, standing([*past, Strike(now, weight)], ladder, now))
     id = new_id("strike")
     given = {"id": id, "user": user, "finding": finding, "time": now, "weight": weight, "given_by": given_by}
     if not insert_once(db, strikes, **given, step=after.status):
@@ -92,7 +92,7 @@ def overturn_strike(db: sa.Connection, ladder: Ladder, id: str, by: str, *, now:
     fresh = sa.update(strikes).where(strikes.c.id == id, strikes.c.overturned_at.is_(None))
     if not db.execute(fresh.values(overturned_at=now, overturned_by=by)).rowcount:
         return None
-    after = _standing(db, ladder, user, held.since, now)
+    after = _standing(db, ladder, user, held, now)
     details = {"strike": id, "strikes": after.strikes, "status": after.status}
     audit.append(db, by, "strike.overturn", user, details, now=now)
     _set(db, user, held, after, by, now)
@@ -105,14 +105,18 @@ def refresh(store: Store, ladder: Ladder) -> int:
     A suspension ends by itself at its time (accounts.account.status_of); this writes it down.
     """
     with store.read() as db:
-        lasting = sa.select(standings.c.user).where(standings.c.status.in_(("warned", "suspended")))
-        found = list(db.scalars(lasting))
+        now = store.clock()
+        counts = strikes.c.overturned_at.is_(None) & (strikes.c.time > now - round(ladder.expires_days * DAY))
+        struck = sa.exists().where(strikes.c.user == standings.c.user, counts)
+        lapsed = (standings.c.status == "warned") & (standings.c.held != "warned") & ~struck
+        over = (standings.c.status == "suspended") & (standings.c.until <= now)
+        found = list(db.scalars(sa.select(standings.c.user).where(lapsed | over)))
     changed = 0
     for user in found:
         with store.write() as db:
             now = store.clock()
             if (held := _hold(db, user, now)) is not None:
-                after = _standing(db, ladder, user, held.since, now)
+                after = _standing(db, ladder, user, held, now)
                 changed += _set(db, user, held, after, _SERVER, now)
     return changed
 
@@ -144,19 +148,20 @@ def _history(db: sa.Connection, user: str, since: int) -> list[Strike]:
     return [Strike(row.time, row.weight, row.overturned_at is not None) for row in rows]
 
 
-def _standing(db: sa.Connection, ladder: Ladder, user: str, since: int, now: int) -> Standing:
-    history = _history(db, user, since)
-    return standing(history, ladder, max([now, *(s.time for s in history)]))
+def _standing(db: sa.Connection, ladder: Ladder, user: str, held: _Held, now: int) -> Standing:
+    history = _history(db, user, held.since)
+    return _eased(held, standing(history, ladder, max([now, *(s.time for s in history)])))
+
+
+def _eased(held: _Held, found: Standing) -> Standing:
+    return Standing("warned", None, found.strikes) if held.mildly and found.status in ("suspended", "banned") else found
 
 
 def _set(db: sa.Connection, user: str, held: _Held, after: Standing, actor: str, now: int) -> bool:
     """The more severe of what is held by hand and what strikes come to. True where the status changed by that."""
-    by_ladder, end = after.status, after.until
-    if held.mildly and STATUSES.index(by_ladder) > STATUSES.index("warned"):
-        by_ladder, end = "warned", None
-    by_hand = _rank(held.held, held.held_until, now) > _rank(by_ladder, end, now)
-    status = status_of(held.held, held.held_until, now) if by_hand else by_ladder
-    until = (held.held_until if by_hand else end) if status == "suspended" else None
+    by_hand = _rank(held.held, held.held_until, now) > _rank(after.status, after.until, now)
+    status = status_of(held.held, held.held_until, now) if by_hand else after.status
+    until = (held.held_until if by_hand else after.until) if status == "suspended" else None
     values: dict[str, Any] = {"status": status, "until": until, "since": held.since}
     values |= {"held": held.held, "held_until": held.held_until}
     if not insert_once(db, standings, user=user, **values):

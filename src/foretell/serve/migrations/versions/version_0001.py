@@ -79,7 +79,7 @@ def upgrade() -> None:
         sa.Column("decided_at", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("findings_by_claim", "findings", ["claimed_by"], unique=False)
+    op.create_index("findings_by_claim", "findings", ["claimed_by", "claimed_until"], unique=False)
     op.create_index("findings_by_time", "findings", ["time"], unique=False)
     op.create_index("findings_by_user", "findings", ["user", "time"], unique=False)
     op.create_index("findings_in_turn", "findings", ["open", "turn", "time", "id"], unique=False)
