@@ -13,6 +13,7 @@ from foretell.serve.accounts import audit, keys, people, waitlist
 from foretell.serve.accounts.tables import users
 from foretell.serve.limits.limits import Limits
 from foretell.serve.limits.tiers import load_tiers
+from foretell.serve.reviews.tally import Tally
 from foretell.serve.store import Store
 from foretell.serve.web import Site
 
@@ -293,9 +294,15 @@ def test_the_overview_counts(store: Store, visitor: Visitor, clock: FakeClock) -
     with store.write() as db:
         keys.create(db, ada, "mine", now=store.clock())
     waitlist.join(store, "w@example.org", "", "203.0.113.9")
+    tally = Tally()
+    for name, count in (("requests", 1234), ("refused", 7), ("prompt", 2_500_000), ("caps:cap", 3)):
+        tally.add(name, count)
+    tally.flush(store)
     text = Read(enter(visitor(site), "root@example.org").get("/admin").text).text
     assert "Accounts 2 1 banned" in text and "On the waitlist 1" in text and "Keys 1" in text
     assert "Queue 3 waiting now" in text
+    assert "Calls answered 1,234 1,234 of them refused 7 7" in text and "Tokens read 2.5 M" in text
+    assert "Limit reached: messages in a window 3 3" in text
 
 
 def test_a_session_ends_by_itself(store: Store, visitor: Visitor, clock: FakeClock) -> None:
