@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -139,6 +139,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self.tally is not None:
+            with suppress(StoreError):
+                await self.store.run(self.tally.flush, self.store)
 
     async def _keep_up(self) -> None:
         turn = 0
@@ -307,6 +310,7 @@ class _Call:
                 record, gateway.store, gateway.ladder, text, side=side, categories=finding.flagged,
                 scores=finding.scores, action=finding.action, rule=finding.rule, user=self._account.user,
                 model=self.reservation.model, request=self._request,
+                span=finding.span if side == "input" else None,
             )  # fmt: skip
         except StoreError as error:
             log.error("a finding of request %s was not kept: %s", self._request, error)
