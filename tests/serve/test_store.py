@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -65,6 +66,39 @@ def test_a_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     files = sorted(tmp_path.glob("new/*"))
     assert [file.name for file in files] == ["a.db", "a.db-shm", "a.db-wal"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    store.close()
+
+
+def test_a_locked_file_is_told_and_used_again_once_it_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foretell.serve.store._SQLITE", ("journal_mode=WAL", "busy_timeout=10"))
+    store = Store(tmp_path / "a.db")
+    with store.write() as db:
+        settings.create(db)
+    with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"), store.write():
+            pass
+        with store.read() as db:
+            assert value(db, "a") is None
+        other.execute("ROLLBACK")
+    with store.write() as db:
+        assert insert_once(db, settings, name="a", value="1")
+    store.close()
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a.db")
+    with store.write() as db:
+        settings.create(db)
+        insert_once(db, settings, name="a", value="1")
+    with pytest.raises(StoreError, match="full"), store.write() as db:
+        db.exec_driver_sql("PRAGMA max_page_count=4")
+        insert_once(db, settings, name="b", value="x" * 100_000)
+    with store.write() as db:
+        db.exec_driver_sql("PRAGMA max_page_count=100000")
+        assert insert_once(db, settings, name="b", value="x" * 100_000)
+    with store.read() as db:
+        assert value(db, "a") == "1"
     store.close()
 
 

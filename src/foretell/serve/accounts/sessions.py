@@ -145,13 +145,18 @@ def set_password(db: sa.Connection, user: str, hash: str, *, now: int, before: s
 def tidy(store: Store) -> int:
     """Remove sessions, links and counted attempts that are over, and return how many; for now and then."""
     now = store.clock()
-    with store.write() as db:
-        over = [
-            sa.delete(sessions).where((sessions.c.expires <= now) | (sessions.c.used <= now - IDLE)),
-            sa.delete(links_table).where(links_table.c.expires <= now),
-            sa.delete(attempts).where(attempts.c.last <= now - slowing.DAY, attempts.c.until <= now),
-        ]
-        return sum(db.execute(each).rowcount for each in over)
+    over = {
+        sessions.c.digest: (sessions.c.expires <= now) | (sessions.c.used <= now - IDLE),
+        links_table.c.digest: links_table.c.expires <= now,
+        attempts.c.bucket: (attempts.c.last <= now - slowing.DAY) & (attempts.c.until <= now),
+    }
+    count = 0
+    for key, is_over in over.items():
+        # What somebody is at just now is left for the next time: to wait for it could be to wait for each other.
+        free = sa.select(key).where(is_over).with_for_update(skip_locked=True)
+        with store.write() as db:
+            count += db.execute(sa.delete(key.table).where(key.in_(free))).rowcount
+    return count
 
 
 def _begin(db: sa.Connection, user: str, address: str, now: int) -> str:

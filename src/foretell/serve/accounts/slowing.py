@@ -44,8 +44,8 @@ class SlowedError(RequestError):
             429,
             type="rate_limit_error",
             code="too_many_attempts",
+            headers=((b"retry-after", b"%d" % self.retry_after),),
         )
-        self.headers: tuple[tuple[bytes, bytes], ...] = ((b"retry-after", b"%d" % self.retry_after),)
 
 
 def take(store: Store, paces: Mapping[str, Pace]) -> None:
