@@ -74,6 +74,10 @@ def test_chain_and_mean_of_methods():
     part, whole = NAMES.index("S3"), NAMES.index("S")
     assert np.array_equal(chain[:, whole], plain[:, whole]) and (chain[:, part] <= 0).all()
     assert auprc(chain, known)[part] > 0.95
+    again = logistic(x, 10)
+    before = again(rows, known, rows).copy()
+    chained(again)(rows, known, rows)
+    assert np.array_equal(again(rows, known, rows), before)
     mean = averaged(logistic(x, 10), logistic(x, 10))(rows, known, rows)
     assert np.allclose(mean.mean(axis=0), 0) and np.allclose(mean.std(axis=0), 1)
 
