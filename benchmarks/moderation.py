@@ -49,7 +49,7 @@ LABELS = {
 }
 WHOLE = {"S3": "S", "H2": "H", "V2": "V"}
 NAMES = list(LABELS)
-FOLDS, INNER, RESAMPLES = 5, 3, 299
+FOLDS, INNER, RESAMPLES = 5, 3, 199
 AIM = 0.70
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -131,7 +131,7 @@ def remembered(fit: Fit) -> Fit:
     return again
 
 
-def logistic(x: Any, c: float, balanced: bool = True) -> Fit:
+def logistic(x: Any, c: float) -> Fit:
     """A logistic regression a label."""
     from sklearn.linear_model import LogisticRegression
 
@@ -141,8 +141,7 @@ def logistic(x: Any, c: float, balanced: bool = True) -> Fit:
             if not len(rows := learnable(train, known, j)):
                 continue
             solver = "lbfgs" if isinstance(x, np.ndarray) else "liblinear"
-            weight = "balanced" if balanced else None
-            model = LogisticRegression(C=c, class_weight=weight, solver=solver, max_iter=300)
+            model = LogisticRegression(C=c, class_weight="balanced", solver=solver, max_iter=300)
             out[:, j] = model.fit(x[rows], known[rows, j]).decision_function(x[test])
         return out
 
@@ -173,7 +172,7 @@ def chained(fit: Fit) -> Fit:
     """P(part) = P(whole) · P(part | whole), the second learned where the whole holds; averaged with P(part) itself."""
 
     def both(train: Rows, known: Floats, test: Rows) -> Floats:
-        out = fit(train, known, test)
+        out = fit(train, known, test).copy()  # what `remembered` keeps stays as it is
         given = np.full_like(known, np.nan)
         for part, whole in WHOLE.items():
             p, w = NAMES.index(part), NAMES.index(whole)
@@ -316,7 +315,6 @@ def main() -> None:
     linear = logistic(both, 10)
     arms: dict[str, Fit] = {
         "linear": linear,
-        "linear_unweighted": logistic(both, 10, balanced=False),
         "linear_nb_svm": nb_svm(both, 1),
         "linear_chain": chained(linear),
     }

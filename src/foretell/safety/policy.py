@@ -94,7 +94,9 @@ def _category(entry: Any, words: str, path: Path) -> Category:
     name, where = entry["name"], f"Policy {path}, {entry['name']}"
     if unknown := sorted(map(str, set(entry) - _FIELDS)):
         raise PolicyError(f"{where}: unknown field {', '.join(unknown)}. Known: {', '.join(sorted(_FIELDS))}.")
-    texts = {key: entry.get(key, words if key == "words" else None) for key in ("title", "means", "words")}
+    texts: dict[str, Any] = {
+        key: entry.get(key, words if key == "words" else None) for key in ("title", "means", "words")
+    }
     if wrong := [key for key, text in texts.items() if not isinstance(text, str) or not text.strip()]:
         raise PolicyError(f"{where}: {wrong[0]} must be text.")
     if entry.get("rule") not in ACTIONS:
