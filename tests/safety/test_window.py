@@ -1,6 +1,8 @@
-"""Streamed output: nothing of what is stopped is shown, however it comes in pieces; the rest comes out as it went in."""
+"""Streamed output: nothing that is stopped is shown, however it comes in pieces; the rest comes out as it went in."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def stream(moderation: Moderation, pieces: list[str]) -> tuple[str, Held]:
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(ends)]
 
 
 @settings(max_examples=150, deadline=None)

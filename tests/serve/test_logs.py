@@ -29,7 +29,7 @@ PROMPT = "the tangerine emperor sleeps"
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     """What is written, with every logger as it was afterwards."""
-    loggers = [logging.getLogger(name) for name in ("foretell", "uvicorn")]
+    loggers = [logging.getLogger(name) for name in ("foretell", "uvicorn", "asyncio", "aiohttp")]
     before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     stream = io.StringIO()
     write_json(stream, logging.DEBUG)

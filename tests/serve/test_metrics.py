@@ -128,6 +128,10 @@ def test_a_thousand_made_up_names_add_no_series() -> None:
     assert len(found) == before
     assert found['foretell_tokens_total{"kind": "prompt", "model": "other"}'] == 1001
     assert found['foretell_caps_reached_total{"limit": "other"}'] == 1003
+    metrics.flagged("input", ["privacy"], "flag")
+    assert len(values(metrics)) == before
+    metrics.judges(["privacy"])
+    assert len(values(metrics)) == before + len(SIDES) * len(ACTIONS)
     metrics.serves(["/keys/{id}"])
     metrics.answered("/keys/{id}", 200, 0.1, None)
     assert len(values(metrics)) > before, "a new route of the application's own is told"

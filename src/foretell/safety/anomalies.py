@@ -55,7 +55,7 @@ class Alarm:
     chance: float
 
 
-def excess(here: Floats, elsewhere: Floats, share: Floats | float) -> Floats:
+def excess(here: Floats | float, elsewhere: Floats | float, share: Floats | float) -> Floats:
     """Probability of so many events here or more, given all, if `share` of them are to be expected here.
 
     here, elsewhere: counts (N,), not necessarily whole. share: in (0, 1). 1 where there are none here.
@@ -111,7 +111,7 @@ def crowds(users: Iterable[tuple[str, str]], known: Collection[str] = (), watch:
     total, places = sum(counts.values()) - len(counts), len(counts)
     found = []
     for address, count in counts.items():
-        chance = float(excess(np.float64(count - 1), np.float64(total - count + 1), 1 / places))
+        chance = float(excess(count - 1, total - count + 1, 1 / places))
         if count >= watch.accounts and chance * places <= watch.false_alarms:
             others = (total - count + 1) / max(places - 1, 1)
             found.append(Alarm("address", address, count, 1 + others, chance))
@@ -132,7 +132,7 @@ def rises(
     found = []
     for name in names:
         seen, before = now.get(name, 0), past.get(name, 0)
-        chance = float(excess(np.float64(seen), np.float64(before), calls / (calls + past_calls)))
+        chance = float(excess(seen, before, calls / (calls + past_calls)))
         if seen >= watch.category_findings and chance * len(names) <= watch.false_alarms:
             found.append(Alarm("category", name, seen, before * calls / past_calls, chance))
     return sorted(found, key=lambda alarm: alarm.chance)

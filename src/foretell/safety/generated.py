@@ -1,4 +1,4 @@
-"""Texts of every category from a grammar, each with its harmless neighbours: what the packaged classifier learns from."""
+"""Texts of every category from a grammar, and their harmless neighbours: what the packaged classifier learns from."""
 
 from __future__ import annotations
 

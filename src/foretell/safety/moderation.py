@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,7 +86,7 @@ class Moderation:
         cut = [pieces(normalize(text).text) for text in texts]
         rows = self.scorer.scores([piece for some in cut for piece in some])
         ends = np.cumsum([0, *map(len, cut)])
-        return np.stack([rows[a:b].max(axis=0) for a, b in zip(ends, ends[1:], strict=False)])
+        return np.stack([rows[a:b].max(axis=0) for a, b in pairwise(ends)])
 
     def _finding(self, row: npt.NDArray[np.float64], hits: Sequence[Hit]) -> Finding:
         categories = self.policy.categories

@@ -1,4 +1,4 @@
-"""Undo disguises of text: look-alike letters, invisible characters, stacked marks, leetspeak, spaced and repeated letters.
+"""Undo disguises of text: look-alikes, invisible characters, stacked marks, leetspeak, spaced or repeated letters.
 
 `normalize` is safe for any language: what it gives for text that is not disguised reads the same. `spellings` guesses
 what a single word may stand for; guesses are only looked up in a lexicon, so a wrong one does no harm.

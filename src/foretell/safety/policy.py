@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -113,5 +114,5 @@ def _check_levels(levels: Any, where: str) -> None:
     values = [levels[action] for action in ACTIONS[1:] if action in levels]
     if any(isinstance(v, bool) or not isinstance(v, int | float) or not 0 < v <= 1 for v in values):
         raise PolicyError(f"{where}: levels are scores above 0, at most 1; found {levels!r:.80}.")
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(values)):
         raise PolicyError(f"{where}: a stricter action needs a higher level; found {levels!r:.80}.")

@@ -58,7 +58,7 @@ class _Node:
 
 @dataclass
 class _Word:
-    """A word at text[start:end]; ways: what it, alone or with those after it, may stand for, and how many words that is."""
+    """A word at text[start:end]. ways: what it, or it and those after it, may stand for, and how many words that is."""
 
     start: int
     end: int

@@ -27,11 +27,11 @@ class Reader(Protocol):
 class Held:
     """Text that comes in pieces, passed on once it is known to be allowed.
 
-    It is read up to places that depend on the text alone (ends of sentences, or SEGMENT characters), however it comes in
+    It is read up to places that depend on the text alone (ends of sentences, or SEGMENT characters), whatever the
     pieces. What is passed on ends before any words that might, with what follows, become a rule's hit. Once something
     reaches `stop`, `finding` is set, and nothing more is passed on: neither the hit, nor the rest of what was read with
-    it, nor anything after. `noted` is the strictest finding so far, also one that stops nothing: reviewers see it. Spans are of
-    the whole text.
+    it, nor anything after. `noted` is the strictest finding so far, also one that stops nothing: reviewers see it.
+    Spans are of the whole text.
     """
 
     def __init__(self, reader: Reader, stop: Action = "refuse") -> None:

@@ -145,10 +145,10 @@ def scrub(text: str) -> str:
 
 
 def write_json(stream: IO[str] = sys.stderr, level: int = logging.INFO) -> logging.Handler:
-    """Have all that this server and uvicorn log written as JSON lines. Returns the handler, to be taken off again."""
+    """Have what this server, and all that it stands on, logs written as JSON lines. Returns the handler."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Json())
-    for name in ("foretell", "uvicorn"):
+    for name in ("foretell", "uvicorn", "asyncio", "aiohttp"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)

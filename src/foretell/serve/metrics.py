@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from itertools import product
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -55,7 +56,6 @@ class Metrics:
 
     engines: the loaded ones, by model, asked when read. models: other names that may be labels, such as those that an
     upstream told; whatever else calls name counts as "other". tally: is told of what the admin page shows.
-    categories: those of the policy.
     """
 
     def __init__(
@@ -64,10 +64,9 @@ class Metrics:
         traffic: Callable[[], Mapping[str, int]],
         models: Callable[[], Collection[str]] = tuple,
         tally: Counts | None = None,
-        categories: Collection[str] = SCORED,
     ) -> None:
-        self._engines, self._models, self._tally, self._categories = engines, models, tally, frozenset(categories)
-        self._routes = set(ROUTES)
+        self._engines, self._models, self._tally = engines, models, tally
+        self._routes, self._categories = set(ROUTES), set[str]()
         self._registry = registry = CollectorRegistry()
         registry.register(_Gauges(engines, traffic))
 
@@ -99,10 +98,18 @@ class Metrics:
             self._strikes.labels(step)
         for work in WORK:
             self._failures.labels(work)
+        self.judges(SCORED)
 
     def serves(self, routes: Iterable[str]) -> None:
         """Routes beside those of the API, as they are written in the application: /keys/{id}, never a caller's path."""
         self._routes |= set(routes)
+
+    def judges(self, categories: Iterable[str]) -> None:
+        """Categories beside those of OpenAI's schema: those of the policy."""
+        for category in {*categories} - self._categories:
+            for side, action in product(SIDES, ACTIONS):
+                self._findings.labels(side, category, action)
+            self._categories.add(category)
 
     def answered(self, route: str, status: int, seconds: float, first: float | None) -> None:
         """first: seconds to the first piece of a stream, None for an answer in one piece."""

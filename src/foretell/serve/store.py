@@ -86,9 +86,9 @@ class Store:
 def insert_once(db: sa.Connection, table: sa.Table, **values: Any) -> bool:
     """Add a row; False, with nothing done, where a unique value of it is there already, if only since this moment."""
     kind = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-    statement = kind(table).values(**values).on_conflict_do_nothing()
-    # Of an insertion SQLAlchemy forgets the count of rows where it also asks for its key, as of PostgreSQL.
-    return db.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1
+    # Asked for what was inserted, since the driver's count of rows is not told of every insert.
+    added = kind(table).values(**values).on_conflict_do_nothing().returning(*table.primary_key)
+    return db.execute(added).first() is not None
 
 
 def _url(place: str) -> sa.URL:

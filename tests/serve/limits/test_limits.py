@@ -203,10 +203,11 @@ def test_free_messages_end_with_the_day(store: Store, clock: FakeClock) -> None:
 
 
 def test_past_the_free_messages_a_budget_pays(store: Store) -> None:
-    limits = Limits(store, tiers_of({"free_per_day": {"messages": 1}}))
+    limits = Limits(store, tiers_of({"free_per_day": {"messages": 1}, "requests_per_minute": 9}))
     payer = account(user_budget=100)
     held = reserve(limits, payer, prompt_tokens=1_000_000)  # free, whatever it costs
-    reserve(limits, payer, prompt_tokens=60, max_tokens=20)
+    paid = reserve(limits, payer, prompt_tokens=60, max_tokens=20)
+    assert told(held)["remaining-requests"] == "8" and told(paid)["remaining-requests"] == "7"  # not that none is free
     error = refused(limits, payer, prompt_tokens=1, max_tokens=0)
     assert "budget is $0.0001 a month (UTC). Of it $0.00 is left" in str(error)
     limits.settle(held, Usage(1_000_000, 9))

@@ -2,7 +2,8 @@
 
 A row's hash covers the one before it and a digest of its details, not the details themselves: these, which may tell of
 a person, can be redacted and the chain still be checked. Actor and subject are ids and stay. Details never hold keys,
-passwords, cookies or images. Rows older than is kept are removed from the front, which the log itself then says.
+passwords, cookies or images. Rows older than is kept are removed from the front. The log itself says which rows were
+redacted or removed, so that neither can be done in silence.
 
 The chain shows any change by whoever does not write all of it anew. For whoever can, keep the last hash elsewhere now
 and then: `verify` tells it, and takes one that must still be there.
@@ -23,7 +24,7 @@ from foretell.serve.accounts.tables import audit, audit_ends
 from foretell.serve.store import Store, insert_once
 
 START = "0" * 64
-_EXPIRE = "audit.expire"
+_EXPIRE, _REDACT = "audit.expire", "audit.redact"
 _AT_ONCE = 5_000
 
 
@@ -96,30 +97,44 @@ def events(
 def verify(store: Store, hash: str | None = None) -> Verdict:
     """Check the whole log. hash: of a row, kept elsewhere, that must still be in it. Raises StoreError."""
     with store.read() as db:
-        ends = db.execute(sa.select(audit_ends)).first()
-        before, before_hash, last, last_hash = ends[1:] if ends else (0, START, 0, START)
-        number, previous, redacted = before, before_hash, 0
-        found, told_of_removal = hash in (None, before_hash), before == 0
+        return check(db, hash)
 
-        def verdict(fault: str | None) -> Verdict:
-            return Verdict(fault, number - before, redacted, last, last_hash)
 
-        for row in _rows(db):
-            if row.seq != number + 1:
-                return verdict(f"row {number + 1} is missing")
-            if fault := _fault(row, previous):
-                return verdict(fault)
-            number, previous = row.seq, row.hash
-            redacted += row.details is None
-            found |= row.hash == hash
-            told_of_removal |= (row.action, row.subject) == (_EXPIRE, _removed(before, before_hash))
-        if (number, previous) != (last, last_hash):
-            return verdict(f"the log ends with row {number}, not {last}" if number != last else "its end was changed")
-        if not told_of_removal:
-            return verdict(f"rows up to {before} were removed, and the log does not say so")
-        if not found:
-            return verdict("no row has the hash that was given")
-        return verdict(None)
+def check(db: sa.Connection, hash: str | None = None) -> Verdict:
+    """`verify` in a transaction."""
+    ends = db.execute(sa.select(audit_ends)).first()
+    before, before_hash, last, last_hash = ends[1:] if ends else (0, START, 0, START)
+    number, previous = before, before_hash
+    found, told_of_removal = hash in (None, before_hash), before == 0
+    redacted: list[int] = []
+    told_of_redaction: set[int] = set()
+
+    def verdict(fault: str | None) -> Verdict:
+        return Verdict(fault, number - before, len(redacted), last, last_hash)
+
+    for row in _rows(db):
+        if row.seq != number + 1:
+            return verdict(f"row {number + 1} is missing")
+        if fault := _fault(row, previous):
+            return verdict(fault)
+        number, previous = row.seq, row.hash
+        found |= row.hash == hash
+        told_of_removal |= (row.action, row.subject) == (_EXPIRE, _removed(before, before_hash))
+        if row.details is None:
+            redacted.append(row.seq)
+        elif row.action == _REDACT:
+            told_of_redaction.update(*(range(low, high + 1) for low, high in _read(row.details)["rows"]))
+    if number != last:
+        return verdict(f"the log ends with row {number}, not {last}")
+    if previous != last_hash:
+        return verdict("its end was changed")
+    if not told_of_removal:
+        return verdict(f"rows up to {before} were removed, and the log does not say so")
+    if secretly := set(redacted) - told_of_redaction:
+        return verdict(f"the details of row {min(secretly)} were removed, and the log does not say so")
+    if not found:
+        return verdict("no row has the hash that was given")
+    return verdict(None)
 
 
 def redact(db: sa.Connection, actor: str, *, now: int, subject: str | None = None, before: int | None = None) -> int:
@@ -129,15 +144,16 @@ def redact(db: sa.Connection, actor: str, *, now: int, subject: str | None = Non
     """
     if subject is None and before is None:
         raise ValueError("redact needs a subject or a time")
-    chosen: sa.ColumnElement[bool] = audit.c.details.is_not(None)
+    chosen = audit.c.details.is_not(None) & (audit.c.action != _REDACT)
     if subject is not None:
         chosen &= (audit.c.subject == subject) | (audit.c.actor == subject)
     if before is not None:
         chosen &= audit.c.time < before
-    count = db.execute(sa.update(audit).where(chosen).values(details=None, salt=None)).rowcount
-    if count:
-        append(db, actor, "audit.redact", subject or "", {"before": before, "rows": count}, now=now)
-    return count
+    gone = sa.update(audit).where(chosen).values(details=None, salt=None).returning(audit.c.seq)
+    numbers = sorted(db.scalars(gone))
+    if numbers:
+        append(db, actor, _REDACT, subject or "", {"rows": _ranges(numbers)}, now=now)
+    return len(numbers)
 
 
 def expire(db: sa.Connection, actor: str, before: int, *, now: int) -> int:
@@ -158,12 +174,11 @@ def expire(db: sa.Connection, actor: str, before: int, *, now: int) -> int:
 
 
 def _rows(db: sa.Connection) -> Iterator[sa.Row[*tuple[Any, ...]]]:
-    number = -1
-    while some := db.execute(
-        sa.select(audit).where(audit.c.seq > number).order_by(audit.c.seq).limit(_AT_ONCE)
-    ).fetchall():
+    query = sa.select(audit).order_by(audit.c.seq).limit(_AT_ONCE)
+    some = db.execute(query).fetchall()
+    while some:
         yield from some
-        number = some[-1].seq
+        some = db.execute(query.where(audit.c.seq > some[-1].seq)).fetchall()
 
 
 def _fault(row: sa.Row[*tuple[Any, ...]], previous: str) -> str | None:
@@ -174,6 +189,17 @@ def _fault(row: sa.Row[*tuple[Any, ...]], previous: str) -> str | None:
     if row.details is not None and _digest(row.salt, row.details) != row.details_digest:
         return f"the details of row {row.seq} were changed"
     return None
+
+
+def _ranges(numbers: list[int]) -> list[list[int]]:
+    """[first, last] of each run of sorted numbers."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return found
 
 
 def _removed(through: int, hash: str) -> str:

@@ -19,11 +19,17 @@ def check(password: str, email: str = "") -> None:
         told = f"A password has {SHORTEST} to {LONGEST} letters; this one has {len(password)}."
     elif len(set(password)) < 5:
         told = "The password repeats few letters. Choose another."
-    elif email and (password.casefold() in email or email.partition("@")[0] in password.casefold()):
+    elif _is_like(password.casefold(), email):
         told = "The password is much like the e-mail address. Choose another."
     else:
         return
     raise refuse(told, 400, param="password", code="invalid_password")
+
+
+def _is_like(password: str, email: str) -> bool:
+    """Whether a password is an e-mail address, a part of it, or its name with little besides."""
+    name = email.partition("@")[0]
+    return password in email or (name in password and 2 * len(name) > len(password))
 
 
 def hashed(password: str) -> str:

@@ -141,11 +141,10 @@ def become_admin(store: Store, token: str, email: str, password: str, address: s
         links.peek(db, token, "first", "admin", now=store.clock())
     hash, now = passwords.hashed(password), store.clock()
     with store.write() as db:
+        hold_secret(db)  # so that of two first links that are used at once, one finds the other's admin
         purpose, _ = links.use(db, token, "first", "admin", now=now)
-        if purpose == "first":
-            hold_secret(db)  # so that of two first links that are used at once, one finds the other's admin
-            if people.has_admin(db, now):
-                raise links.spent()
+        if purpose == "first" and people.has_admin(db, now):
+            raise links.spent()
         user = people.add(db, cleaned, now=now, role="admin", password=hash, address=address)
         if purpose == "first":
             links.void(db, "first", "")

@@ -143,8 +143,9 @@ class Ask:
             pays = asking and self.budget is not None and left < 1
             reset = day_start(today) + DAY - now
             asked = int(asking and not pays)
+            wait, ends = reset * (left < 1), self.budget is None
             found.append(
-                Standing("quota", self.quota.messages, left, reset, "day", self.quota.models, asked, reset * (left < 1))
+                Standing("quota", self.quota.messages, left, reset, "day", self.quota.models, asked, wait, ends)
             )
         money = self.money * pays
         if self.budget is not None:

@@ -23,7 +23,8 @@ class Standing:
 
     span: its window in words. asked: what a call wants of it, 0 where none is at hand. reset: milliseconds until it is
     as if nothing had been used (None: not a matter of time). wait: milliseconds until `asked` fits; None: it never
-    will, being above the limit.
+    will, being above the limit. ends: whether nothing more is answered once nothing remains; past free messages a
+    budget may pay.
     """
 
     kind: Kind
@@ -34,6 +35,7 @@ class Standing:
     models: tuple[str, ...] = ("*",)
     asked: int = 0
     wait: int | None = 0
+    ends: bool = True
 
     @property
     def is_met(self) -> bool:
@@ -44,7 +46,7 @@ def headers(standings: Sequence[Standing]) -> tuple[tuple[bytes, bytes], ...]:
     """x-ratelimit-…, in OpenAI's form: of several limits on requests the one that has least left."""
     told: list[tuple[bytes, bytes]] = []
     for name, kinds in (("requests", _ON_REQUESTS), ("tokens", ("tokens",))):
-        found = [standing for standing in standings if standing.kind in kinds]
+        found = [standing for standing in standings if standing.kind in kinds and standing.ends]
         if found:
             least = min(found, key=lambda standing: standing.remaining)
             values = {"limit": least.limit, "remaining": max(least.remaining, 0), "reset": duration(least.reset or 0)}

@@ -32,13 +32,13 @@ def appeal(store: Store, user: str, strike: str, note: str) -> Appeal:
             raise refuse(f"There is no strike '{strike[:40]}'.", 404, code="strike_not_found")
         if row.overturned_at is not None:
             raise refuse("This strike was taken back already.", 409, code="strike_overturned")
-        asked = {"id": new_id("appeal"), "strike": strike, "user": user, "time": now, "note": note.replace("\0", "")}
-        if not insert_once(db, appeals, **asked):
+        asked = Appeal(new_id("appeal"), strike, user, now, note.replace("\0", ""))
+        if not insert_once(db, appeals, id=asked.id, strike=strike, user=user, time=now, note=asked.note):
             raise refuse("This strike was appealed before; its answer stands.", 409, code="already_appealed")
         again = {"open": True, "turn": APPEALED}
         db.execute(sa.update(findings).where(findings.c.id == row.finding).values(**again))
-        audit.append(db, user, "appeal.make", asked["id"], {"strike": strike, "case": row.finding}, now=now)
-        return Appeal(**asked)
+        audit.append(db, user, "appeal.make", asked.id, {"strike": strike, "case": row.finding}, now=now)
+        return asked
 
 
 def appeals_of(store: Store, user: str) -> list[Appeal]:

@@ -133,11 +133,11 @@ def read(db: sa.Connection, ids: Sequence[str]) -> list[Case]:
     return found
 
 
-def given_of(row: Mapping[str, Any]) -> Given:
+def given_of(row: sa.RowMapping | dict[str, Any]) -> Given:
     return Given(**row)
 
 
-def appeal_of(row: Mapping[str, Any]) -> Appeal:
+def appeal_of(row: sa.RowMapping | dict[str, Any]) -> Appeal:
     return Appeal(**{**row, "note": row["note"] or "", "answer": row["answer"] or ""})
 
 

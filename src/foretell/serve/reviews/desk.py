@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -100,7 +101,7 @@ def _decide(
     with store.write() as db:
         now = store.clock()
         theirs = (findings.c.id == id) & findings.c.open & (findings.c.claimed_by == reviewer)
-        values = {"open": False, "verdict": verdict, "decided_by": reviewer, "decided_at": now}
+        values: dict[str, Any] = {"open": False, "verdict": verdict, "decided_by": reviewer, "decided_at": now}
         values |= {"claimed_by": None, "claimed_until": None}
         decided = db.execute(sa.update(findings).where(theirs).values(**values)).rowcount
         found = find(db, id)
@@ -116,8 +117,8 @@ def _decide(
         if found.appeal is not None and found.appeal.verdict is None:
             said = {"verdict": verdict, "answer": answer.strip()[:_LONGEST_ANSWER], "answered_by": reviewer}
             db.execute(sa.update(appeals).where(appeals.c.id == found.appeal.id).values(**said, answered_at=now))
-            details = {"verdict": verdict, "case": id, "user": found.user}
-            audit.append(db, reviewer, "appeal.answer", found.appeal.id, details, now=now)
+            told = {"verdict": verdict, "case": id, "user": found.user}
+            audit.append(db, reviewer, "appeal.answer", found.appeal.id, told, now=now)
         details = {"verdict": verdict, "user": found.user, "categories": list(found.categories)}
         audit.append(db, reviewer, "case.decide", id, details, now=now)
         return find(db, id)

@@ -60,7 +60,11 @@ def overview(store: Store) -> Overview:
         def figures(span: int, at: int) -> Figures:
             count = {name: both[at] for name, both in sorted(counted.items()) if both[at]}
             return Figures(
-                *(count.get(name, 0) for name in ("requests", "refused", "errors", "prompt", "completion")),
+                requests=count.get("requests", 0),
+                refused=count.get("refused", 0),
+                errors=count.get("errors", 0),
+                prompt_tokens=count.get("prompt", 0),
+                completion_tokens=count.get("completion", 0),
                 active_users=active[at],
                 caps={name[5:]: value for name, value in count.items() if name.startswith("caps:")},
                 findings=_flagged(db, now - span),
@@ -68,7 +72,8 @@ def overview(store: Store) -> Overview:
             )
 
         count = sa.func.count()
-        waiting, since = _queue(db)
+        oldest = sa.select(count, sa.func.min(findings.c.time)).where(findings.c.open)
+        waiting, since = db.execute(oldest).one()
         return Overview(
             time=now,
             hour=figures(_HOUR, 1),
@@ -79,18 +84,6 @@ def overview(store: Store) -> Overview:
             open_anomalies=db.scalar(sa.select(count).where(anomalies.c.closed_by.is_(None))) or 0,
             accounts={status: n for status, n in db.execute(sa.select(users.c.status, count).group_by(users.c.status))},
         )
-
-
-def queue(store: Store) -> tuple[int, int | None]:
-    """How many cases wait for a reviewer, and since when the oldest does. Raises StoreError."""
-    with store.read() as db:
-        return _queue(db)
-
-
-def _queue(db: sa.Connection) -> tuple[int, int | None]:
-    query = sa.select(sa.func.count(), sa.func.min(findings.c.time)).where(findings.c.open)
-    waiting, since = db.execute(query).one()
-    return waiting, since
 
 
 def _flagged(db: sa.Connection, since: int) -> Counter[str]:
