@@ -122,11 +122,11 @@ def test_usage_is_read_and_told_only_to_who_asked() -> None:
         events = screen.event({**chunk("x"), "usage": None})
         assert ("usage" in events[0]) == tell
         assert bool(screen.event(last)) == tell
-        assert screen.usage == Usage(7, 3, 2, 4) == estimate(screen, 100)
+        assert screen.usage == Usage(7, 3, 2, 4) == estimate(screen, Usage(100, 0))
     cut = Screen(True)
     for _ in range(5):
         cut.event(chunk("x"))
-    assert estimate(cut, 100) == Usage(100, 5)
+    assert estimate(cut, Usage(100, 0, 85)) == Usage(100, 5, 85)
 
 
 @pytest.mark.parametrize("chat", [True, False])

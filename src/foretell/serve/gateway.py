@@ -8,7 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class Gateway:
             max_tokens=_most(asked), image_tokens=images, stream=bool(asked.stream),
         )  # fmt: skip
         note(http.scope, user=account.user, key=account.key, model=reservation.model)
-        call = _Call(self, account, reservation, http, prompt + images)
+        call = _Call(self, account, reservation, http, Usage(prompt + images, 0, images))
         try:
             refused = await self._refused(call, asked, raw)
             if refused is not None:
@@ -93,7 +93,7 @@ class Gateway:
             await call.release()
             raise
         except BaseException:  # who asked has gone, while the model was at work
-            await call.settle(Usage(call.prompt_tokens, 0), "broken")
+            await call.settle(call.asked, "broken")
             raise
         screen = self._screen(call, asked)
         if isinstance(response, EventStream):
@@ -101,7 +101,7 @@ class Gateway:
         try:
             found = screen.whole(json.loads(response.body))
         finally:
-            await call.settle(estimate(screen, call.prompt_tokens), "done")
+            await call.settle(estimate(screen, call.asked), "done")
         await call.tell_findings()
         return _with(json_response(found), reservation)
 
@@ -113,7 +113,7 @@ class Gateway:
             "reserve", self.limits.reserve, account, asked.model, prompt_tokens=prompt, max_tokens=0
         )
         note(http.scope, user=account.user, key=account.key, model=reservation.model)
-        call = _Call(self, account, reservation, http, prompt)
+        call = _Call(self, account, reservation, http, Usage(prompt, 0))
         try:
             raw = {**raw, "model": reservation.model}
             response = await work(type(asked).model_validate(raw), raw)
@@ -139,6 +139,9 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self.tally is not None:
+            with suppress(StoreError):
+                await self.store.run(self.tally.flush, self.store)
 
     async def _keep_up(self) -> None:
         turn = 0
@@ -175,6 +178,7 @@ class Gateway:
     def _tidy(self) -> None:
         forget(self.store, self.keep)
         sessions.tidy(self.store)
+        self.limits.sweep()
         refresh(self.store, self.ladder)
         for anomaly in sweep(self.store):
             log.warning("anomaly %s: %s, seen %.0f", anomaly.kind, anomaly.subject, anomaly.seen)
@@ -254,14 +258,14 @@ class _Holder:
 
 
 class _Call:
-    """One call's reservation, closed once, and what moderation found in its texts."""
+    """One call's reservation, closed once, and what moderation found in its texts. asked: its prompt, as estimated."""
 
     def __init__(
-        self, gateway: Gateway, account: Account, reservation: Reservation, http: HTTPRequest, prompt_tokens: int
+        self, gateway: Gateway, account: Account, reservation: Reservation, http: HTTPRequest, asked: Usage
     ) -> None:
         self._gateway, self._account, self._scope = gateway, account, http.scope
         self._request: str = http.state.request_id
-        self.reservation, self.prompt_tokens = reservation, prompt_tokens
+        self.reservation, self.asked = reservation, asked
         self.holders: list[_Holder] = []
         self._open = True
 
@@ -306,6 +310,7 @@ class _Call:
                 record, gateway.store, gateway.ladder, text, side=side, categories=finding.flagged,
                 scores=finding.scores, action=finding.action, rule=finding.rule, user=self._account.user,
                 model=self.reservation.model, request=self._request,
+                span=finding.span if side == "input" else None,
             )  # fmt: skip
         except StoreError as error:
             log.error("a finding of request %s was not kept: %s", self._request, error)
@@ -343,7 +348,7 @@ def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream
         try:
             await response.close()
         finally:
-            used = estimate(screen, call.prompt_tokens)
+            used = estimate(screen, call.asked)
             call.wrote(used.completion_tokens, time.perf_counter() - began if began else 0.0)
             await call.settle(used, "done" if whole or screen.ended else "broken")
             await call.tell_findings()

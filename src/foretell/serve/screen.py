@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from foretell.generate import Usage
@@ -179,9 +180,9 @@ def _arguments(call: Mapping[str, Any]) -> str:
     )
 
 
-def estimate(screen: Screen, prompt_tokens: int) -> Usage:
-    """What a reply that was cut off has used, as far as it can be told."""
-    return screen.usage or Usage(prompt_tokens, screen.pieces)
+def estimate(screen: Screen, asked: Usage) -> Usage:
+    """What a call has used: as its answer told, else as far as can be told of one cut off. asked: its prompt."""
+    return screen.usage or replace(asked, completion_tokens=screen.pieces)
 
 
 def texts_of(raw: Mapping[str, Any], all_of_them: bool = False) -> list[str]:

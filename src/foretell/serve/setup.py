@@ -94,6 +94,7 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
     tiers = load_tiers(asked.tiers or PACKAGED)
     policy = load_policy(asked.policy) if asked.policy is not None else load_policy()
     moderation = Moderation(policy, load_lexicon(), load_classifier()) if asked.moderate else None
+    server.metrics.judges(policy.categories)
     store = Store(asked.database)
     prepare(store)
     traffic = server.traffic
