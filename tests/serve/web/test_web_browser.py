@@ -16,6 +16,7 @@ from foretell.serve.accounts import keys, people, waitlist
 from foretell.serve.limits.limits import Limits
 from foretell.serve.limits.tiers import load_tiers
 from foretell.serve.reviews.findings import record
+from foretell.serve.reviews.tally import Tally
 from foretell.serve.store import Store
 from foretell.serve.web import Site
 
@@ -52,7 +53,7 @@ def place_of(tmp_path: Path) -> Iterator[tuple[Store, str]]:
 
 def opened(chromium: Any, url: str, faults: list[str], **options: Any) -> Any:
     """A page of a person of their own. faults: what the browser complains of, such as a breach of the policy."""
-    context = chromium.new_context(base_url=url, **options)
+    context = chromium.new_context(**{"base_url": url, "viewport": {"width": 1040, "height": 760}} | options)
     context.set_default_timeout(20_000)
     page = context.new_page()
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
@@ -87,6 +88,7 @@ def test_from_the_first_link_to_a_decided_appeal(chromium: Any, place_of: tuple[
 
     root.goto("/admin/waitlist")
     assert "<b>Please.</b>" in root.inner_text("main")
+    root.screenshot(path=tmp_path / "waitlist.png")
     press(root, "Invite")
     link = root.inner_text(".secret code")
     assert root.get_by_role("button", name="Copy").is_visible()
@@ -102,17 +104,29 @@ def test_from_the_first_link_to_a_decided_appeal(chromium: Any, place_of: tuple[
     ada.get_by_label("Budget a month, in dollars").fill("20")
     press(ada, "Make the key")
     secret = ada.inner_text(".secret code")
+    ada.screenshot(path=tmp_path / "key.png")
     account = keys.find(store, secret)
     assert account is not None and account.key_budget == 20_000_000
 
     add_usage(store, account.user, account.key)
     ada.goto("/usage")
     assert "foretell-8b" in ada.inner_text("main") and ada.locator(".chart svg.wide").is_visible()
+    ada.screenshot(path=tmp_path / "usage.png")
     with ada.expect_download() as download:
         ada.get_by_role("link", name="Every call as a CSV table").click()
     assert download.value.suggested_filename.endswith(".csv")
     assert len(Path(download.value.path()).read_text().splitlines()) == 43
 
+    tally = Tally()
+    for name, count in (
+        ("requests", 1_184),
+        ("refused", 9),
+        ("prompt", 412_000),
+        ("completion", 98_400),
+        ("caps:cap", 5),
+    ):
+        tally.add(name, count)
+    tally.flush(store)
     scores = dict.fromkeys(CATEGORIES, 0.02) | {"violence": 0.91, "violence/graphic": 0.34}
     record(
         store,
@@ -134,22 +148,28 @@ def test_from_the_first_link_to_a_decided_appeal(chromium: Any, place_of: tuple[
     root.goto("/review")
     press(root, "Take the next case")
     assert "It is a novel." in root.inner_text("main") and "<script>" in root.inner_text("main")
-    root.screenshot(path=tmp_path / "case.png")
+    root.screenshot(path=tmp_path / "case.png", full_page=True)
     root.get_by_label("violence", exact=True).uncheck()
     root.get_by_label("Answer to the appeal").fill("You are right: it is fiction.")
     press(root, "Overturn")
     assert "The decision is recorded" in root.content()
     ada.goto("/appeal")
     assert "You are right: it is fiction." in ada.inner_text("main")
+    ada.screenshot(path=tmp_path / "appeal.png")
 
     root.goto(f"/admin/users/{account.user}")
     root.get_by_label("Status", exact=True).select_option("suspended")
     root.get_by_label("Suspended through").fill("2026-12-24")
     press(root, "Save")
+    root.screenshot(path=tmp_path / "user.png")
+    root.goto("/admin")
+    root.screenshot(path=tmp_path / "overview.png", full_page=True)
     ada.goto("/account")
     assert "suspended" in ada.inner_text("main") and "2026-12-25 00:00" in ada.inner_text("main")
     root.goto("/admin/audit/check")
     assert "The chain holds" in root.inner_text("main")
+    root.goto("/admin/audit")
+    root.screenshot(path=tmp_path / "audit.png")
     press(ada, "Log out")
     ada.goto("/usage")
     assert ada.url == f"{url}/log-in?next=/usage"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
+import httpx
 import pytest
+from servekit import Stub, make_server
 from starlette.routing import Route
 from storekit import add_user
 from webkit import ORIGIN, PASSWORD, Browser, Read, enter, join
 
 from foretell.errors import GenerationError
+from foretell.serve.app import create_app
+from foretell.serve.door import Door
 from foretell.serve.store import Store
 from foretell.serve.web import Site, pages, web_routes
 
@@ -179,6 +184,53 @@ def test_another_name_of_this_machine_is_refused(store: Store, visitor: Visitor,
 
 def test_only_the_address_that_was_set_is_served(visitor: Visitor) -> None:
     assert visitor().get("/log-in", headers={"host": "other.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host", "origin"),
+    [
+        ("https://Gate.example:443/", "gate.example", "https://gate.example"),
+        ("https://gate.example", "GATE.example:443", "https://gate.example"),
+        ("https://gate.example:8443", "gate.example:8443", "https://gate.example:8443"),
+        ("https://gate.example:8443", "gate.example", None),
+        ("https://gate.example", "gate.example:80", None),
+        ("https://gate.example", "user@gate.example", None),
+        ("http://localhost:8000", "127.0.0.1:8000", None),
+        (None, "LOCALHOST:8000", "http://localhost:8000"),
+        (None, "[::1]:80", "http://[::1]"),
+        (None, "127.0.0.1:x", None),
+    ],
+)
+def test_hosts_are_compared_as_browsers_write_them(
+    store: Store, base_url: str | None, host: str, origin: str | None
+) -> None:
+    assert Site(store, base_url=base_url).origin(host) == origin
+
+
+def test_the_whole_application_asks_who_comes(site: Site, store: Store) -> None:
+    """Every route of the server as it runs, the API's too: without a key or a session nothing answers but the few that
+    are named here."""
+    routes = web_routes(site)
+    server = make_server({"demo": Stub()}, gate=Door(store))
+    app = create_app(server, routes)
+    walked = {(method, route.path) for route in app.routes for method in route.methods or ()}  # type: ignore[attr-defined]
+    assert {(method, route.path) for route in routes for method in route.methods or ()} < walked
+
+    async def walk_it() -> None:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
+            for method, path in sorted(walked):
+                found = await client.request(method, filled(path), headers={"origin": ORIGIN})
+                if path in ("/health", "/ready", "/openapi.json"):
+                    assert found.status_code in (200, 405), path
+                elif path.startswith("/v1") or path == "/metrics":
+                    assert found.status_code == 401, (method, path)
+                elif path in OPEN:
+                    assert found.status_code in (200, 303, 403, 404), (method, path)
+                else:
+                    assert found.status_code in (303, 403), (method, path)
+
+    asyncio.run(walk_it())
 
 
 @pytest.mark.parametrize(

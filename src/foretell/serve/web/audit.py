@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
+from typing import Any
 
 from foretell.pages import Html, code, definitions, el, number, table
 from foretell.serve.accounts import audit
@@ -13,6 +15,7 @@ from foretell.serve.web.site import Page, Reply, Visit
 
 _EACH = 100
 _SHOWN = 300  # characters of a row's details
+_TIMES = ("until", "status_until", "status_until_before", "expires", "before")  # details in milliseconds
 
 
 def _log(visit: Visit) -> Reply:
@@ -112,10 +115,17 @@ def _details(event: audit.Event) -> Html | str:
         return el("span", "redacted", class_="soft")
     if not event.details:
         return ""
-    told = ", ".join(
-        f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in event.details.items()
-    )
+    told = ", ".join(f"{name}: {_value(name, value)}" for name, value in event.details.items() if value != "")
     return told if len(told) <= _SHOWN else told[: _SHOWN - 1] + "…"
+
+
+def _value(name: str, value: Any) -> str:
+    """As a person reads it: times of the day, not milliseconds."""
+    if value is None:
+        return "none"
+    if name in _TIMES and isinstance(value, int):
+        return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 PAGES = (

@@ -47,7 +47,7 @@ class Site:
         if self.base_url is None:
             return
         parts = urlsplit(self.base_url)
-        if parts.path not in ("", "/") or parts.query or not parts.hostname:
+        if _origin(self.base_url) is None:
             raise GenerationError(f"The pages' address {self.base_url} should be a scheme and a host, as https://host.")
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
             raise GenerationError(
@@ -68,13 +68,24 @@ class Site:
     def origin(self, host: str) -> str | None:
         """The pages' own origin, where `host` (a Host header) names it; None for another host."""
         if self.base_url is not None:
-            parts = urlsplit(self.base_url)
-            return f"{parts.scheme}://{parts.netloc}" if host == parts.netloc else None
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return None
-        return f"http://{host}" if is_loopback(name) else None
+            own = _origin(self.base_url)
+            return own if own == _origin(f"{urlsplit(self.base_url).scheme}://{host}") else None
+        found = _origin(f"http://{host}")
+        return found if found is not None and is_loopback(urlsplit(found).hostname or "") else None
+
+
+def _origin(url: str) -> str | None:
+    """The origin of a URL as browsers write it: in small letters, without the scheme's usual port; None for none."""
+    try:
+        parts = urlsplit(url)
+        name, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not name or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
+        return None
+    name = f"[{name}]" if ":" in name else name
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{name}" if port in (None, usual) else f"{parts.scheme}://{name}:{port}"
 
 
 def is_loopback(host: str) -> bool:
