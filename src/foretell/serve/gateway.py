@@ -99,7 +99,7 @@ class Gateway:
         if isinstance(response, EventStream):
             return _with(_screened(response, screen, call), reservation)
         try:
-            found = screen.whole(json.loads(response.body))
+            found = screen.whole(json.loads(bytes(response.body)))
         finally:
             await call.settle(estimate(screen, call.asked), "done")
         await call.tell_findings()
@@ -120,7 +120,7 @@ class Gateway:
         except BaseException:
             await call.release()
             raise
-        told = json.loads(response.body).get("usage") or {}
+        told = json.loads(bytes(response.body)).get("usage") or {}
         await call.settle(Usage(told.get("prompt_tokens", prompt), 0), "done")
         return _with(response, reservation)
 
@@ -210,9 +210,10 @@ class Gateway:
                     worst = finding
         if worst is None:
             return None
+        words = worst.words or self.moderation.policy.words
         if worst.action == "block":
-            raise refuse(worst.words, 400, code="content_policy_violation")
-        return _said(asked, worst.words)
+            raise refuse(words, 400, code="content_policy_violation")
+        return _said(asked, words)
 
     def _screen(self, call: _Call, asked: Drawing) -> Screen:
         options = asked.stream_options
