@@ -1,1 +1,1 @@
-"""How misuse is kept out: a written policy, moderation, strikes against repeated misuse, and what looks odd in usage."""
+"""How misuse is kept out: a written policy, moderation, strikes for repeated misuse, and what looks odd in usage."""
