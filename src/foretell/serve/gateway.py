@@ -23,7 +23,7 @@ from foretell.safety.strikes import Ladder
 from foretell.safety.window import Held
 from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
-from foretell.serve.asked import ChatBody, CompletionBody, Drawing, EmbeddingBody
+from foretell.serve.asked import ChatBody, Drawing, EmbeddingBody
 from foretell.serve.calls import json_response
 from foretell.serve.limits.limits import Limits, Reservation
 from foretell.serve.logs import note
@@ -36,6 +36,7 @@ from foretell.serve.reviews.standings import refresh
 from foretell.serve.reviews.sweep import sweep
 from foretell.serve.reviews.tally import Tally
 from foretell.serve.screen import Open, Screen, estimate, texts_of
+from foretell.serve.sizes import most, size
 from foretell.serve.store import Store
 from foretell.serve.traffic import DONE, EventStream, event
 
@@ -47,8 +48,6 @@ log = logging.getLogger("foretell.serve")
 
 _BEAT_S, _RECOVER_S, _MINUTE_S, _SWEEP_S = 5, 15, 60, 3600
 _SHORT = 4_000  # letters that are moderated at once; longer texts on a thread, since others wait
-_LETTERS = 3  # of a prompt for a token, in estimates: few rather than many, since settling gives back
-_REPLY = 1_024  # tokens that are reserved where a call does not say how many it may write
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,10 @@ class Gateway:
         if isinstance(asked, EmbeddingBody):
             return await self._count(http, asked, raw, work)
         account: Account = http.state.caller.account
-        prompt, images = await asyncio.to_thread(self._size, raw) if _has_images(raw) else self._size(raw)
+        prompt, images = size(raw, self.limits.tiers.images)
         reservation = await self._stored(
             "reserve", self.limits.reserve, account, asked.model, prompt_tokens=prompt + images,
-            max_tokens=_most(asked), image_tokens=images, stream=bool(asked.stream),
+            max_tokens=most(asked), image_tokens=images, stream=bool(asked.stream),
         )  # fmt: skip
         note(http.scope, user=account.user, key=account.key, model=reservation.model)
         call = _Call(self, account, reservation, http, Usage(prompt + images, 0, images))
@@ -108,7 +107,7 @@ class Gateway:
     async def _count(self, http: HTTPRequest, asked: EmbeddingBody, raw: Mapping[str, Any], work: Work) -> Response:
         """The answer to a call that generates nothing: embeddings."""
         account: Account = http.state.caller.account
-        prompt, _ = self._size(raw)
+        prompt, _ = size(raw, self.limits.tiers.images)
         reservation = await self._stored(
             "reserve", self.limits.reserve, account, asked.model, prompt_tokens=prompt, max_tokens=0
         )
@@ -182,15 +181,6 @@ class Gateway:
         refresh(self.store, self.ladder)
         for anomaly in sweep(self.store):
             log.warning("anomaly %s: %s, seen %.0f", anomaly.kind, anomaly.subject, anomaly.seen)
-
-    def _size(self, raw: Mapping[str, Any]) -> tuple[int, int]:
-        """Tokens that a call's texts and its images come to, as estimated before it is read."""
-        texts = texts_of(raw, all_of_them=True)
-        ids = sum(len(value) for value in _token_ids(raw))
-        letters = sum(map(len, texts)) + len(json.dumps(raw["tools"]) if raw.get("tools") else "")
-        rule = self.limits.tiers.images
-        images = sum(rule.tokens(1024, 1024, detail) for detail in _details(raw))
-        return letters // _LETTERS + 4 * len(texts) + ids + 1, images
 
     async def _refused(self, call: _Call, asked: Drawing, raw: Mapping[str, Any]) -> Response | None:
         """A reply in the policy's words in the model's place, or None. Raises RequestError for what is blocked."""
@@ -385,35 +375,3 @@ def _said(asked: Drawing, words: str) -> Response:
         pass
 
     return EventStream(pieces(), close)
-
-
-def _most(asked: Drawing) -> int:
-    """The most tokens that a call's replies may have, all together."""
-    limit = getattr(asked, "max_completion_tokens", None) or asked.max_tokens
-    prompts = 1
-    if isinstance(asked, CompletionBody):
-        limit = 16 if limit is None else limit  # as OpenAI's
-        many = isinstance(asked.prompt, list) and not isinstance(asked.prompt[0], int)
-        prompts = len(asked.prompt) if many else 1
-    return (_REPLY if limit is None else limit) * (asked.n or 1) * prompts
-
-
-def _token_ids(raw: Mapping[str, Any]) -> list[list[int]]:
-    found = [raw.get("prompt"), raw.get("input")]
-    lists = [value for value in found if isinstance(value, list) and value]
-    return [part for value in lists for part in (value if isinstance(value[0], list) else [value]) if
-            isinstance(part[0], int)]  # fmt: skip
-
-
-def _details(raw: Mapping[str, Any]) -> list[str]:
-    return [
-        part["image_url"].get("detail") or "auto"
-        for message in raw.get("messages") or ()
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-        if part.get("type") == "image_url"
-    ]
-
-
-def _has_images(raw: Mapping[str, Any]) -> bool:
-    return bool(_details(raw))
