@@ -49,7 +49,7 @@ class Site:
         parts = urlsplit(self.base_url)
         if _origin(self.base_url) is None:
             raise GenerationError(f"The pages' address {self.base_url} should be a scheme and a host, as https://host.")
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname)):
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
             raise GenerationError(
                 f"The pages' address {self.base_url} is not https, so passwords would travel in the clear. Put a proxy "
                 "with TLS in front and give its https:// address."
