@@ -23,7 +23,7 @@ from foretell.safety.strikes import Ladder
 from foretell.safety.window import Held
 from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
-from foretell.serve.asked import ChatBody, Drawing, EmbeddingBody
+from foretell.serve.asked import ChatBody, Drawing, EmbeddingBody, StreamOptions
 from foretell.serve.calls import json_response
 from foretell.serve.limits.limits import Limits, Reservation
 from foretell.serve.logs import note
@@ -84,9 +84,11 @@ class Gateway:
                 await call.release()
                 return _with(refused, reservation)
             raw = {**raw, "model": reservation.model}
+            again = asked.model_copy(update={"model": reservation.model})
             if asked.stream:  # what was used is told at a stream's end only to who asks for it
                 raw["stream_options"] = {**(raw.get("stream_options") or {}), "include_usage": True}
-            again = type(asked).model_validate(raw)
+                options = asked.stream_options or StreamOptions()
+                again = again.model_copy(update={"stream_options": options.model_copy(update={"include_usage": True})})
             response = await work(again, raw)
         except Exception:
             await call.release()
@@ -115,7 +117,7 @@ class Gateway:
         call = _Call(self, account, reservation, http, Usage(prompt, 0))
         try:
             raw = {**raw, "model": reservation.model}
-            response = await work(type(asked).model_validate(raw), raw)
+            response = await work(asked.model_copy(update={"model": reservation.model}), raw)
         except BaseException:
             await call.release()
             raise
