@@ -24,6 +24,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ LABELS = {
 }
 WHOLE = {"S3": "S", "H2": "H", "V2": "V"}
 NAMES = list(LABELS)
-FOLDS, INNER, RESAMPLES = 5, 3, 199
+ALPACA = "benchmarks/tatsu-lab_stanford_alpaca/data/alpaca_5000.json"
+FOLDS, INNER, RESAMPLES, PLAIN = 5, 3, 199, 1000
 AIM = 0.70
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -297,6 +299,28 @@ def packaged(texts: list[str], truth: Floats) -> dict[str, Any]:
     return figures
 
 
+def plain(folder: Path) -> dict[str, Any]:
+    """Of texts that nobody would flag, how many the packaged moderation flags and how many it refuses: instructions
+    that people gave (Alpaca), and pieces of 300 letters of books and documentation."""
+    import pyarrow.parquet as pq
+
+    rng, texts = random.Random(0), dict[str, list[str]]()
+    asked = json.loads((folder / ALPACA).read_text())
+    texts["instructions"] = [f"{row['instruction']} {row.get('input', '')}".strip() for row in rng.sample(asked, PLAIN)]
+    for name in ("books", "docs"):
+        column = pq.read_table(folder / "corpus" / f"{name}-en.parquet", columns=["texts"])["texts"].to_pylist()
+        parts = [text for row in rng.sample(column, 200) for text in row if text and len(text) > 300]
+        pieces = [(text, rng.randrange(len(text) - 300)) for text in rng.choices(parts, k=PLAIN)]
+        texts[name] = [text[start : start + 300] for text, start in pieces]
+    moderation, figures = Moderation.packaged(), dict[str, Any]()
+    for name, some in texts.items():
+        actions = [finding.action for finding in moderation.check(some)]
+        figures[f"flagged_of_{name}"] = figure(sum(a != "allow" for a in actions) / len(some), "share")
+        figures[f"refused_of_{name}"] = figure(sum(a in ("refuse", "block") for a in actions) / len(some), "share")
+    print({name: value["value"] for name, value in figures.items()}, flush=True)
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", type=Path)
@@ -310,7 +334,7 @@ def main() -> None:
     texts, truth = read(path)
     known, everyone = implied(truth), np.arange(len(texts))
     fold = folds_of(texts, known, FOLDS, 0)
-    figures = {"texts": figure(len(texts), "texts")} | packaged(texts, truth)
+    figures = {"texts": figure(len(texts), "texts")} | packaged(texts, truth) | plain(Path(place))
     both = sparse_features(texts)
     linear = logistic(both, 10)
     arms: dict[str, Fit] = {

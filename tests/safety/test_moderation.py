@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from foretell.errors import DataError, PolicyError
 from foretell.safety.classifier import BUCKETS, EACH, PACKAGED, SEED, load_classifier, train
 from foretell.safety.generated import generate, load_grammar
 from foretell.safety.moderation import OVERLAP, PIECE, Moderation, openai_form, pieces
+from foretell.safety.plain import plain_texts
 from foretell.safety.policy import SCORED, load_policy
 from foretell.safety.rules import Lexicon, Rule, load_lexicon
 
@@ -121,13 +123,21 @@ def test_templates_it_has_not_seen():
     random.Random(1).shuffle(order)
     held = set(order[::4])
     examples = generate(GRAMMAR, 4, 2)
-    scorer = train([example for example in examples if example.template not in held])
+    scorer = train([example for example in examples if example.template not in held], [])
     rest = [example for example in examples if example.template in held]
     scores = scorer.scores([example.text for example in rest])
     for name in ("hate", "illicit", "sexual", "violence", "self-harm"):
         truth = np.array([name in example.labels for example in rest])
         above = scores[truth, SCORED.index(name)][:, None] > scores[~truth, SCORED.index(name)][None]
         assert above.mean() > 0.8, name
+
+
+def test_plain_text_is_left_alone(packaged):
+    """Of documentation and conversations that it has not seen, next to nothing is flagged and nothing refused."""
+    unseen = plain_texts(400, "heldout")
+    assert len(unseen) > 300
+    actions = Counter(finding.action for finding in packaged.check(unseen))
+    assert actions["allow"] > 0.99 * len(unseen) and not actions["refuse"] + actions["block"]
 
 
 def test_generation_is_reproducible_and_varied():

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from foretell.errors import DataError, MissingExtraError
 from foretell.measure.classify import TextClassifier, hashed_features
 from foretell.safety.generated import Example, generate, load_grammar
+from foretell.safety.normalize import normalize
+from foretell.safety.plain import plain_texts
 from foretell.safety.policy import SCORED
 
 PACKAGED = Path(__file__).with_name("classifier.npz")
 BUCKETS = 1 << 14
 C = 10.0
-EACH, SEED = 60, 0
+EACH, PLAIN, SEED = 60, 8000, 0
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ def load_classifier(path: Path = PACKAGED) -> LinearScorer:
     return LinearScorer(classifier)
 
 
-def train(examples: Sequence[Example]) -> LinearScorer:
-    """One logistic regression a category, each weighing what holds as much as what does not.
+def train(examples: Sequence[Example], plain: Sequence[str]) -> LinearScorer:
+    """One logistic regression a category. plain: texts of which none holds; what is rare among all stays unlikely.
 
     Raises MissingExtraError without scikit-learn.
     """
@@ -48,11 +50,12 @@ def train(examples: Sequence[Example]) -> LinearScorer:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise MissingExtraError("Training the moderation classifier", "dev") from error
-    features = hashed_features([example.text for example in examples], BUCKETS)
+    texts = [*(example.text for example in examples), *plain]
+    features = hashed_features([normalize(text).text for text in texts], BUCKETS)
     weights, bias = np.zeros((BUCKETS, len(SCORED)), np.float32), np.zeros(len(SCORED))
     for j, category in enumerate(SCORED):
-        truth = np.array([category in example.labels for example in examples])
-        model = LogisticRegression(C=C, class_weight="balanced", solver="liblinear", random_state=0)
+        truth = np.array([*(category in example.labels for example in examples), *(False for _ in plain)])
+        model = LogisticRegression(C=C, solver="liblinear", random_state=0)
         model.fit(features, truth)
         weights[:, j], bias[j] = _rounded(model.coef_[0]), model.intercept_[0]
     return LinearScorer(TextClassifier(SCORED, weights, bias, exclusive=False))
@@ -64,8 +67,9 @@ def _rounded(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
 
 
 def main() -> None:
-    """`python -m foretell.safety.classifier`: train the packaged classifier again, from the packaged grammar."""
-    train(generate(load_grammar(), EACH, SEED)).classifier.save(PACKAGED)
+    """`python -m foretell.safety.classifier`: train the packaged classifier again, from the packaged grammar and what
+    lies on every machine."""
+    train(generate(load_grammar(), EACH, SEED), plain_texts(PLAIN, "train", SEED)).classifier.save(PACKAGED)
     print(f"{PACKAGED}: {PACKAGED.stat().st_size / 1e3:.0f} kB")
 
 
