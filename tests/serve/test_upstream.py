@@ -70,8 +70,8 @@ def test_images_go_on_as_fresh_pngs() -> None:
         damaged = live.http.post(CHAT, json=with_image(PNG[:-30] + "A" * 30))
     assert found.status_code == 200
     assert [response.status_code for response in (refused, damaged)] == [400, 400]
-    assert len(behind.calls) == 1, "what is refused is not asked"
-    sent = behind.calls[0].json["messages"][0]["content"][1]["image_url"]
+    (call,) = [call for call in behind.calls if call.method == "POST"]  # what is refused is not asked
+    sent = call.json["messages"][0]["content"][1]["image_url"]
     assert sent["detail"] == "low" and sent["url"].startswith("data:image/png;base64,")
     data = base64.b64decode(sent["url"].partition(",")[2])
     assert Image.open(BytesIO(data)).size == (3, 2) and b"secret" not in data
@@ -89,6 +89,17 @@ def test_bad_calls_never_get_there() -> None:
         for path in ("/v1/load_lora_adapter", "/v1/../admin", "/tokenize", "/v1/chat/completions/../../x"):
             assert live.http.post(path, json={}).status_code == 404
     assert behind.calls == []
+
+
+def test_a_name_that_it_does_not_list_goes_no_further() -> None:
+    with in_front_of(mock.echo) as (live, behind):
+        for name in ("gpt-4", "Mock", "mock "):
+            refused = live.http.post(CHAT, json={**HELLO, "model": name})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
+        assert live.http.post(CHAT, json=HELLO).status_code == 200
+        metrics = live.http.get("/metrics").text
+    assert [call.json["model"] for call in behind.calls if call.method == "POST"] == ["mock"]
+    assert len(behind.calls) < 4 and "gpt-4" not in metrics, "the list is not asked for anew at each wrong name"
 
 
 def failure(status: int, **error: str) -> Reply:

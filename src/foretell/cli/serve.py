@@ -43,6 +43,8 @@ def serve(
     ] = None,
     tiers: Annotated[Path | None, typer.Option(help="YAML of what each tier may use.")] = None,
     policy: Annotated[Path | None, typer.Option(help="YAML of the usage policy.")] = None,
+    lexicon: Annotated[Path | None, typer.Option(help="YAML of the words that its rules look for.")] = None,
+    strikes: Annotated[Path | None, typer.Option(help="YAML of the strike ladder.")] = None,
     no_moderation: Annotated[bool, typer.Option("--no-moderation", help="Hold nothing against the policy.")] = False,
     sign_up: Annotated[str, typer.Option(help="Who may open an account: open, invite or closed.")] = "invite",
     base_url: Annotated[
@@ -117,16 +119,23 @@ def serve(
         from foretell.cli.gateway import default_database
 
         set_up = Accounts(
-            database or default_database(), tiers, policy, not no_moderation, sign_up, base_url,  # type: ignore[arg-type]
-            first.append,
+            database or default_database(), tiers, policy, lexicon, strikes, not no_moderation,
+            sign_up, base_url, first.append,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def started(url: str) -> None:
         print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True)
         if set_up is not None:
-            print(f"Accounts: {set_up.database}; pages at {base_url or url}/", flush=True)
-        for token in first:
-            print(f"Nobody is an administrator yet. Become it, once: {base_url or url}/first?token={token}", flush=True)
+            pages = base_url or f"http://127.0.0.1:{url.rsplit(':', 1)[1]}"  # they answer to no other name without one
+            print(f"Accounts: {set_up.database}; pages at {pages}/", flush=True)
+            for token in first:
+                print(f"Nobody is an administrator yet. Become it, once: {pages}/first?token={token}", flush=True)
+            if base_url is None and not _is_loopback(host):
+                print(
+                    "The pages open on this machine alone, and keys travel in the clear. Put a proxy with TLS in "
+                    "front, and give --base-url https://HOST --behind-proxy.",
+                    flush=True,
+                )
 
     process = build(
         refs,

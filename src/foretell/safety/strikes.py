@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from foretell.errors import PolicyError
@@ -39,7 +41,8 @@ class Ladder(Section):
 
     steps: in rising order of strikes, none milder than the one before. expires_days: after so many a strike counts no
     more. automatic: actions of moderation that strike at once; after any other a reviewer decides. weights: how many
-    strikes one of a category is worth, 1 where it is not named.
+    strikes one of a category is worth, 1 where it is not named. spared: categories for which nobody is struck, since
+    who asks may need help; where another is flagged too, that one counts.
     """
 
     steps: tuple[Step, ...] = Field(
@@ -54,6 +57,7 @@ class Ladder(Section):
     expires_days: _DAYS = 90
     automatic: tuple[str, ...] = ("block",)
     weights: Mapping[str, Annotated[int, Field(ge=1)]] = {"sexual/minors": 4}
+    spared: tuple[str, ...] = ("self-harm", "self-harm/intent", "self-harm/instructions")
 
     @model_validator(mode="after")
     def _check(self) -> Ladder:
@@ -74,8 +78,11 @@ class Ladder(Section):
             raise PolicyError(f"The strike ladder's {at}: {first['msg']}. Mend it in the policy's settings.") from error
 
     def weight(self, categories: Iterable[str]) -> int:
-        """Of a strike for these categories: that of the heaviest."""
-        return max((self.weights.get(category, 1) for category in categories), default=1)
+        """Of a strike for these categories: that of the heaviest; 0 where all of them are spared."""
+        named = list(categories)
+        if named and all(category in self.spared for category in named):
+            return 0
+        return max((self.weights.get(category, 1) for category in named if category not in self.spared), default=1)
 
 
 @dataclass(frozen=True)
@@ -127,3 +134,14 @@ def standing(strikes: Iterable[Strike], ladder: Ladder, now: int) -> Standing:
 def next_status(strikes: Iterable[Strike], ladder: Ladder, now: int, weight: int = 1) -> Standing:
     """The standing that a strike of this weight, given now, leads to."""
     return standing([*strikes, Strike(now, weight)], ladder, now)
+
+
+def load_ladder(path: Path) -> Ladder:
+    """A ladder from YAML. Raises PolicyError for a file that cannot be read, or holds something else."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise PolicyError(f"The strike ladder {path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise PolicyError(f"The strike ladder {path} must be a mapping with the keys {', '.join(Ladder.model_fields)}.")
+    return Ladder.read(raw)

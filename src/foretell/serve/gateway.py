@@ -19,7 +19,7 @@ from starlette.responses import Response
 from foretell.errors import StoreError
 from foretell.generate import Usage
 from foretell.safety.moderation import Finding, Moderation
-from foretell.safety.strikes import Ladder
+from foretell.safety.strikes import Ladder, Standing
 from foretell.safety.window import Held
 from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
@@ -195,14 +195,19 @@ class Gateway:
             else:
                 findings = self.moderation.check(texts)
         worst: Finding | None = None
+        struck: Standing | None = None
         for text, finding in zip(texts, findings, strict=True):
             if finding.action != "allow":
-                await call.keep("input", text, finding)
+                struck = await call.keep("input", text, finding) or struck
                 if finding.action in ("refuse", "block") and (worst is None or finding.action == "block"):
                     worst = finding
         if worst is None:
             return None
         words = worst.words or self.moderation.policy.words
+        if struck is not None and struck.status != "active":
+            words += (
+                f" This counts as a strike: the account is {struck.status} now, and further ones have consequences."
+            )
         if worst.action == "block":
             raise refuse(words, 400, code="content_policy_violation")
         return _said(asked, words)
@@ -219,7 +224,8 @@ class Gateway:
                 call.holders.append(holder)
                 return holder
 
-        return Screen(isinstance(asked, ChatBody), hold, tell)
+        other = call.reservation.model if call.reservation.model != asked.model else None
+        return Screen(isinstance(asked, ChatBody), hold, tell, other)
 
 
 class _Holder:
@@ -292,8 +298,11 @@ class _Call:
                 await self.keep("output", holder.text, holder.finding)
         self.holders.clear()
 
-    async def keep(self, side: Any, text: str, finding: Finding) -> None:
-        """A finding for review. One that cannot be written stops no call: what is refused stays refused."""
+    async def keep(self, side: Any, text: str, finding: Finding) -> Standing | None:
+        """A finding for review, and what a strike for it brought its account to.
+
+        One that cannot be written stops no call: what is refused stays refused.
+        """
         gateway = self._gateway
         metrics = gateway.metrics
         if metrics is not None:
@@ -307,9 +316,10 @@ class _Call:
             )  # fmt: skip
         except StoreError as error:
             log.error("a finding of request %s was not kept: %s", self._request, error)
-        else:
-            if metrics is not None and kept.standing is not None:
-                metrics.struck(kept.standing.status)
+            return None
+        if metrics is not None and kept.standing is not None:
+            metrics.struck(kept.standing.status)
+        return kept.standing
 
 
 def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream:

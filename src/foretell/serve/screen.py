@@ -38,13 +38,17 @@ class Open:
 
 class Screen:
     """The replies of one call. chat: of chat completions, not of text completions. hold: makes a holder for each text.
-    tell_usage: whether the caller asked for the event that tells usage.
+    tell_usage: whether the caller asked for the event that tells usage. model: which answers, where it is another than
+    was asked for: the reply says so.
 
     usage: as the answer told it, else None. pieces: of text that came, about one a token.
     """
 
-    def __init__(self, chat: bool, hold: Callable[[], Holder] = Open, tell_usage: bool = True) -> None:
+    def __init__(
+        self, chat: bool, hold: Callable[[], Holder] = Open, tell_usage: bool = True, model: str | None = None
+    ) -> None:
         self._chat, self._hold, self._tell_usage = chat, hold, tell_usage
+        self._model = {} if model is None else {"model": model}
         self._choices: dict[int, _Choice] = {}
         self.usage: Usage | None = None
         self.pieces = 0
@@ -55,12 +59,12 @@ class Screen:
         """An answer in one piece, with refusals where its texts may not be shown."""
         self._count(found)
         choices = [self._screened(choice) for choice in found.get("choices") or ()]
-        return {**found, "choices": choices} if "choices" in found else dict(found)
+        return {**found, **self._model} | ({"choices": choices} if "choices" in found else {})
 
     def event(self, found: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What of a stream may be sent now that this event of it has come."""
         self._count(found)
-        plain = dict(found)
+        plain = {**found, **self._model}
         if not self._tell_usage:
             plain.pop("usage", None)
         if not (choices := found.get("choices")):

@@ -25,13 +25,15 @@ from foretell.serve.upstream import Upstream
 @dataclass(frozen=True)
 class Accounts:
     """How a server with accounts is set up. database: a file of SQLite or a URL of PostgreSQL. tiers: YAML of what each
-    tier may use; None: the packaged one. policy: YAML of the usage policy; None: the packaged one. moderate: whether
-    what is said is held against it. base_url: where people reach the pages. first: told the address of the one-time
-    link for the first administrator."""
+    tier may use. policy, lexicon, strikes: YAML of the usage policy, of the words that its rules look for, and of the
+    strike ladder. None: what comes with the package. moderate: whether what is said is held against the policy.
+    base_url: where people reach the pages. first: told the token of the one-time link for the first administrator."""
 
     database: str
     tiers: Path | None = None
     policy: Path | None = None
+    lexicon: Path | None = None
+    strikes: Path | None = None
     moderate: bool = True
     sign_up: Literal["open", "invite", "closed"] = "invite"
     base_url: str | None = None
@@ -80,6 +82,7 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
     from foretell.safety.moderation import Moderation
     from foretell.safety.policy import SCORED, load_policy
     from foretell.safety.rules import load_lexicon
+    from foretell.safety.strikes import Ladder, load_ladder
     from foretell.serve.accounts.waitlist import first_link
     from foretell.serve.door import Door
     from foretell.serve.gateway import Gateway
@@ -93,7 +96,9 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
 
     tiers = load_tiers(asked.tiers or PACKAGED)
     policy = load_policy(asked.policy) if asked.policy is not None else load_policy()
-    moderation = Moderation(policy, load_lexicon(), load_classifier()) if asked.moderate else None
+    lexicon = load_lexicon(asked.lexicon) if asked.lexicon is not None else load_lexicon()
+    moderation = Moderation(policy, lexicon, load_classifier()) if asked.moderate else None
+    ladder = load_ladder(asked.strikes) if asked.strikes is not None else Ladder()
     server.metrics.judges(policy.categories)
     store = Store(asked.database)
     prepare(store)
@@ -103,7 +108,7 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
         load=lambda: min(traffic.waiting / max(_BUSY * traffic.max_waiting, 1), 1.0),
         reached=server.metrics.capped,
     )  # fmt: skip
-    gateway = Gateway(store, limits, moderation, metrics=server.metrics, tally=tally)
+    gateway = Gateway(store, limits, moderation, ladder, metrics=server.metrics, tally=tally)
     site = Site(
         store,
         base_url=asked.base_url,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ from foretell.serve.asked import ChatBody, CompletionBody, EmbeddingBody
 from foretell.serve.calls import Server, check_work, json_response, log
 from foretell.serve.chat import fetch
 from foretell.serve.completions import prompts_of
+from foretell.serve.models import unknown_model
 from foretell.serve.refusals import refuse, written
 from foretell.serve.traffic import DONE, EventStream, event, together
 
@@ -32,7 +35,8 @@ PATHS = {  # nothing else is ever asked for
     EmbeddingBody: "/embeddings",
 }
 _BODY = 256_000_000  # bytes of an answer
-_KNOWN = 100  # models that figures name
+_KNOWN = 1_000  # models that are looked at
+_FRESH_S = 5.0  # between two looks at its list, however many unknown names are asked for
 _CONNECT_S, _READ_S = 10.0, 600.0
 _PASSED = (400, 404, 409, 413, 422, 429)  # statuses that are the caller's to mend; all else is this server's trouble
 
@@ -48,7 +52,8 @@ class Upstream:
         self.aliases = dict(aliases or {})
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._session: ClientSession | None = None
-        self.known: set[str] = set()  # models that have answered, so that figures name no others
+        self.known: set[str] = set()  # its models, as it last told them: figures name no others
+        self._asked_at = -math.inf
 
     async def answer(
         self,
@@ -65,10 +70,9 @@ class Upstream:
         if isinstance(asked, ChatBody):
             body["messages"] = await self._messages(server, raw["messages"])
         streams = not isinstance(asked, EmbeddingBody) and bool(asked.stream)
+        await self._check(name, asked.model)
         with server.traffic.queue():
             response = await self._open(PATHS[type(asked)], body)
-            if len(self.known) < _KNOWN:
-                self.known.add(name)
             if streams and "event-stream" in response.headers.get("content-type", ""):
                 pieces = self._pieces(server, name, response)
 
@@ -84,9 +88,28 @@ class Upstream:
         """The models that it offers, and their aliases. Raises RequestError."""
         found = await _object(await self._open("/models", None))
         try:
-            return [*(str(entry["id"]) for entry in found["data"]), *self.aliases]
+            names = [str(entry["id"]) for entry in found["data"]]
         except (KeyError, TypeError) as error:
             raise _trouble("told its models in an unknown form") from error
+        self.known = set(names[:_KNOWN])
+        return [*names, *self.aliases]
+
+    async def _check(self, name: str, asked: str) -> None:
+        """Refuse a name that it does not list. Many servers answer to any, and prices and caps go by the name.
+
+        Where it tells no list, all names pass. Raises RequestError.
+        """
+        if name in self.known:
+            return
+        now = time.monotonic()
+        if now - self._asked_at > _FRESH_S:
+            self._asked_at = now
+            try:
+                await self.names()
+            except RequestError:
+                return
+        if self.known and name not in self.known:
+            raise unknown_model(asked)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -136,6 +159,10 @@ class Upstream:
         except RequestError as error:
             yield event(written(error))
         except (FormError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            if server.traffic.draining:
+                said = refuse("The server is shutting down, and ended this stream.", 503, code="shutting_down")
+                yield event(written(said))
+                return
             log.error("upstream %s: a stream broke off (%s)", self.url, error)
             yield event(written(_trouble("broke off its stream")))
 

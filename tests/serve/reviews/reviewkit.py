@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,12 @@ from foretell.serve.store import Store
 LADDER = Ladder()
 
 
-def flag(store: Store, user: str | None, action: str = "block", text: str = "something bad", **fields: Any) -> Recorded:
+_TURNS = count()
+
+
+def flag(store: Store, user: str | None, action: str = "block", text: str | None = None, **fields: Any) -> Recorded:
+    """A finding; of a text of its own unless one is given, since the same one strikes once."""
+    text = f"something bad {next(_TURNS)}" if text is None else text
     values = {"side": "input", "categories": ["hate"], "scores": {"hate": 0.9, "violence": 0.1}, **fields}
     return record(store, LADDER, text, user=user, action=action, **values)
 

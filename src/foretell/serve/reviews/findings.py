@@ -14,6 +14,7 @@ from foretell.serve.reviews.standings import strike
 from foretell.serve.reviews.tables import findings
 from foretell.serve.store import Store
 
+_RETRY_MS = 600_000
 LONGEST = 20_000  # letters of a text that are kept
 APPEALED = 0  # an appeal goes before all others
 TURNS = {"block": 1, "refuse": 2, "flag": 3}
@@ -42,7 +43,8 @@ def record(
     model: str | None = None,
     request: str | None = None,
 ) -> Recorded:
-    """Keep a text that moderation flagged, and strike its account where `ladder.automatic` names the action.
+    """Keep a text that moderation flagged, and strike its account where `ladder.automatic` names the action; once for
+    the same text within ten minutes, since programs try again by themselves.
 
     text: of a longer one LONGEST letters are kept, those around `span`, the place of what was flagged, else the first;
     never an image. categories: the flagged ones. scores: of every category. side: whether the caller said it, or the
@@ -55,8 +57,13 @@ def record(
         row = {"id": id, "time": now, "user": user, "request": request, "side": side, "model": model, "rule": rule}
         row |= {"text": _around(text, span), "categories": list(categories), "scores": dict(scores)}
         row |= {"action": action, "open": True, "turn": TURNS.get(action, 3)}
+        again = sa.select(findings.c.id).where(
+            findings.c.user == user, findings.c.side == side, findings.c.time > now - _RETRY_MS,
+            findings.c.text == row["text"],
+        )  # fmt: skip
+        repeated = user is not None and db.scalar(again.limit(1)) is not None
         db.execute(sa.insert(findings).values(**row))
-        if user is None or side != "input" or action not in ladder.automatic:
+        if user is None or side != "input" or action not in ladder.automatic or repeated:
             return Recorded(id)
         return Recorded(id, strike(db, ladder, user, id, categories, now=now))
 

@@ -68,7 +68,8 @@ def strike(
     held = _hold(db, user, now)
     if held is None or db.scalar(sa.select(strikes.c.id).where(strikes.c.finding == finding)) is not None:
         return None
-    weight = ladder.weight(categories)
+    if not (weight := ladder.weight(categories)):
+        return None
     past = _history(db, user, held.since)
     now = max([now, *(s.time for s in past)])  # servers' clocks differ
     after = _eased(held, standing([*past, Strike(now, weight)], ladder, now))

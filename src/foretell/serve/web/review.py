@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from foretell.pages import Bar, Html, bar_chart, definitions, el, join, number, percent
 from foretell.serve.reviews import cases, desk
 from foretell.serve.reviews.cases import Case
@@ -192,6 +194,13 @@ def _labelled(visit: Visit, case: Case) -> Html:
     )
 
 
+def _taught(labels: Mapping[str, bool], case: Case, verdict: str) -> dict[str, bool]:
+    """What the classifier is to learn: of a case that is overturned, that what was flagged is not so, whatever boxes
+    were left ticked."""
+    wrong = case.categories if verdict == "overturned" else ()
+    return {name: held and name not in wrong for name, held in labels.items()}
+
+
 def _decide(visit: Visit) -> Reply:
     case, store, me = _theirs(visit), visit.site.store, visit.caller.user
     verdict = visit.given("verdict")
@@ -207,7 +216,7 @@ def _decide(visit: Visit) -> Reply:
         visit.site.ladder,
         me,
         case.id,
-        categories=_labels(visit, case) if case.text is not None else None,
+        categories=_taught(_labels(visit, case), case, verdict) if case.text is not None else None,
         answer=answer,
     )
     return go("/review?said=decided")
