@@ -172,6 +172,26 @@ def test_text_completions_and_embeddings_are_counted_too(served: Place) -> None:
     assert {(event.prompt_tokens, event.completion_tokens) for event in served.settled()} == {(2, 2), (3, 0)}
 
 
+def test_a_program_reads_what_its_account_has_used(served: Place) -> None:
+    key, other = served.key(), served.key()
+    served.ask(key)
+    served.settled()
+
+    def usage(key: str, **query: str) -> Any:
+        return served.live.http.get("/v1/usage", params=query, headers={"authorization": f"Bearer {key}"})
+
+    today = usage(key).json()
+    assert today["total"] == {"calls": 1, "prompt_tokens": 3, "completion_tokens": 3, "image_tokens": 0,
+                              "cached_tokens": 0, "dollars": 9e-05}  # fmt: skip
+    assert (today["to"], [day["day"] for day in today["days"]]) == ("2026-11-20", ["2026-11-20"])
+    assert [model["model"] for model in today["models"]] == ["big"]
+    assert usage(other).json()["total"]["calls"] == 0, "nobody sees another's"
+    assert usage(key, to="2026-11-19").json()["total"]["calls"] == 0
+    for query in ({"from": "yesterday"}, {"from": "2026-11-20", "to": "2026-11-01"}, {"from": "1999-01-01"}):
+        assert usage(key, **query).status_code == 400
+    assert usage(served.key(scopes=("inference",))).json()["error"]["code"] == "insufficient_scope"
+
+
 def test_a_cap_that_is_reached_says_when_to_ask_again(served: Place) -> None:
     key = served.key("capped")
     assert served.ask(key).status_code == 200

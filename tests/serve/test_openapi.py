@@ -16,6 +16,7 @@ OPERATIONS = [
     ("POST", "/v1/completions"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/moderations"),
+    ("GET", "/v1/usage"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("GET", "/health"),

@@ -90,6 +90,13 @@ def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool 
         results = await server.moderator.moderate(inputs)
         return json_response({"id": "modr-0", "model": asked.model or "moderation", "results": results})
 
+    async def usage(request: Request) -> Any:
+        from foretell.serve.told_usage import usage_of
+
+        if server.gateway is None:
+            raise refuse("This server keeps no accounts.", 404, code="accounts_not_available")
+        return await usage_of(server.gateway, request)
+
     async def names() -> list[str]:
         return await upstream.names() if upstream else server.models.names
 
@@ -150,6 +157,7 @@ def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool 
     route("POST", "/v1/completions", completions, told.TextCompletion, CompletionBody, stream)
     route("POST", "/v1/embeddings", embeddings, told.Embeddings, EmbeddingBody)
     route("POST", "/v1/moderations", moderations, told.Moderations, ModerationBody)
+    route("GET", "/v1/usage", usage, told.Usage)
     route("GET", "/v1/models", models, told.ModelList)
     route("GET", "/v1/models/{model:path}", model, told.ModelCard)
     route("GET", "/health", health, told.Health)

@@ -8,7 +8,7 @@ from foretell.serve.gate import Caller
 from foretell.serve.refusals import refuse
 from foretell.serve.store import Store
 
-_SCOPES = (("/v1/", "inference"), ("/metrics", "admin"))
+_SCOPES = (("/v1/usage", "usage"), ("/v1/", "inference"), ("/metrics", "admin"))
 
 
 class Door:

@@ -20,7 +20,7 @@ from foretell.safety.policy import SCORED
 OTHER = "other"
 """Stands for every value that is not known."""
 ROUTES = (
-    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/models",
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/models", "/v1/usage",
     "/v1/models/{model:path}", "/health", "/ready", "/metrics", "/openapi.json", "none",
 )  # fmt: skip
 STATUSES = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -145,6 +145,34 @@ class ModelCard(Told):
 class ModelList(Told):
     object: Literal["list"]
     data: list[ModelCard]
+
+
+class UsageSums(Told):
+    """dollars: what was charged."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    image_tokens: int
+    cached_tokens: int
+    dollars: float
+
+
+class UsageDay(UsageSums):
+    day: str
+
+
+class UsageModel(UsageSums):
+    model: str
+
+
+class Usage(Told):
+    object: Literal["usage"]
+    from_: str = Field(alias="from")
+    to: str
+    total: UsageSums
+    days: list[UsageDay]
+    models: list[UsageModel]
 
 
 class ModerationResult(Told):
