@@ -239,7 +239,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} is damaged or incomplete.*build it again"):
         Index(tmp_path / "index")
     file.write_bytes(whole.replace(whole[5:6], b"~"))
-    with pytest.raises(DataError, match="damaged or incomplete|another form|in form"):
+    with pytest.raises(DataError, match=r"damaged or incomplete|in form"):
         Index(tmp_path / "index", verify=True)
     file.unlink()
     with pytest.raises(DataError, match="missing"):

@@ -29,9 +29,7 @@ _TEXT_COLUMNS = (pa.types.is_string, pa.types.is_large_string)
 Skip = Callable[[RowError], None]
 
 
-def corpus_files(
-    sources: Sequence[Path], field: str = "text", skip: Skip | None = None
-) -> list[CorpusFile]:
+def corpus_files(sources: Sequence[Path], field: str = "text", skip: Skip | None = None) -> list[CorpusFile]:
     """The files of a corpus: files, folders below which every file of a known kind is read, and runs.
 
     Kinds: JSON lines with text in `field` or with `messages`, Parquet with that column or with documents in OBELICS
@@ -98,7 +96,10 @@ def _is_utf8(line: bytes) -> bool:
 
 def _not_utf8(file: Path, number: int, error: UnicodeDecodeError) -> RowError:
     return RowError(
-        f"{file}, line {number}", "text", f"it is not UTF-8 ({error.reason})", "Convert the file, or leave bad rows out."
+        f"{file}, line {number}",
+        "text",
+        f"it is not UTF-8 ({error.reason})",
+        "Convert the file, or leave bad rows out.",
     )
 
 

@@ -217,15 +217,18 @@ def plain(found: Sequence[Exposure], index: Mapping[str, Any], settings: Mapping
         "index": {key: index[key] for key in ("key", "documents", "ignore_case", "files", "sources")},
         "settings": dict(settings),
         "evals": [_plain(e) for e in found],
-        "tables": [{"title": t.title, "head": t.head, "rows": [[_cell(c) for c in row] for row in t.rows]} for t in tables(found)],
+        "tables": [
+            {"title": t.title, "head": t.head, "rows": [[_cell(c) for c in row] for row in t.rows]}
+            for t in tables(found)
+        ],
     }
 
 
 def _plain(e: Exposure) -> dict[str, Any]:
     parts = {name: getattr(e, name) for name in ("whole", "clean", "contaminated")}
     return {
-        "eval": e.eval, "kind": e.kind, "model": e.model, "metric": e.metric, "run": e.run, "log": e.log, "note": e.note,
-        "items": len(e.flags), "contaminated_items": e.flagged, "short_items": e.short, "share": e.share,
+        "eval": e.eval, "kind": e.kind, "model": e.model, "metric": e.metric, "run": e.run, "log": e.log,
+        "note": e.note, "items": len(e.flags), "contaminated_items": e.flagged, "short_items": e.short, "share": e.share,
         **{name: None if part is None else vars(part) for name, part in parts.items()},
         "delta": _cell(e.delta), "degradation": _cell(e.degradation), "reported": e.reported,
         "flagged": [{"id": f.id, "hit": f.hit, "where": str(f.where)} for f in e.flags if f.contaminated],

@@ -33,7 +33,7 @@ def check_contamination(
     targets: Sequence[str],
     index: Index,
     *,
-    part: Part = "question",
+    part: str = "question",
     count: int = COUNT,
     length: int = LENGTH,
     seed: int = 0,
@@ -49,9 +49,10 @@ def check_contamination(
     patterns of evals that are exams and no academic benchmarks. registries: where evals are defined.
     Raises EvalError for a target that is none of these, or whose items cannot be had.
     """
-    if part not in PARTS:
+    chosen = next((each for each in PARTS if each == part), None)
+    if chosen is None:
         raise EvalError(f"There is no part {part!r} of an item; choose from {', '.join(PARTS)}.")
-    found = [_thinned(_target(name, part, registries), sample, seed) for name in targets]
+    found = [_thinned(_target(name, chosen, registries), sample, seed) for name in targets]
     flags = _flags([target.items for target in found], index, count, length, seed, report)
     made = []
     for target, of in zip(found, flags, strict=True):
@@ -100,17 +101,12 @@ def _flags(
 ) -> list[list[Flag]]:
     """Of each target its flags. Items that several runs share are looked for once; a name with another text (an eval
     that was given other data) goes into a further round."""
-    rounds: list[dict[str, str]] = []
+    rounds: list[dict[str, str]] = [{} for _ in found]  # the last ones stay empty
     of: list[int] = []
     for items in found:
-        for number, held in enumerate(rounds):
-            if all(held.get(id, text) == text for id, text in items.texts.items()):
-                break
-        else:
-            number = len(rounds)
-            rounds.append({})
-        rounds[number].update(items.texts)
-        of.append(number)
+        fits = (all(held.get(id, text) == text for id, text in items.texts.items()) for held in rounds)
+        of.append(list(fits).index(True))
+        rounds[of[-1]].update(items.texts)
     done = [
         {flag.id: flag for flag in check(index, held, count=count, length=length, seed=seed, report=report)}
         for held in rounds

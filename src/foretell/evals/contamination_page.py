@@ -6,10 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foretell.evals.contamination import Exposure, Table, plain, tables
+from foretell.evals.contamination import Exposure, Part, Table, plain, tables
 from foretell.files import write_json, write_text
 from foretell.measure.stats import Interval
-from foretell.pages import Html, Row, cards, definitions, details, el, figure, interval_chart, join, notice, number, page, percent, section, size, table
+from foretell.pages import (
+    Html,
+    Row,
+    cards,
+    definitions,
+    details,
+    el,
+    figure,
+    interval_chart,
+    join,
+    notice,
+    number,
+    page,
+    percent,
+    section,
+    size,
+    table,
+)
 from foretell.pages import Interval as Point
 
 _SHARES = ("contaminated",)
@@ -17,7 +34,7 @@ _MOST = 50  # items of an eval that are shown
 _METHOD = (
     "Of each item and of the corpus only letters and digits are kept. Random substrings of each item (three of 50 "
     "characters unless told otherwise below; the whole item where it is shorter) are looked for in every document; one "
-    "that stands there flags the item. Questions and contexts are looked for, not answers. The score of the clean part "
+    "that stands there flags the item. Questions and contexts are looked for, not answers. The clean part's score "
     "is that of the other items in the same run, and the lower of both is reported. A small change of the wording hides "
     "an item, and a short or common phrase flags one that was never seen."
 )
@@ -29,7 +46,9 @@ _NOTES = (
 )
 
 
-def write_report(folder: Path, found: Sequence[Exposure], index: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+def write_report(
+    folder: Path, found: Sequence[Exposure], index: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Path:
     """Write folder/contamination.json and index.html; returns the page's path.
 
     index: what index.json of the corpus holds. settings: of the search, as they are told.
@@ -83,15 +102,23 @@ def _table(held: Table) -> Html:
 
 
 def _chart(found: Sequence[Exposure]) -> Html:
-    rows = [
-        Row(f"{e.eval} · {e.model}", [Point(100 * e.delta.low, 100 * e.delta.estimate, 100 * e.delta.high)])
-        for e in found
-        if e.delta is not None and e.flagged
+    names = ("clean only", "all", "contaminated only")
+    of = [
+        (f"{e.eval}, {e.model}", (e.clean, e.whole, e.contaminated)) for e in found if e.flagged and e.whole is not None
     ]
+    rows = [Row(label, [_point(part) for part in parts]) for label, parts in of]
     if not rows:
         return Html("")
-    chart = interval_chart(rows, title="Clean part less all items", x_label="points", zero=True)
-    return section("What the clean part scores more or less", figure(chart, "In points, with 95 % intervals."))
+    values = [point.value for row in rows for point in row.points if point is not None]
+    form = percent if values and max(values) <= 1 else number
+    chart = interval_chart(
+        rows, names, title="Scores of the clean part, of all and of the contaminated part", x_format=form
+    )
+    return section("With and without", figure(chart, "Scores with their 95 % intervals."))
+
+
+def _point(part: Part | None) -> Point | None:
+    return None if part is None or part.value is None else Point(part.value, part.low, part.high)
 
 
 def _items(found: Sequence[Exposure]) -> Html:
@@ -108,12 +135,15 @@ def _items(found: Sequence[Exposure]) -> Html:
 
 def _method(found: Sequence[Exposure], index: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
     notes = [notice(f"{e.eval}: {e.note}") for e in found if e.note]
-    short = [f"{e.short} of {e.eval}" for e in found if e.short]
-    if short:
-        notes.append(notice(f"Items with fewer than 50 letters and digits, which are found more easily by chance: {', '.join(dict.fromkeys(short))}."))
+    if short := ", ".join(dict.fromkeys(f"{e.short} of {e.eval}" for e in found if e.short)):
+        notes.append(notice(f"Items of fewer than 50 letters and digits, which chance finds more easily: {short}."))
     told = [(key, str(value)) for key, value in settings.items()]
     case = "ignored" if index["ignore_case"] else "kept"
-    made = [("case", case), ("made of", f"{len(index['sources'])} files"), ("SHA-256 of the text", index["files"]["text.bin"])]
+    made = [
+        ("case", case),
+        ("made of", f"{len(index['sources'])} files"),
+        ("SHA-256 of the text", index["files"]["text.bin"]),
+    ]
     rows = [[s["name"], s["documents"], size(s["bytes"]), el("code", s["sha256"][:16])] for s in index["sources"]]
     files = details("Files of the corpus", table(("file", "documents", "size", "SHA-256"), rows))
     return section("Method", el("p", _METHOD), join(notes), definitions([*told, *made]), files)

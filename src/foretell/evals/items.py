@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,11 +86,13 @@ def items_of_log(log: RunLog, registries: Sequence[Path] = (), part: Part = "que
     return Items(texts, f"Prompts of the log were checked, worked samples included: {why}.")
 
 
-def text_of(sample: Mapping[str, Any], part: Part = "question", shared: frozenset[str] = frozenset(), id: str = "") -> str:
+def text_of(
+    sample: Mapping[str, Any], part: Part = "question", shared: frozenset[str] = frozenset(), id: str = ""
+) -> str:
     """What a sample asks. shared: messages that are left out. Raises EvalError where there is no text."""
     found = [_question(sample, shared)]
     if part != "question":
-        found += [text for key in _OPTIONS[:1 if "options" in sample else None] for text in _texts(sample.get(key))]
+        found += [text for key in _OPTIONS[: 1 if "options" in sample else None] for text in _texts(sample.get(key))]
     if part == "all":
         found += [text for key in _ANSWERS for text in _texts(sample.get(key))]
     if not any(found):
@@ -102,7 +103,7 @@ def text_of(sample: Mapping[str, Any], part: Part = "question", shared: frozense
 
 def _question(sample: Mapping[str, Any], shared: frozenset[str]) -> str:
     if "contexts" in sample and "choices" in sample:  # two wordings of one sentence, of which one is right
-        return commonprefix(list(map(str, sample["contexts"]))) + " ".join(_texts(sample["choices"]))
+        return _common(sample["contexts"]) + " ".join(_texts(sample["choices"]))
     for key in ("ask", "query"):
         if isinstance(sample.get(key), str):
             return _LABEL.sub("", _CUE.sub("", str(sample[key])))
@@ -114,6 +115,12 @@ def _question(sample: Mapping[str, Any], shared: frozenset[str]) -> str:
         texts = ["\n".join(_texts(m.get("content"))) for m in messages]
         return "\n".join(text for text in texts if text not in shared)
     return "\n".join(text for key in _ASKED for text in _texts(sample.get(key)))
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all of the texts begin with."""
+    first, last = min(texts), max(texts)
+    return first[: next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))]
 
 
 def shared_messages(samples: Sequence[Sample]) -> frozenset[str]:

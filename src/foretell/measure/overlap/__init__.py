@@ -1,9 +1,9 @@
 """Overlap: which texts stand, in part, in a training corpus, by the substring match of the GPT-4 report's appendix C.
 
-    from foretell.measure.overlap import Index, build, check
+from foretell.measure.overlap import Index, build, check
 
-    build(files, Path("corpus.index"))       # once; files: see foretell.data.texts.corpus_files
-    flags = check(Index(Path("corpus.index")), {"q1": "Which of the following …"})
+build(files, Path("corpus.index"))       # once; files: see foretell.data.texts.corpus_files
+flags = check(Index(Path("corpus.index")), {"q1": "Which of the following …"})
 """
 
 from foretell.measure.overlap.builder import CorpusFile, build

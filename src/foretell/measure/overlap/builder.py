@@ -55,7 +55,12 @@ class CorpusFile:
     def state(self) -> dict[str, Any]:
         """What tells that the file has changed, but for its digest."""
         stat = self.path.stat()
-        return {"name": self.name, "path": str(self.path.absolute()), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        return {
+            "name": self.name,
+            "path": str(self.path.absolute()),
+            "bytes": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+        }
 
 
 def build(
@@ -234,7 +239,9 @@ def _locked(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"{folder} is being written by another process. Wait for it, or give another --out.") from error
+            raise RunError(
+                f"{folder} is being written by another process. Wait for it, or give another --out."
+            ) from error
         yield folder
 
 

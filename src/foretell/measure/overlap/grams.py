@@ -1,7 +1,7 @@
 """Fingerprints of a text at every STRIDE-th byte, and the comparison that makes a likely place a certain one.
 
 A stretch of SPAN bytes or more holds one whole sampled gram, wherever it begins. So what shares no sampled gram with
-the corpus is not in it, and what shares one is compared byte by byte there: hashes narrow the search and decide nothing.
+the corpus is not in it, and what shares one is compared byte by byte there: hashes narrow the search, no more.
 """
 
 from __future__ import annotations

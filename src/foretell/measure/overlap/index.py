@@ -53,7 +53,9 @@ class Index:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._damaged(INDEX, error) from error
         if version != FORMAT or (self.about.get("gram"), self.about.get("stride")) != (GRAM, STRIDE):
-            raise DataError(f"{folder} is an index in form {version}; this version reads form {FORMAT}. Build it again.")
+            raise DataError(
+                f"{folder} is an index in form {version}; this version reads form {FORMAT}. Build it again."
+            )
         try:
             size, count = int(self.about["characters_bytes"]), int(self.about["documents"])
             digests = dict(self.about["files"])
@@ -61,11 +63,17 @@ class Index:
             self.ignore_case = bool(self.about["ignore_case"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(INDEX, error) from error
-        expected = {TEXT: size + WORD, GRAMS: 4 * max(0, (size - GRAM) // STRIDE + 1), DOCUMENTS: DOCUMENT.itemsize * count}
+        expected = {
+            TEXT: size + WORD,
+            GRAMS: 4 * max(0, (size - GRAM) // STRIDE + 1),
+            DOCUMENTS: DOCUMENT.itemsize * count,
+        }
         for name, length in expected.items():
             found = (folder / name).stat().st_size if (folder / name).is_file() else -1
             if found != length:
-                raise self._damaged(name, f"it has {found:,} bytes, and {length:,} were written" if found >= 0 else "missing")
+                raise self._damaged(
+                    name, f"it has {found:,} bytes, and {length:,} were written" if found >= 0 else "missing"
+                )
             if verify and sha256_file(folder / name) != digests.get(name):
                 raise self._damaged(name, "its SHA-256 is not the one that was recorded")
         self.size = size
@@ -79,9 +87,18 @@ class Index:
         if made == unicodedata.unidata_version:
             return []
         return [
-            f"The index was made with Unicode {made}, and items are read with {unicodedata.unidata_version}: characters "
-            "that are new between the two count as letters on one side only."
+            f"The index was made with Unicode {made}, and items are read with {unicodedata.unidata_version}: "
+            "characters that are new between the two count as letters on one side only."
         ]
+
+    def require_current(self, outdated: bool = False) -> None:
+        """Raises DataError where the corpus has changed since it was indexed. outdated: that is put up with."""
+        if not outdated and (changed := self.outdated()):
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise DataError(
+                f"{self.folder} is older than its corpus: {changed[0]}{more} changed since. Build it again, or give "
+                "--outdated if it is the corpus of then that counts."
+            )
 
     def outdated(self) -> list[str]:
         """Of its sources that are still there, those that are not as they were when it was made."""
@@ -91,9 +108,8 @@ class Index:
             if not path.is_file():
                 continue
             stat = path.stat()
-            if stat.st_size != source["bytes"]:
-                changed.append(str(path))
-            elif stat.st_mtime_ns != source["mtime_ns"] and sha256_file(path) != source["sha256"]:
+            touched = stat.st_mtime_ns != source["mtime_ns"]
+            if stat.st_size != source["bytes"] or (touched and sha256_file(path) != source["sha256"]):
                 changed.append(str(path))
         return changed
 
@@ -113,7 +129,9 @@ class Index:
             self._look_up(long, report)
         if len(short):
             scan(self.folder / TEXT, short, report)
-        places = {text: int(place) for some in (long, short) for text, place in zip(some.texts, some.found, strict=True)}
+        places = {
+            text: int(place) for some in (long, short) for text, place in zip(some.texts, some.found, strict=True)
+        }
         return [None if places[needle] < 0 else places[needle] for needle in needles]
 
     def place(self, at: int) -> Place:
@@ -154,4 +172,6 @@ class Index:
                 first += len(grams)
 
     def _damaged(self, name: str, why: object) -> DataError:
-        return DataError(f"{self.folder / name} is damaged or incomplete ({why}). Remove {self.folder}, and build it again.")
+        return DataError(
+            f"{self.folder / name} is damaged or incomplete ({why}). Remove {self.folder}, and build it again."
+        )
