@@ -19,7 +19,9 @@ def index(
         typer.Argument(metavar="SOURCE...", help="Runs, or files and folders of text, JSON lines or Parquet."),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the index is written.")],
-    field: Annotated[str, typer.Option(help="Of JSON lines and Parquet: where the text stands.")] = "text",
+    field: Annotated[
+        list[str] | None, typer.Option(help="Of JSON lines and Parquet: where text stands (text); may be repeated.")
+    ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Compare without regard to case.")] = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read, and tell them; else they end it.")
@@ -31,7 +33,7 @@ def index(
     from foretell.measure.overlap import build
 
     bad: list[RowError] = []
-    files = corpus_files(sources, field, bad.append if skip_bad else None)
+    files = corpus_files(sources, field or ("text",), bad.append if skip_bad else None)
     with draw.progress() as report:
         made = build(files, out, ignore_case=ignore_case, report=report)
     for error in bad[:10]:

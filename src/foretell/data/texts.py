@@ -29,10 +29,10 @@ _TEXT_COLUMNS = (pa.types.is_string, pa.types.is_large_string)
 Skip = Callable[[RowError], None]
 
 
-def corpus_files(sources: Sequence[Path], field: str = "text", skip: Skip | None = None) -> list[CorpusFile]:
+def corpus_files(sources: Sequence[Path], fields: Sequence[str] = ("text",), skip: Skip | None = None) -> list[CorpusFile]:
     """The files of a corpus: files, folders below which every file of a known kind is read, and runs.
 
-    Kinds: JSON lines with text in `field` or with `messages`, Parquet with that column or with documents in OBELICS
+    Kinds: JSON lines with text in `fields` or with `messages`, Parquet with such columns or with documents in OBELICS
     form (`texts`), and plain text and code, a document a file. Of a run directory the packed documents that it was
     trained on are read. skip: is told of rows that cannot be read, which are then left out; without it the first one
     is raised. Raises DataError for what is not there, or holds no such file.
@@ -49,11 +49,11 @@ def corpus_files(sources: Sequence[Path], field: str = "text", skip: Skip | None
             found = source_files(str(source), path, lambda file: _kind(file) is not None)
         for name, file in found:
             kind = _kind(file) or _plain
-            files.append(CorpusFile(name, file, partial(kind, file, field, skip), f"{field} {skip is not None}"))
+            files.append(CorpusFile(name, file, partial(kind, file, tuple(fields), skip), f"{fields} {skip is not None}"))
     return files
 
 
-def _kind(file: Path) -> Callable[[Path, str, Skip | None], Iterator[Row]] | None:
+def _kind(file: Path) -> Callable[[Path, Sequence[str], Skip | None], Iterator[Row]] | None:
     if file.suffix in _LINES:
         return _json_lines
     if file.suffix == _PARQUET:
@@ -61,7 +61,7 @@ def _kind(file: Path) -> Callable[[Path, str, Skip | None], Iterator[Row]] | Non
     return _plain if TEXT_SUFFIX.fullmatch(file.suffix) else None
 
 
-def _plain(file: Path, field: str, skip: Skip | None) -> Iterator[Row]:
+def _plain(file: Path, fields: Sequence[str], skip: Skip | None) -> Iterator[Row]:
     """One document. Read in pieces, so that it may be larger than the memory."""
     try:
         for _ in _pieces(file) if skip is not None else ():  # a document that is begun cannot be left out
@@ -81,7 +81,7 @@ def _pieces(file: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         with file.open("rb") as lines:
             bad = next((n for n, line in enumerate(lines, 1) if not _is_utf8(line)), 1)
-        raise _not_utf8(file, bad, error) from error
+        raise _not_utf8(file, "line", bad, error) from error
     except OSError as error:
         raise _unreadable(file, error) from error
 
@@ -94,23 +94,19 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _not_utf8(file: Path, number: int, error: UnicodeDecodeError) -> RowError:
-    return RowError(
-        f"{file}, line {number}",
-        "text",
-        f"it is not UTF-8 ({error.reason})",
-        "Convert the file, or leave bad rows out.",
-    )
+def _not_utf8(file: Path, what: str, number: int, error: UnicodeDecodeError) -> RowError:
+    advice = "Convert the file, or give --skip-bad."
+    return RowError(f"{file}, {what} {number}", "text", f"it is not UTF-8 ({error.reason})", advice)
 
 
-def _json_lines(file: Path, field: str, skip: Skip | None) -> Iterator[Row]:
+def _json_lines(file: Path, fields: Sequence[str], skip: Skip | None) -> Iterator[Row]:
     try:
         with file.open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
                 try:
-                    yield number, _texts_of(line, f"{file}, line {number}", field)
+                    yield number, _texts_of(line, f"{file}, line {number}", fields)
                 except RowError as error:
                     if skip is None:
                         raise
@@ -119,8 +115,8 @@ def _json_lines(file: Path, field: str, skip: Skip | None) -> Iterator[Row]:
         raise _unreadable(file, error) from error
 
 
-def _texts_of(line: bytes, where: str, field: str) -> Iterable[str]:
-    advice = "Mend or remove the line, or leave bad rows out."
+def _texts_of(line: bytes, where: str, fields: Sequence[str]) -> Iterable[str]:
+    advice = "Mend or remove the line, or give --skip-bad."
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -129,15 +125,16 @@ def _texts_of(line: bytes, where: str, field: str) -> Iterable[str]:
         raise RowError(where, "line", f"it is not JSON ({error})", advice) from error
     if not isinstance(row, dict):
         raise RowError(where, "line", f"it holds a {type(row).__name__}, not an object", advice)
-    if field not in row and "messages" in row:
+    told = [row[field] for field in fields if isinstance(row.get(field), str)]
+    if told:
+        return told
+    if "messages" in row:
         try:
             return texts_of(turns(Conversation.from_openai(row["messages"])))
         except ConversationError as error:
             raise RowError(where, "messages", str(error).rstrip("."), advice) from error
-    if not isinstance(row.get(field), str):
-        there = ", ".join(map(repr, row)) or "nothing"
-        raise RowError(where, field, f"there is no text; the row has {there}", "Name its field, or leave bad rows out.")
-    return (str(row[field]),)
+    there = ", ".join(map(repr, row)) or "nothing"
+    raise RowError(where, fields[0], f"there is no text; the row has {there}", "Name --field, or give --skip-bad.")
 
 
 def texts_of(segments: Iterable[Segment]) -> list[str]:
@@ -145,24 +142,24 @@ def texts_of(segments: Iterable[Segment]) -> list[str]:
     return [text for s in segments for text in (s.text, s.alt, s.caption) if text]
 
 
-def _parquet(file: Path, field: str, skip: Skip | None) -> Iterator[Row]:
+def _parquet(file: Path, fields: Sequence[str], skip: Skip | None) -> Iterator[Row]:
     try:
         with file.open("rb") as stream:
             table = pq.ParquetFile(stream, buffer_size=1 << 20)
-            column = _column(file, table.schema_arrow, field)
+            columns = _columns(file, table.schema_arrow, fields)
             number = 0
-            for batch in table.iter_batches(_ROWS, columns=[column], use_threads=False):
+            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
                 for i in range(len(batch)):
                     number += 1
                     try:
-                        held: Any = batch.column(0)[i].as_py()
+                        held: list[Any] = [batch.column(name)[i].as_py() for name in columns]
                     except UnicodeDecodeError as error:
-                        bad = _not_utf8(file, number, error)
+                        bad = _not_utf8(file, "row", number, error)
                         if skip is None:
                             raise bad from error
                         skip(bad)
                         continue
-                    yield number, [text for text in (held if isinstance(held, list) else [held]) if text]
+                    yield number, [t for value in held for t in (value if isinstance(value, list) else [value]) if t]
     except OSError as error:
         if error.strerror:
             raise _unreadable(file, error) from error
@@ -171,20 +168,21 @@ def _parquet(file: Path, field: str, skip: Skip | None) -> Iterator[Row]:
         raise DataError(f"{file} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
 
 
-def _column(file: Path, schema: pa.Schema, field: str) -> str:
+def _columns(file: Path, schema: pa.Schema, fields: Sequence[str]) -> list[str]:
     kinds = {each.name: each.type for each in schema}
-    for name in (field, "texts"):
+
+    def holds_text(name: str) -> bool:
         kind = kinds.get(name)
-        if kind is None:
-            continue
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        if kind is not None and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
             kind = kind.value_type
-        if any(fits(kind) for fits in _TEXT_COLUMNS):
-            return name
-    found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+        return kind is not None and any(fits(kind) for fits in _TEXT_COLUMNS)
+
+    if found := [name for name in fields if holds_text(name)] or [name for name in ("texts",) if holds_text(name)]:
+        return found
+    there = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     raise DataError(
-        f"{file} has the columns {found}; expected {field!r} with strings, or 'texts' with lists of them. Name the "
-        "column that holds text."
+        f"{file} has the columns {there}; expected {fields[0]!r} with strings, or 'texts' with lists of them. Name "
+        "those that hold text, with --field."
     )
 
 
