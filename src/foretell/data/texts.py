@@ -29,7 +29,9 @@ _TEXT_COLUMNS = (pa.types.is_string, pa.types.is_large_string)
 Skip = Callable[[RowError], None]
 
 
-def corpus_files(sources: Sequence[Path], fields: Sequence[str] = ("text",), skip: Skip | None = None) -> list[CorpusFile]:
+def corpus_files(
+    sources: Sequence[Path], fields: Sequence[str] = ("text",), skip: Skip | None = None
+) -> list[CorpusFile]:
     """The files of a corpus: files, folders below which every file of a known kind is read, and runs.
 
     Kinds: JSON lines with text in `fields` or with `messages`, Parquet with such columns or with documents in OBELICS
@@ -49,7 +51,9 @@ def corpus_files(sources: Sequence[Path], fields: Sequence[str] = ("text",), ski
             found = source_files(str(source), path, lambda file: _kind(file) is not None)
         for name, file in found:
             kind = _kind(file) or _plain
-            files.append(CorpusFile(name, file, partial(kind, file, tuple(fields), skip), f"{fields} {skip is not None}"))
+            files.append(
+                CorpusFile(name, file, partial(kind, file, tuple(fields), skip), f"{fields} {skip is not None}")
+            )
     return files
 
 

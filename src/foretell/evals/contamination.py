@@ -68,8 +68,9 @@ class Exposure:
 
     @property
     def short(self) -> int:
-        """Items of fewer letters and digits than a substring has, which stand in a corpus by chance more easily."""
-        return sum(flag.characters < LENGTH for flag in self.flags)
+        """Of the contaminated items, those of fewer letters and digits than a substring should have: "Inflation"
+        stands in any textbook, and such a hit tells little."""
+        return sum(flag.contaminated and flag.characters < LENGTH for flag in self.flags)
 
 
 def exposure(eval: str, items: Items, flags: Sequence[Flag], kind: Kind = "benchmark") -> Exposure:
@@ -169,22 +170,24 @@ def tables(found: Sequence[Exposure]) -> tuple[Table, Table, Table]:
     academic benchmarks of all models. Rows of the first two go from the most contaminated to the least."""
     exams = [e for e in found if e.kind == "exam"]
     academic = [e for e in found if e.kind == "benchmark"]
-    ordered = sorted(found, key=lambda e: (-e.share, e.eval, e.model))
     detail = tuple(
-        (e.eval, e.model, len(e.flags), e.share, _value(e.whole), _value(e.clean), _value(e.contaminated),
-         e.delta, e.degradation, e.reported)
-        for e in ordered
-    )  # fmt: skip
+        (
+            *(e.eval, e.model, len(e.flags), e.flagged, e.short, e.share),
+            *map(_value, (e.whole, e.clean, e.contaminated)),
+            *(e.delta, e.degradation, e.reported),
+        )
+        for e in sorted(found, key=lambda e: (-e.share, e.eval, e.model))
+    )
+    head = ("eval", "model", "questions", "found", "of them short", "contaminated", "all", "clean only")
     return (
         _by_model("Exams", sorted(exams, key=lambda e: -e.share), degradation=False),
         Table(
             "Every exam and benchmark",
-            ("eval", "model", "questions", "contaminated", "all", "clean only", "contaminated only", "clean − all",
-             "degradation", "reported"),
+            (*head, "contaminated only", "clean − all", "degradation", "reported"),
             detail,
         ),
         _by_model("Academic benchmarks", academic, degradation=True),
-    )  # fmt: skip
+    )
 
 
 def _value(part: Part | None) -> float | None:
@@ -228,7 +231,7 @@ def _plain(e: Exposure) -> dict[str, Any]:
     parts = {name: getattr(e, name) for name in ("whole", "clean", "contaminated")}
     return {
         "eval": e.eval, "kind": e.kind, "model": e.model, "metric": e.metric, "run": e.run, "log": e.log,
-        "note": e.note, "items": len(e.flags), "contaminated_items": e.flagged, "short_items": e.short, "share": e.share,
+        "note": e.note, "items": len(e.flags), "contaminated_items": e.flagged, "short_contaminated_items": e.short, "share": e.share,
         **{name: None if part is None else vars(part) for name, part in parts.items()},
         "delta": _cell(e.delta), "degradation": _cell(e.degradation), "reported": e.reported,
         "flagged": [{"id": f.id, "hit": f.hit, "where": str(f.where)} for f in e.flags if f.contaminated],

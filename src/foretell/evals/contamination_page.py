@@ -136,7 +136,12 @@ def _items(found: Sequence[Exposure]) -> Html:
 def _method(found: Sequence[Exposure], index: Mapping[str, Any], settings: Mapping[str, Any]) -> Html:
     notes = [notice(f"{e.eval}: {e.note}") for e in found if e.note]
     if short := ", ".join(dict.fromkeys(f"{e.short} of {e.eval}" for e in found if e.short)):
-        notes.append(notice(f"Items of fewer than 50 letters and digits, which chance finds more easily: {short}."))
+        notes.append(
+            notice(
+                f"Found as a whole, but of fewer than 50 letters and digits, so that chance may have done it: {short}. "
+                "With options, items are longer: --part options."
+            )
+        )
     told = [(key, str(value)) for key, value in settings.items()]
     case = "ignored" if index["ignore_case"] else "kept"
     made = [

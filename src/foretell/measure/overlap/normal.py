@@ -30,7 +30,8 @@ def normalize(text: str, ignore_case: bool = False) -> bytes:
     if text.isascii():
         return text.encode("ascii").translate(None, _DROPPED)
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    return codes[_kept()[codes]].tobytes().decode("utf-32-le").encode()
+    kept: str = codes[_kept()[codes]].tobytes().decode("utf-32-le")
+    return kept.encode()
 
 
 @lru_cache(1)
