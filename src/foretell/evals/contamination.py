@@ -178,12 +178,12 @@ def tables(found: Sequence[Exposure]) -> tuple[Table, Table, Table]:
         )
         for e in sorted(found, key=lambda e: (-e.share, e.eval, e.model))
     )
-    head = ("eval", "model", "questions", "found", "of them short", "contaminated", "all", "clean only")
+    head = ("eval", "model", "items", "found", "short", "contaminated", "all", "clean", "found only")
     return (
         _by_model("Exams", sorted(exams, key=lambda e: -e.share), degradation=False),
         Table(
             "Every exam and benchmark",
-            (*head, "contaminated only", "clean − all", "degradation", "reported"),
+            (*head, "clean − all", "degradation", "reported"),
             detail,
         ),
         _by_model("Academic benchmarks", academic, degradation=True),
@@ -199,7 +199,7 @@ def _by_model(title: str, found: Sequence[Exposure], degradation: bool) -> Table
     models = list(dict.fromkeys(e.model for e in found if e.whole is not None))
     head = ["eval", "contaminated"]
     for model in models:
-        head += [model, f"{model}, clean only", *([f"{model}, degradation"] if degradation else [])]
+        head += [model, f"{model}, clean", *([f"{model}, degradation"] if degradation else [])]
     rows = []
     for name in dict.fromkeys(e.eval for e in found):
         of = {e.model: e for e in found if e.eval == name}

@@ -40,8 +40,8 @@ _METHOD = (
 )
 _NOTES = (
     "The report's table 9: all exams, with the score on all questions and on those that were not found.",
-    "The report's table 10. Degradation is the relative change, clean / all − 1. Ranges are 95 %, of how the model "
-    "answers, with the flags as they are.",
+    "The report's table 10. Short: found as a whole, though of fewer than 50 letters and digits. Degradation is the "
+    "relative change, clean / all − 1. Ranges are 95 %, of how the model answers, with the flags as they are.",
     "The report's table 11: academic benchmarks of all models.",
 )
 
@@ -102,7 +102,7 @@ def _table(held: Table) -> Html:
 
 
 def _chart(found: Sequence[Exposure]) -> Html:
-    names = ("clean only", "all", "contaminated only")
+    names = ("clean", "all", "contaminated only")
     of = [
         (f"{e.eval}, {e.model}", (e.clean, e.whole, e.contaminated)) for e in found if e.flagged and e.whole is not None
     ]

@@ -27,7 +27,7 @@ _EXAMPLES = ("example_user", "example_assistant")
 _LABEL = re.compile(
     r"(?m)^[ \t]*(?:Question|Q|Passage|Context|Story|Frage|Pregunta|Задача|Swali|問題|问题|ప్రశ్న|প্রশ্ন|โจทย์)\s*[:：]"
 )
-_CUE = re.compile(r"\n[^\n]{0,60}[:：]\s*\Z|\nA(?:nswer)?:[^\n]*\Z")
+_CUE = re.compile(r"\n[^\n]{0,60}[:：]\s*\Z|\nA(?:nswer)?:[^\n]*\s*\Z")
 _ASKED = ("question", "problem", "prompt", "text", "context", "passage", "story", "word")
 _OPTIONS = ("options", "choices", "endings")
 _ANSWERS = ("ideal", "answer", "worked", "canonical_solution")
