@@ -83,6 +83,32 @@ def student(values: Sequence[float] | Floats, groups: Groups = None, confidence:
     return Interval(mean, mean - half, mean + half)
 
 
+def independent_difference(a: Interval, b: Interval) -> Interval:
+    """Interval of a − b, from those of two independent estimates; of two accuracies by `wilson` it is Newcombe's.
+
+    Source: Zou and Donner (2008), Statistics in Medicine 27:1693 (MOVER); Newcombe (1998), 17:873, method 10.
+    """
+    d = a.estimate - b.estimate
+    low = d - sqrt((a.estimate - a.low) ** 2 + (b.high - b.estimate) ** 2)
+    return Interval(d, low, d + sqrt((a.high - a.estimate) ** 2 + (b.estimate - b.low) ** 2))
+
+
+def independent_ratio(a: Interval, b: Interval) -> Interval:
+    """Interval of a / b, from those of two independent estimates that are not negative; unbounded where b may be 0.
+
+    Raises ValueError unless b > 0 and no end that is finite lies below 0.
+    Source: Donner and Zou (2012), Statistical Methods in Medical Research 21:347 (MOVER-R).
+    """
+    if not b.estimate > 0 or min(a.low, b.low) < 0:
+        raise ValueError(f"the ratio of {a} and {b}; expected estimates of what is not negative, the second above 0")
+    both = a.estimate * b.estimate
+    lower = a.low * (2 * a.estimate - a.low)
+    low = lower / (both + sqrt(both**2 - lower * b.high * (2 * b.estimate - b.high))) if lower else 0.0
+    under = b.low * (2 * b.estimate - b.low)
+    high = (both + sqrt(both**2 - a.high * (2 * a.estimate - a.high) * under)) / under if under else inf
+    return Interval(a.estimate / b.estimate, low, high)
+
+
 def student_test(values: Sequence[float] | Floats, groups: Groups = None) -> float:
     """Two-sided p of a mean of zero, by the t of `student`; 1 where fewer than two groups were seen.
 

@@ -1,0 +1,152 @@
+"""What an eval's samples ask, as one text each: what is looked for in a training corpus.
+
+Of a sample counts the question with its context, as in the GPT-4 report's appendix C: not the answer, and not what
+stands around every question: worked samples, the words "Question:" and "Answer:", and messages that most samples share.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from foretell.errors import EvalError, ForetellError
+from foretell.evals.base import Eval
+from foretell.evals.classes import make_eval
+from foretell.evals.log import RunLog
+from foretell.evals.registry import OWN, Registry
+from foretell.evals.results import samples_of
+from foretell.evals.samples import Sample
+
+Part = Literal["question", "options", "all"]
+PARTS: tuple[Part, ...] = ("question", "options", "all")
+_EXAMPLES = ("example_user", "example_assistant")
+_LABEL = re.compile(
+    r"(?m)^[ \t]*(?:Question|Q|Passage|Context|Story|Frage|Pregunta|Задача|Swali|問題|问题|ప్రశ్న|প্রশ্ন|โจทย์)\s*[:：]"
+)
+_CUE = re.compile(r"\n[^\n]{0,60}[:：]\s*\Z|\nA(?:nswer)?:[^\n]*\s*\Z")
+_ASKED = ("question", "problem", "prompt", "text", "context", "passage", "story", "word")
+_OPTIONS = ("options", "choices", "endings")
+_ANSWERS = ("ideal", "answer", "worked", "canonical_solution")
+
+
+@dataclass(frozen=True)
+class Items:
+    """texts: by sample id. note: what to know of where they come from; "" where it is the eval's own samples.
+    higher_is_better: of the eval's scores."""
+
+    texts: Mapping[str, str]
+    note: str = ""
+    higher_is_better: bool = True
+
+
+def items_of(made: Eval, part: Part = "question") -> Items:
+    """Every sample of an eval. Raises EvalError for a sample that holds no text, naming it."""
+    base = ".".join(made.spec.name.split(".")[:2])
+    samples = made.samples()
+    shared = shared_messages(samples)
+    texts = {f"{base}.{row}": text_of(s, part, shared, f"{base}.{row}") for row, s in enumerate(samples)}
+    return Items(texts, higher_is_better=made.spec.higher_is_better)
+
+
+def items_of_log(log: RunLog, registries: Sequence[Path] = (), part: Part = "question") -> Items:
+    """The samples of a run: as its eval holds them, else the prompts that the log tells, with all that is in them.
+
+    registries: where its eval may be defined, beside where the log says. Raises EvalError where neither is there.
+    """
+    wanted = list(dict.fromkeys(id for id, _, _ in samples_of(log)))
+    name = str(log.spec.get("eval_name"))
+    try:
+        items = items_of(_eval_of(log, name, registries), part)
+        if lacking := next((id for id in wanted if id not in items.texts), None):
+            raise EvalError(f"the eval has no sample {lacking}")
+        return replace(items, texts={id: items.texts[id] for id in wanted})
+    except (ForetellError, OSError) as error:
+        if part != "question":
+            raise EvalError(
+                f"The samples of {log.path} are not to be had ({str(error).rstrip('.')}), and its prompts do not tell "
+                f"{part} apart. Give --registry-path, or --part question."
+            ) from error
+        why = str(error).rstrip(".")
+    prompts: dict[str, Sample] = {}
+    for number, id in enumerate(id.decode("utf-8", "surrogatepass") for id in log.id.tolist()):
+        if id not in prompts:
+            asked = (e["data"].get("prompt") for e in log.events(number) if e["type"] == "sampling")
+            prompts[id] = {"input": next(asked, None)}
+    if not any(sample["input"] for sample in prompts.values()):
+        raise EvalError(
+            f"{log.path} tells no prompts, and the samples of {name} are not to be had ({why}). Give --registry-path."
+        )
+    known = {id: sample for id, sample in prompts.items() if sample["input"]}
+    shared = shared_messages(list(known.values()))
+    texts = {id: text_of(known[id], part, shared, id) if id in known else "" for id in wanted}
+    return Items(texts, f"Prompts of the log were checked, worked samples included: {why}.")
+
+
+def text_of(
+    sample: Mapping[str, Any], part: Part = "question", shared: frozenset[str] = frozenset(), id: str = ""
+) -> str:
+    """What a sample asks. shared: messages that are left out. Raises EvalError where there is no text."""
+    found = [_question(sample, shared)]
+    if part != "question":
+        found += [text for key in _OPTIONS[: 1 if "options" in sample else None] for text in _texts(sample.get(key))]
+    if part == "all":
+        found += [text for key in _ANSWERS for text in _texts(sample.get(key))]
+    if not any(found):
+        there = ", ".join(map(str, sample)) or "nothing"
+        raise EvalError(f"Sample {id} holds no question that could be looked for; it has {there}.")
+    return "\n".join(filter(None, found))
+
+
+def _question(sample: Mapping[str, Any], shared: frozenset[str]) -> str:
+    if "contexts" in sample and "choices" in sample:  # two wordings of one sentence, of which one is right
+        return _common(sample["contexts"]) + " ".join(_texts(sample["choices"]))
+    for key in ("ask", "query"):
+        if isinstance(sample.get(key), str):
+            return _LABEL.sub("", _CUE.sub("", str(sample[key])))
+    asked = sample.get("input")
+    if isinstance(asked, str):
+        return asked
+    if isinstance(asked, list):
+        messages = [m for m in asked if isinstance(m, Mapping) and m.get("name") not in _EXAMPLES]
+        texts = ["\n".join(_texts(m.get("content"))) for m in messages]
+        return "\n".join(text for text in texts if text not in shared)
+    return "\n".join(text for key in _ASKED for text in _texts(sample.get(key)))
+
+
+def _common(texts: Sequence[str]) -> str:
+    """What all of the texts begin with."""
+    first, last = min(texts), max(texts)
+    return first[: next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))]
+
+
+def shared_messages(samples: Sequence[Sample]) -> frozenset[str]:
+    """Messages that stand word for word in more than half of the samples: instructions, and not what is asked."""
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        asked = sample.get("input")
+        if isinstance(asked, list):
+            counts.update({"\n".join(_texts(m.get("content"))) for m in asked if isinstance(m, Mapping)})
+    return frozenset(text for text, count in counts.items() if count > max(1, len(samples) / 2))
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts of a message's content, a list or a single text; images and what else there is have none."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return _texts(value.get("text"))
+    return [text for each in value for text in _texts(each)] if isinstance(value, list | tuple) else []
+
+
+def _eval_of(log: RunLog, name: str, registries: Sequence[Path]) -> Eval:
+    config = log.spec.get("run_config")
+    told = config.get("eval_spec") if isinstance(config, Mapping) else None
+    told = told if isinstance(told, Mapping) else {}
+    root = Path(str(told.get("registry_path") or OWN))
+    paths = dict.fromkeys(path.resolve() for path in (OWN, root, *registries) if path.is_dir())
+    args = told.get("args")
+    return make_eval(Registry(tuple(paths)), name, **(dict(args) if isinstance(args, Mapping) else {}))
