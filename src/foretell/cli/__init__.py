@@ -41,7 +41,10 @@ def main() -> NoReturn:
             command.invoke(context)
     except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else getattr(stop, "number", signal.SIGINT))
-        resumes = sys.argv[1:2] in (["run"], ["sft"], ["reward"], ["dpo"]) or sys.argv[1:3] == ["eval", "run"]
+        resumes = sys.argv[1:2] in (["run"], ["sft"], ["reward"], ["dpo"]) or sys.argv[1:3] in (
+            ["eval", "run"],
+            ["exam", "run"],
+        )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from foretell.cli import admin, align, capability, data, eval, forecast, inverse, ladder, model, run, serve, weights
+from foretell.cli import (
+    admin,
+    align,
+    capability,
+    data,
+    eval,
+    exam,
+    forecast,
+    inverse,
+    ladder,
+    model,
+    run,
+    serve,
+    weights,
+)
 
 app = typer.Typer(
     name="foretell",
@@ -24,6 +38,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(eval.app, name="eval")
+app.add_typer(exam.app, name="exam")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)
