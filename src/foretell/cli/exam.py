@@ -129,3 +129,87 @@ def _percentile(mark: Mark | None) -> str:
     if mark is None or mark.percentile is None:
         return ""
     return f"{mark.percentile[0]:.3g} ({mark.percentile_low:.3g} to {mark.percentile_high:.3g})"
+
+
+@app.command()
+def grade(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help=LOG)],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a sheet to fill in: .html for a page, else JSON lines.")
+    ] = None,
+    sheet: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Bring in a sheet that was filled in.")
+    ] = None,
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who graded, where the sheet says nothing.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also replies that have a grade.")] = False,
+) -> None:
+    """Let people grade free responses and essays: write a sheet, and bring it in again.
+
+    No model is named on a sheet. Grades are kept beside the log; where several people grade, their mean counts.
+    """
+    from foretell.evals.exams import sheets
+    from foretell.evals.exams.api import read_score
+
+    if (out is None) == (not sheet):
+        raise typer.BadParameter("give --out FILE for a sheet to fill in, or --sheet FILE for one that was filled in")
+    score = read_score(log)
+    if out is not None:
+        count = sheets.write_sheet(score, out, again)
+        print(f"{count} replies to grade: {out}\nThen: foretell exam grade {log} --sheet FILE")
+        return
+    rows = [row for path in sheet or () for row in sheets.read_sheet(path, score, by)]
+    sheets.keep_grades(log, rows)
+    print(f"{len(rows)} grades of {', '.join(sorted({row['grader'] for row in rows})) or 'nobody'} kept.")
+    found = sheets.agreement(log)
+    if found.questions:
+        print(f"{found.questions} questions have several graders, {found.difference:.3g} points apart on average.")
+    tell(read_score(log))
+
+
+@app.command()
+def report(
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help=LOG)],
+    against: Annotated[
+        list[Path] | None, typer.Option(metavar="LOG", help="Another model's run of the same exam; may be repeated.")
+    ] = None,
+    all_kinds: Annotated[
+        bool, typer.Option("--all-kinds", help="Compare free responses and essays, too, not only multiple choice.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of the pages; default beside the logs.")] = None,
+) -> None:
+    """Scores of runs, and a page of each; against another model's, paired question by question."""
+    from foretell.evals.exams import sheets
+    from foretell.evals.exams.against import against as compared
+    from foretell.evals.exams.api import read_score
+    from foretell.evals.exams.report_page import against_page, exam_page
+    from foretell.files import write_text
+
+    scores = [read_score(log) for log in logs]
+    for score in scores:
+        tell(score)
+        place = (out or score.log.parent) / f"{score.log.stem}.html"
+        write_text(place, exam_page(score, sheets.agreement(score.log)))
+        print(f"  page: {place}")
+    if not against:
+        return
+    others = [read_score(log) for log in against]
+    found = compared(scores, others, not all_kinds)
+    rows = [
+        (r.exam, r.comparison.n, f"{100 * r.baseline:.1f}", f"{100 * r.candidate:.1f}",
+         _points(r.comparison.difference.estimate), _points(r.comparison.difference.low),
+         _points(r.comparison.difference.high), f"{r.comparison.p:.3g}")
+        for r in found.rows
+    ]  # fmt: skip
+    mean = found.mean
+    rows.append(("mean", sum(r.comparison.n for r in found.rows), f"{100 * found.baseline:.1f}",
+                 f"{100 * found.candidate:.1f}", *map(_points, (mean.estimate, mean.low, mean.high)), ""))  # fmt: skip
+    print(f"\n{scores[0].model} against {others[0].model}, percent of points:")
+    head = ("exam", "n", "before", "now", "difference", "from", "to", "p")
+    draw.table(head, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    place = (out or scores[0].log.parent) / f"{scores[0].log.stem}-against.html"
+    write_text(place, against_page(found, others[0].model, scores[0].model))
+    print(f"  page: {place}")
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

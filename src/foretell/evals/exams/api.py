@@ -14,8 +14,10 @@ from foretell.evals.cache import Cache
 from foretell.evals.exams.definition import SPLITS, Exam, Split
 from foretell.evals.exams.ledger import Ledger
 from foretell.evals.exams.reading import exam_files, load_exam, read_spec
-from foretell.evals.exams.scoring import ExamScore, score_exam
+from foretell.evals.exams.scoring import ExamScore, exam_of, score_exam
+from foretell.evals.exams.sheets import people_s_grades
 from foretell.evals.exams.sitting import Sitting
+from foretell.evals.log import read_log
 from foretell.evals.models import as_model
 from foretell.evals.registry import OWN, Registry
 from foretell.evals.runner import SEED, Budget, Settings, run_eval
@@ -110,3 +112,12 @@ def run(
     log = run_eval(made, fns, path, settings, cache=kept, user=user, command=command, report=report)
     ledger.add(log, product=product)
     return score_exam(log, exam)
+
+
+def read_score(log: str | Path) -> ExamScore:
+    """The result of a run that was finished, with the grades that people have given since.
+
+    Raises EvalError for a log of something else, and where the exam has changed.
+    """
+    found = read_log(Path(log))
+    return score_exam(found, exam_of(found), people_s_grades(found.path))

@@ -97,7 +97,7 @@ class ExamScore:
     stderr: float
     final: Mark | None
     answered: tuple[Answered, ...]
-    report: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
     @property
     def ungraded(self) -> int:
@@ -159,7 +159,7 @@ def score_exam(log: RunLog, exam: Exam | None = None, grades: Grades | None = No
     return ExamScore(
         exam, str(log.spec["run_id"]), model_of(log.spec), log.path, bool(args.get("vision", True)),
         int(attempt) if isinstance(attempt, int) else None, sections, raw, highest, stderr,
-        _final(exam, sections, raw) if whole else None, tuple(answered), log.report,
+        _final(exam, sections, raw) if whole else None, tuple(answered), dict(args),
     )  # fmt: skip
 
 
