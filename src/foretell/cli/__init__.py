@@ -44,6 +44,7 @@ def main() -> NoReturn:
         resumes = sys.argv[1:2] in (["run"], ["sft"], ["reward"], ["dpo"]) or sys.argv[1:3] in (
             ["eval", "run"],
             ["contamination", "index"],
+            ["exam", "run"],
         )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)

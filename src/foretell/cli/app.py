@@ -11,6 +11,7 @@ from foretell.cli import (
     contamination,
     data,
     eval,
+    exam,
     forecast,
     inverse,
     ladder,
@@ -39,6 +40,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.add_typer(eval.app, name="eval")
 app.add_typer(contamination.app, name="contamination")
+app.add_typer(exam.app, name="exam")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)
