@@ -332,10 +332,12 @@ def test_a_full_disk_gives_503_and_nothing_is_half_written(tmp_path: Any, clock:
         with store.engine.connect() as db:
             pages = db.exec_driver_sql("PRAGMA page_count").scalar_one()
         full = limit(pages)
-        sa.event.listen(store.engine, "checkout", full)
+        for engine in (store.engine, store._hasty):
+            sa.event.listen(engine, "checkout", full)
         statuses = [served.ask(key).status_code for _ in range(40)]
-        sa.event.remove(store.engine, "checkout", full)
-        sa.event.listen(store.engine, "checkout", limit(10**6))
+        for engine in (store.engine, store._hasty):
+            sa.event.remove(engine, "checkout", full)
+            sa.event.listen(engine, "checkout", limit(10**6))
         assert set(statuses) <= {200, 503}
         assert served.ask(key).status_code == 200
         assert served.gateway.settle_late() + statuses.count(503) > 0, "the disk was not full"

@@ -67,7 +67,7 @@ def test_a_server_that_is_killed_in_mid_stream_loses_no_bill(
     database = tmp_path / "gateway.db"
     words = [{"choices": [{"index": 0, "delta": {"content": f"{word} "}, "finish_reason": None}]} for word in "abcdef"]
     endless = Reply(pieces=events(*words, done=False), hang=True)
-    with mock.serve_in_thread(lambda call: endless) as behind:
+    with mock.serve_in_thread(lambda call: endless if call.method == "POST" else mock.echo(call)) as behind:
         with started(behind.url, database, "--no-moderation") as (process, url, lines):
             assert "/first?token=" in lines[-1], "the first start prints a link for the first admin"
             key = make_key(capsys, database)

@@ -135,9 +135,12 @@ def test_whole_answers(chat: bool) -> None:
         choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         return {"choices": [{"index": 0, "finish_reason": "stop", "logprobs": {"x": []}, **choice}], "usage": None}
 
-    good = Screen(chat, Five)
+    def check(text: str) -> str | None:
+        return WORDS if "bad" in text else None
+
+    good = Screen(chat, check=check)
     assert good.whole(answer("good")) == answer("good") and not good.stopped
-    bad = Screen(chat, Five)
+    bad = Screen(chat, check=check)
     choice = bad.whole(answer("quite bad"))["choices"][0]
     assert (choice["message"]["content"] if chat else choice["text"]) == WORDS
     assert choice["finish_reason"] == "content_filter" and choice["logprobs"] is None and bad.stopped

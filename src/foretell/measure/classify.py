@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -38,11 +38,10 @@ class TextClassifier:
 
     def probabilities(self, texts: Sequence[Text]) -> Floats:
         """(N, classes); rows sum to 1 where classes are exclusive."""
-        x = hashed_features(texts, len(self.weights))
-        # Only rows that are met, since turning all weights into doubles would take longer than reading a text.
-        met, x.indices = np.unique(x.indices, return_inverse=True)
-        x.resize(x.shape[0], len(met))
-        logits = x @ self.weights[met].astype(np.float64) + self.bias
+        logits = np.empty((len(texts), len(self.classes)))
+        for i, text in enumerate(texts):  # by hand, since a sparse matrix takes longer to be made than to be used
+            found, row = _row(text, len(self.weights))
+            logits[i] = row @ self.weights[found].astype(np.float64) + self.bias
         return _softmax(logits) if self.exclusive else _sigmoid(logits)
 
     def save(self, path: Path) -> None:
@@ -127,28 +126,43 @@ def hashed_features(texts: Sequence[Text], buckets: int) -> Any:
     """
     from scipy.sparse import csr_matrix
 
-    indptr, indices, values = [0], list[int](), list[Floats]()
+    indptr, indices, values = [0], list[npt.NDArray[np.int64]](), list[Floats]()
     for text in texts:
-        counts = Counter(zlib.crc32(gram.encode()) % buckets for gram in _grams(text))
-        row = 1 + np.log(np.fromiter(counts.values(), np.float64, len(counts)))
-        values.append(row / max(float(np.sqrt(row @ row)), 1e-12))
-        indices.extend(counts)
-        indptr.append(len(indices))
+        found, row = _row(text, buckets)
+        values.append(row)
+        indices.append(found)
+        indptr.append(indptr[-1] + len(found))
     data = np.concatenate(values) if values else np.zeros(0)
-    return csr_matrix((data, np.array(indices, np.int64), indptr), shape=(len(texts), buckets))
+    at = np.concatenate(indices) if indices else np.zeros(0, np.int64)
+    return csr_matrix((data, at, indptr), shape=(len(texts), buckets))
 
 
-def _grams(text: Text) -> Iterator[str]:
+def _row(text: Text, buckets: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Which features a text has, ascending, and what each weighs."""
+    found, counts = np.unique(_hashes(text) % buckets, return_counts=True)
+    row = 1 + np.log(counts)
+    return found, row / max(float(np.sqrt(row @ row)), 1e-12)
+
+
+def _hashes(text: Text) -> npt.NDArray[np.int64]:
+    """CRC-32 of everything in a text that counts."""
+    found = list[int]()
     for i, part in enumerate((text,) if isinstance(text, str) else text):
         words = _WORD.findall(part.lower())
-        yield f"{i}^{len(words).bit_length()}"  # how long it is, in octaves
+        found.append(zlib.crc32(f"{i}^{len(words).bit_length()}".encode()))  # how long it is, in octaves
         for word, following in zip(words, [*words, "$"][1:], strict=True):
-            yield f"{i}w{word}"
-            yield f"{i}w{word} {following}"
-            padded = f"<{word}>"
-            for n in (3, 4, 5):
-                for at in range(len(padded) - n + 1):
-                    yield f"{i}c{padded[at : at + n]}"
+            found.append(zlib.crc32(f"{i}w{word} {following}".encode()))
+            found += _of_word(i, word)
+    return np.array(found, np.int64)
+
+
+@lru_cache(1 << 15)
+def _of_word(field: int, word: str) -> tuple[int, ...]:
+    """Of a word and its groups of letters; texts repeat their words."""
+    padded = f"<{word}>"
+    groups = [f"{field}w{word}"]
+    groups += [f"{field}c{padded[at : at + n]}" for n in (3, 4, 5) for at in range(len(padded) - n + 1)]
+    return tuple(zlib.crc32(group.encode()) for group in groups)
 
 
 def _targets(

@@ -19,6 +19,7 @@ _CHUNK = re.compile(rf"[^\s{_STOPS}]+")
 _PART = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 LONGEST = 64
 """Characters: what is longer and has no white space is no disguised word."""
+_SEEN = 1 << 16  # chunks whose words are remembered
 EXEMPT = ""
 """The name of phrases that are harmless though a rule's words are in them."""
 
@@ -79,6 +80,7 @@ class Lexicon:
                     node = node.children.setdefault(word, _Node())
                 node.names.add(name)
         self._longest = max(map(len, self._words), default=0)
+        self._seen: dict[str, tuple[str, ...]] = {}
 
     def scan(self, text: str, final: bool = True) -> Scan:
         """All hits. final: nothing follows `text`; otherwise only hits that no continuation can undo are told.
@@ -134,8 +136,14 @@ class Lexicon:
                 del words[run:]
         return words, frontier
 
-    def _known(self, chunk: str) -> list[str]:
-        return [word for word in spellings(chunk) if word in self._words] if len(chunk) <= LONGEST else []
+    def _known(self, chunk: str) -> tuple[str, ...]:
+        """Words of the lexicon that a chunk may stand for; texts repeat their words, so they are remembered."""
+        known = self._seen.get(chunk)
+        if known is None:
+            known = tuple(word for word in spellings(chunk) if word in self._words) if len(chunk) <= LONGEST else ()
+            if len(self._seen) < _SEEN and len(chunk) <= LONGEST:
+                self._seen[chunk] = known
+        return known
 
     def _join_letters(self, text: str, words: list[_Word]) -> None:
         """Words spelled letter by letter, `k i l l`, are the word too."""

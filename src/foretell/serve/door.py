@@ -25,7 +25,7 @@ class Door:
         if key is None:
             text = "You didn't provide an API key. Send it in an Authorization header: 'Authorization: Bearer KEY'."
             raise refuse(text, 401, code="missing_api_key")
-        account = await self.store.run(keys.find, self.store, key)
+        account = await self.store.quick(keys.find, self.store, key)
         if account is None:
             raise refuse("Incorrect API key provided, or one that was revoked or has expired.", 401,
                          code="invalid_api_key")  # fmt: skip

@@ -128,7 +128,7 @@ class Gateway:
     async def _stored(self, name: str, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Work on the database, and how long it took."""
         with self.metrics.storing(name) if self.metrics is not None else nullcontext():
-            return await self.store.run(work, *args, **kwargs)
+            return await self.store.quick(work, *args, **kwargs)
 
     def start(self) -> None:
         """Begin what goes on beside the calls: leases, the bills of processes that died, retention, anomalies."""
@@ -224,8 +224,16 @@ class Gateway:
                 call.holders.append(holder)
                 return holder
 
+        def check(text: str) -> str | None:
+            if self.moderation is None:
+                return None
+            (finding,) = self.moderation.check([text])
+            if finding.action != "allow":
+                call.findings.append((text, finding))
+            return (finding.words or self.moderation.policy.words) if finding.action in ("refuse", "block") else None
+
         other = call.reservation.model if call.reservation.model != asked.model else None
-        return Screen(isinstance(asked, ChatBody), hold, tell, other)
+        return Screen(isinstance(asked, ChatBody), hold, tell, other, check)
 
 
 class _Holder:
@@ -266,6 +274,7 @@ class _Call:
         self._request: str = http.state.request_id
         self.reservation, self.asked = reservation, asked
         self.holders: list[_Holder] = []
+        self.findings: list[tuple[str, Finding]] = []  # in whole answers
         self._open = True
 
     def progress(self, pieces: int) -> None:
@@ -293,10 +302,11 @@ class _Call:
             log.error("call %s is not settled yet: %s", self.reservation.id, error)
 
     async def tell_findings(self) -> None:
-        for holder in self.holders:
-            if holder.finding is not None:
-                await self.keep("output", holder.text, holder.finding)
+        self.findings += [(holder.text, holder.finding) for holder in self.holders if holder.finding is not None]
         self.holders.clear()
+        for text, finding in self.findings:
+            await self.keep("output", text, finding)
+        self.findings.clear()
 
     async def keep(self, side: Any, text: str, finding: Finding) -> Standing | None:
         """A finding for review, and what a strike for it brought its account to.
@@ -308,7 +318,7 @@ class _Call:
         if metrics is not None:
             metrics.flagged(side, finding.flagged, finding.action)
         try:
-            kept = await gateway.store.run(
+            kept = await gateway.store.quick(
                 record, gateway.store, gateway.ladder, text, side=side, categories=finding.flagged,
                 scores=finding.scores, action=finding.action, rule=finding.rule, user=self._account.user,
                 model=self.reservation.model, request=self._request,

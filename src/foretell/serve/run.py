@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -63,6 +64,8 @@ class Process(uvicorn.Server):
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self.server.start()
+        gc.collect()
+        gc.freeze()  # what was loaded stays: to look through it again and again would hold up calls
         host, port = self._socket.getsockname()[:2]
         self._told(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 

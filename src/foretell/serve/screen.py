@@ -39,15 +39,21 @@ class Open:
 class Screen:
     """The replies of one call. chat: of chat completions, not of text completions. hold: makes a holder for each text.
     tell_usage: whether the caller asked for the event that tells usage. model: which answers, where it is another than
-    was asked for: the reply says so.
+    was asked for: the reply says so. check: what is said in a whole text's place, None where it may be shown.
 
     usage: as the answer told it, else None. pieces: of text that came, about one a token.
     """
 
     def __init__(
-        self, chat: bool, hold: Callable[[], Holder] = Open, tell_usage: bool = True, model: str | None = None
+        self,
+        chat: bool,
+        hold: Callable[[], Holder] = Open,
+        tell_usage: bool = True,
+        model: str | None = None,
+        check: Callable[[str], str | None] = lambda text: None,
     ) -> None:
         self._chat, self._hold, self._tell_usage = chat, hold, tell_usage
+        self._check = check
         self._model = {} if model is None else {"model": model}
         self._choices: dict[int, _Choice] = {}
         self.usage: Usage | None = None
@@ -98,15 +104,12 @@ class Screen:
         text = message.get("content") if self._chat else choice.get("text")
         calls = message.get("tool_calls") or ()
         for said in (text or "", *(_arguments(call) for call in calls)):
-            holder = self._hold()
-            holder.push(said)
-            holder.finish()
-            if holder.stopped is not None:
+            if said and (words := self._check(said)) is not None:
                 self.stopped = True
                 refused = {**choice, "finish_reason": "content_filter", "logprobs": None}
                 if not self._chat:
-                    return refused | {"text": holder.stopped}
-                shown = {"role": "assistant", "content": holder.stopped, "refusal": holder.stopped}
+                    return refused | {"text": words}
+                shown = {"role": "assistant", "content": words, "refusal": words}
                 return refused | {"message": shown}
         self.said = self.said or bool(text or calls)
         return dict(choice)

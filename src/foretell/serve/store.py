@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,6 +31,13 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+_HASTY: ContextVar[bool] = ContextVar("hasty", default=False)
+
+
+class _BusyError(StoreError):
+    """Another writes just now."""
+
+
 class Store:
     """A database. place: a file of SQLite, made where there is none, or postgresql://user:password@host/database.
 
@@ -48,6 +56,10 @@ class Store:
             # The driver begins transactions late; a writer that read before it wrote would then fail, not wait.
             sa.event.listen(self.engine, "connect", _prepare)
             sa.event.listen(self.engine, "begin", _begin)
+            # For `quick`: it neither waits for other writers nor moves the log into the file, which waits for the disk.
+            self._hasty = sa.create_engine(url)
+            sa.event.listen(self._hasty, "connect", _prepare_hasty)
+            sa.event.listen(self._hasty, "begin", _begin)
         # SQLite has one writer at a time: more threads would wait on its lock, not work.
         self._threads = ThreadPoolExecutor(1 if self.is_sqlite else _SPEAKERS, thread_name_prefix="store")
 
@@ -56,7 +68,7 @@ class Store:
         """A transaction that may write, committed at the end, undone by an error. Raises StoreError."""
         with (
             _told(self.name),
-            self.engine.connect().execution_options(foretell_write=True) as connection,
+            self._speaker().connect().execution_options(foretell_write=True) as connection,
             connection.begin(),
         ):
             yield connection
@@ -68,7 +80,7 @@ class Store:
         steady = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
         with (
             _told(self.name),
-            self.engine.connect().execution_options(**steady) as connection,
+            self._speaker().connect().execution_options(**steady) as connection,
             connection.begin(),
         ):
             yield connection
@@ -78,9 +90,30 @@ class Store:
         loop = asyncio.get_running_loop()
         return await asyncio.shield(loop.run_in_executor(self._threads, lambda: work(*args, **kwargs)))
 
+    async def quick(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work` that takes a millisecond and writes in its last transaction only: with SQLite at once, on this thread.
+
+        A thread would wait for the interpreter's lock after each of its many short calls, for up to 5 ms while others
+        compute. Where another process is writing, and with PostgreSQL, which answers over a network, it is `run`.
+        """
+        if self.is_sqlite:
+            token = _HASTY.set(True)
+            try:
+                return work(*args, **kwargs)
+            except _BusyError:
+                pass
+            finally:
+                _HASTY.reset(token)
+        return await self.run(work, *args, **kwargs)
+
+    def _speaker(self) -> sa.Engine:
+        return self._hasty if self.is_sqlite and _HASTY.get() else self.engine
+
     def close(self) -> None:
         self._threads.shutdown(wait=True)
         self.engine.dispose()
+        if self.is_sqlite:
+            self._hasty.dispose()
 
 
 def insert_once(db: sa.Connection, table: sa.Table, **values: Any) -> bool:
@@ -123,6 +156,14 @@ def _prepare(connection: sa.engine.interfaces.DBAPIConnection, record: object) -
     cursor.close()
 
 
+def _prepare_hasty(connection: sa.engine.interfaces.DBAPIConnection, record: object) -> None:
+    _prepare(connection, record)
+    cursor = connection.cursor()
+    for setting in ("busy_timeout=0", "wal_autocheckpoint=0"):
+        cursor.execute(f"PRAGMA {setting}")
+    cursor.close()
+
+
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql(
         "BEGIN IMMEDIATE" if connection.get_execution_options().get("foretell_write") else "BEGIN"
@@ -136,5 +177,7 @@ def _told(name: str) -> Iterator[None]:
     except sa.exc.IntegrityError:
         raise  # two wrote the same: for whoever asked to tell
     except (OperationalError, DBAPIError, sa.exc.TimeoutError) as error:
-        why = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        raise StoreError(f"The database {name} does not answer ({why}).") from error
+        cause = getattr(error, "orig", error)
+        why = str(cause).strip().splitlines()[0]
+        busy = _HASTY.get() and getattr(cause, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+        raise (_BusyError if busy else StoreError)(f"The database {name} does not answer ({why}).") from error

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
@@ -20,6 +21,7 @@ from foretell.serve.accounts.tables import settings
 from foretell.serve.store import insert_once
 
 _NAME = "secret"
+_KNOWN: WeakKeyDictionary[sa.Engine, bytes] = WeakKeyDictionary()
 
 
 def make_secret(db: sa.Connection) -> None:
@@ -29,10 +31,12 @@ def make_secret(db: sa.Connection) -> None:
 
 def server_secret(db: sa.Connection) -> bytes:
     """Raises StoreError for a database that has none."""
+    if (known := _KNOWN.get(db.engine)) is not None:  # it never changes, and every call needs it
+        return known
     value = db.scalar(sa.select(settings.c.value).where(settings.c.name == _NAME))
     if value is None:
         raise StoreError("The database has not been set up. Do so with: foretell admin upgrade")
-    return bytes.fromhex(value)
+    return _KNOWN.setdefault(db.engine, bytes.fromhex(value))
 
 
 def digest(db: sa.Connection, purpose: str, text: str) -> str:
