@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.errors import DataError, RunError
-from foretell.measure.overlap import CorpusFile, Index, build, check, normalize, substrings
+from foretell.measure.overlap import CorpusFile, Index, build, check, grams, index, normalize, scan, substrings
 from foretell.measure.overlap import builder as building
-from foretell.measure.overlap import grams, index, scan
 from foretell.measure.overlap.builder import DOCUMENTS, GRAMS, INDEX, TEXT
 
 ALPHABET = "abcdeABxyz0123456789é漢ß"
