@@ -6,8 +6,8 @@ The corpus is generated: words drawn by Zipf's law, in documents of about 3 kB o
 recur as they do in text. `planted` of the items are cut from its documents and dressed in other spaces and punctuation;
 the others are of the same words and stand nowhere but by chance, which a plain search of the normalised text tells.
 A tenth of the items are shorter than 50 characters, and take a pass over the text. Index and search run in processes
-of their own, whose highest resident memory is told: pages of mapped files count in it. Recall is of planted items, false positives are flags that the plain
-search does not confirm.
+of their own, whose highest resident memory is told: pages of mapped files count in it. Recall is of planted items,
+false positives are flags that the plain search does not confirm.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def test_a_run_is_the_documents_it_was_trained_on(tmp_path: Path) -> None:
     (run / "recipe.yaml").write_text("")
     assert read(corpus_files([run])) == {"mine/web": [(1, "train")]}
     (run / "data/web/train.parquet").unlink()
-    with pytest.raises(DataError, match="data stage of .* is not finished"):
+    with pytest.raises(DataError, match=r"data stage of .* is not finished"):
         corpus_files([run])
 
 

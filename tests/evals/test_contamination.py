@@ -119,8 +119,8 @@ ROWS: list[tuple[dict[str, Any], str, str]] = [
     ({"query": "Question: Why?\nAnswer:", "answer": " so", "ideal": ["so"]}, " Why?", " Why?\nso\n so"),
     ({"ask": "What?", "query": "What?\nAnswer:", "options": ["a", "b"], "choices": ["a", "b"]}, "What?", "What?\na\nb"),
     ({"query": "Q: who\nA: Let's think step by step.\n", "ideal": ["x"]}, " who", " who\nx"),
-    ({"contexts": ["The cat saw Ann because Ann", "The cat saw Ann because Eve"], "choices": ["hid."], "options": ["p"]},
-     "The cat saw Ann because hid.", "The cat saw Ann because hid.\np"),
+    ({"contexts": ["The cat saw Ann since Ann", "The cat saw Ann since Eve"], "choices": ["hid."], "options": ["p"]},
+     "The cat saw Ann since hid.", "The cat saw Ann since hid.\np"),
     ({"input": "plain", "ideal": "x"}, "plain", "plain\nx"),
     ({"question": "What?", "choices": ["a"], "answer": 0}, "What?", "What?\na"),
 ]  # fmt: skip

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretell.errors import DataError, RunError
-from foretell.measure.overlap import CorpusFile, Index, build, check, normalize, substrings
+from foretell.measure.overlap import CorpusFile, Index, build, check, grams, index, normalize, scan, substrings
 from foretell.measure.overlap import builder as building
-from foretell.measure.overlap import grams, index, scan
 from foretell.measure.overlap.builder import DOCUMENTS, GRAMS, INDEX, TEXT
 
 ALPHABET = "abcdeABxyz0123456789é漢ß"
@@ -64,6 +63,7 @@ def test_what_letters_are() -> None:
 DOCUMENTS_OF_TEXT = st.lists(st.text("aab01 ,é漢", max_size=150), min_size=1, max_size=8)
 
 
+@settings(max_examples=50)
 @given(DOCUMENTS_OF_TEXT, st.lists(st.text("ab01é漢", min_size=1, max_size=90), max_size=6), st.data())
 def test_found_is_what_a_plain_search_finds_first(
     tmp_path_factory: pytest.TempPathFactory, documents: list[str], others: list[str], data: st.DataObject
@@ -290,3 +290,12 @@ def test_fingerprints_are_of_whole_grams_at_their_places() -> None:
     for k, value in enumerate(found):
         one = text[k * grams.STRIDE : k * grams.STRIDE + grams.GRAM].copy()
         assert grams.fingerprints(one).tolist() == [value]
+
+
+def test_a_damaged_index_is_built_anew(tmp_path: Path) -> None:
+    files = corpus(tmp_path, ["some text"])
+    for broken in ("{", "[]", '{"key": 1}'):
+        build(files, tmp_path / "index")
+        (tmp_path / "index" / INDEX).write_text(broken)
+        build(files, tmp_path / "index")
+        assert Index(tmp_path / "index", verify=True).find([b"text"]) == [4]

@@ -89,7 +89,9 @@ def check(
     for table in tables(found):
         if table.rows:
             print(f"{table.title}:\n")
-            rows = [[shown(cell, head) for cell, head in zip(row, table.head, strict=True)] for row in table.rows]
+            rows = [
+                [_plain(shown(cell, head)) for cell, head in zip(row, table.head, strict=True)] for row in table.rows
+            ]
             draw.table(
                 table.head, rows, right=[i for i, head in enumerate(table.head) if head not in ("eval", "model")]
             )
@@ -99,3 +101,8 @@ def check(
     if out is not None:
         settings = {"part": part, "substrings": substrings, "length": length, "seed": seed, "sample": sample or "all"}
         print(f"Page: {write_report(out, found, opened.about, settings)}")
+
+
+def _plain(text: str) -> str:
+    """With common spaces, for what reads tables by its columns."""
+    return text.replace("\u202f", " ")

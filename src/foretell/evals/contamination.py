@@ -231,7 +231,8 @@ def _plain(e: Exposure) -> dict[str, Any]:
     parts = {name: getattr(e, name) for name in ("whole", "clean", "contaminated")}
     return {
         "eval": e.eval, "kind": e.kind, "model": e.model, "metric": e.metric, "run": e.run, "log": e.log,
-        "note": e.note, "items": len(e.flags), "contaminated_items": e.flagged, "short_contaminated_items": e.short, "share": e.share,
+        "note": e.note, "items": len(e.flags), "contaminated_items": e.flagged, "short_contaminated_items": e.short,
+        "share": e.share,
         **{name: None if part is None else vars(part) for name, part in parts.items()},
         "delta": _cell(e.delta), "degradation": _cell(e.degradation), "reported": e.reported,
         "flagged": [{"id": f.id, "hit": f.hit, "where": str(f.where)} for f in e.flags if f.contaminated],

@@ -35,7 +35,7 @@ _METHOD = (
     "Of each item and of the corpus only letters and digits are kept. Random substrings of each item (three of 50 "
     "characters unless told otherwise below; the whole item where it is shorter) are looked for in every document; one "
     "that stands there flags the item. Questions and contexts are looked for, not answers. The clean part's score "
-    "is that of the other items in the same run, and the lower of both is reported. A small change of the wording hides "
+    "is that of the other items in the same run; the lower of both is reported. A small change of the wording hides "
     "an item, and a short or common phrase flags one that was never seen."
 )
 _NOTES = (

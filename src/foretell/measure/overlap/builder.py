@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,15 +78,11 @@ def build(
         raise DataError("There are no files to index. Name files, folders or runs that hold text.")
     try:
         states = [file.state() for file in files]
-        made = {"format": FORMAT, "gram": GRAM, "stride": STRIDE, "ignore_case": ignore_case}
-        made["unicode"] = _unicode()
+        made: dict[str, Any] = {"format": FORMAT, "gram": GRAM, "stride": STRIDE, "ignore_case": ignore_case}
+        made["unicode"] = unicodedata.unidata_version
         key = digest([made, states, [file.settings for file in files]])
-        if (out / INDEX).is_file():
-            old: dict[str, Any] = json.loads((out / INDEX).read_bytes())
-            if old.get("key") == key and all((out / name).is_file() for name in old["files"]):
-                return old
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is there and is no index of a corpus. Give another --out, or remove it.")
+        if (same := _same(out, key)) is not None:
+            return same
         with _locked(out.with_name(out.name + PART)) as folder:
             writer = _Writer(folder, key)
             _index(files, states, writer, ignore_case, report)
@@ -95,10 +92,22 @@ def build(
                 (folder / name).unlink(missing_ok=True)
             _replace(folder, out)
         return index
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise RunError(describe_os_error(error, out)) from error
-        raise DataError(f"{out / INDEX} is damaged ({error}). Remove {out}, and build it again.") from error
+    except OSError as error:
+        raise RunError(describe_os_error(error, out)) from error
+
+
+def _same(out: Path, key: str) -> dict[str, Any] | None:
+    """What the index at `out` holds, if it is the one that is wanted."""
+    if not (out / INDEX).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} is there and is no index of a corpus. Give another --out, or remove it.")
+        return None
+    try:
+        old: dict[str, Any] = json.loads((out / INDEX).read_bytes())
+        whole = old["key"] == key and all((out / name).is_file() for name in old["files"])
+    except (ValueError, KeyError, TypeError):  # damaged: what it should hold is built anew
+        return None
+    return old if whole else None
 
 
 def _index(
@@ -156,9 +165,9 @@ class _Writer:
         self._documents: list[tuple[int, int, int]] = []
         self._counted = lengths[DOCUMENTS] // DOCUMENT.itemsize
         self._first = lengths[GRAMS] // 4 * STRIDE  # where the next gram begins
-        with (folder / TEXT).open("rb") as stream:
-            stream.seek(self._first)
-            self._tail = stream.read()  # from there on what is written
+        with (folder / TEXT).open("rb") as written:
+            written.seek(self._first)
+            self._tail = written.read()  # from there on what is written
         self._document = (0, 0, 0)
 
     def begin(self, file: int, row: int) -> None:
@@ -252,9 +261,3 @@ def _replace(folder: Path, out: Path) -> None:
         out.replace(old)
     folder.replace(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _unicode() -> str:
-    import unicodedata
-
-    return unicodedata.unidata_version
