@@ -194,22 +194,23 @@ def report(
         return
     others = [read_score(log) for log in against]
     found = compared(scores, others, not all_kinds)
-    rows = [
-        (r.exam, r.comparison.n, f"{100 * r.baseline:.1f}", f"{100 * r.candidate:.1f}",
-         _points(r.comparison.difference.estimate), _points(r.comparison.difference.low),
-         _points(r.comparison.difference.high), f"{r.comparison.p:.3g}")
-        for r in found.rows
-    ]  # fmt: skip
-    mean = found.mean
-    rows.append(("mean", sum(r.comparison.n for r in found.rows), f"{100 * found.baseline:.1f}",
-                 f"{100 * found.candidate:.1f}", *map(_points, (mean.estimate, mean.low, mean.high)), ""))  # fmt: skip
+    rows = [(r.exam, r.comparison.n, r.baseline, r.candidate, r.comparison.difference, f"{r.comparison.p:.3g}")
+            for r in found.rows]  # fmt: skip
+    rows.append(("mean", sum(row[1] for row in rows), found.baseline, found.candidate, found.mean, ""))
+    shown = [
+        (
+            name,
+            n,
+            f"{100 * before:.1f}",
+            f"{100 * now:.1f}",
+            *(f"{100 * x:+.1f}" for x in (d.estimate, d.low, d.high)),
+            p,
+        )
+        for name, n, before, now, d, p in rows
+    ]
     print(f"\n{scores[0].model} against {others[0].model}, percent of points:")
     head = ("exam", "n", "before", "now", "difference", "from", "to", "p")
-    draw.table(head, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    draw.table(head, shown, right=(1, 2, 3, 4, 5, 6, 7))
     place = (out or scores[0].log.parent) / f"{scores[0].log.stem}-against.html"
     write_text(place, against_page(found, others[0].model, scores[0].model))
     print(f"  page: {place}")
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
