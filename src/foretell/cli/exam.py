@@ -102,7 +102,7 @@ def tell(score: ExamScore) -> None:
         raw = f"{s.raw.estimate:g} of {s.highest:g}" if s.n else f"of {s.highest:g}"
         told = f"{s.raw.low:.3g} to {s.raw.high:.3g}" if s.n else ""
         rows.append((s.name, s.n, raw, told, _score(s.scaled), _percentile(s.scaled)))
-    if score.raw.estimate == score.raw.estimate:
+    if score.final is not None:  # a part of the questions has no total
         raw = f"{score.raw.estimate:g} of {score.raw_highest:g}"
         told = f"{score.raw.low:.3g} to {score.raw.high:.3g}"
         n = sum(s.n for s in score.sections)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +89,7 @@ def _result(score: ExamScore) -> list[Html]:
             span = f"range {number(final.percentile[0])} to {number(final.percentile[1])}"
             margin = f"{number(final.percentile_low)} to {number(final.percentile_high)} over the score's interval"
             told.append(("percentile, lower bound", number(final.percentile[0]), f"{span}; {margin}"))
-    if math.isfinite(score.raw.estimate):
+    if final is not None:  # a part of the questions has no total
         points = f"{_plain(score.raw.estimate)} of {_plain(score.raw_highest)}"
         span = f"{number(score.raw.low)} to {number(score.raw.high)}"
         told.append(("raw points", points, f"{span}; standard error {number(score.stderr)}"))
