@@ -102,7 +102,7 @@ def tell(score: ExamScore) -> None:
         raw = f"{s.raw.estimate:g} of {s.highest:g}" if s.n else f"of {s.highest:g}"
         told = f"{s.raw.low:.3g} to {s.raw.high:.3g}" if s.n else ""
         rows.append((s.name, s.n, raw, told, _score(s.scaled), _percentile(s.scaled)))
-    if score.raw.estimate == score.raw.estimate:
+    if score.final is not None:  # a part of the questions has no total
         raw = f"{score.raw.estimate:g} of {score.raw_highest:g}"
         told = f"{score.raw.low:.3g} to {score.raw.high:.3g}"
         n = sum(s.n for s in score.sections)
@@ -194,22 +194,23 @@ def report(
         return
     others = [read_score(log) for log in against]
     found = compared(scores, others, not all_kinds)
-    rows = [
-        (r.exam, r.comparison.n, f"{100 * r.baseline:.1f}", f"{100 * r.candidate:.1f}",
-         _points(r.comparison.difference.estimate), _points(r.comparison.difference.low),
-         _points(r.comparison.difference.high), f"{r.comparison.p:.3g}")
-        for r in found.rows
-    ]  # fmt: skip
-    mean = found.mean
-    rows.append(("mean", sum(r.comparison.n for r in found.rows), f"{100 * found.baseline:.1f}",
-                 f"{100 * found.candidate:.1f}", *map(_points, (mean.estimate, mean.low, mean.high)), ""))  # fmt: skip
+    rows = [(r.exam, r.comparison.n, r.baseline, r.candidate, r.comparison.difference, f"{r.comparison.p:.3g}")
+            for r in found.rows]  # fmt: skip
+    rows.append(("mean", sum(row[1] for row in rows), found.baseline, found.candidate, found.mean, ""))
+    shown = [
+        (
+            name,
+            n,
+            f"{100 * before:.1f}",
+            f"{100 * now:.1f}",
+            *(f"{100 * x:+.1f}" for x in (d.estimate, d.low, d.high)),
+            p,
+        )
+        for name, n, before, now, d, p in rows
+    ]
     print(f"\n{scores[0].model} against {others[0].model}, percent of points:")
     head = ("exam", "n", "before", "now", "difference", "from", "to", "p")
-    draw.table(head, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    draw.table(head, shown, right=(1, 2, 3, 4, 5, 6, 7))
     place = (out or scores[0].log.parent) / f"{scores[0].log.stem}-against.html"
     write_text(place, against_page(found, others[0].model, scores[0].model))
     print(f"  page: {place}")
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"

@@ -54,7 +54,7 @@ def test_out_and_in_again(log: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert code == 0 and "2 grades of Ann kept." in out and "4 of 6" in out
     score = api.read_score(log)
     assert score.ungraded == 0 and score.final is not None and score.final.value == 4
-    with pytest.raises(EvalError, match="Nothing of .* waits for a grade"):
+    with pytest.raises(EvalError, match=r"Nothing of .* waits for a grade"):
         sheets.write_sheet(score, log.parent / "x.jsonl")
 
 

@@ -246,5 +246,5 @@ def test_settings_that_are_none(tmp_path: Path) -> None:
     exam = api.open_exam(choice_exam(tmp_path))
     with pytest.raises(EvalError, match="graded is 'nobody'"):
         Sitting(exam, graded="nobody")
-    with pytest.raises(EvalError, match="There is no exam worlds. Near are world"):
+    with pytest.raises(EvalError, match=r"There is no exam worlds\. Near are world"):
         api.open_exam("worlds")

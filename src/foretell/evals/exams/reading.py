@@ -129,7 +129,7 @@ def read_items(source: Source, base: Path, where: str, split: Split | None = Non
         raw = [(parse(line, path, n), f"{path}, line {n}") for n, line in lines]
     else:
         raw = [(row, f"{source.get('from')}, {row.get('id', i + 1)}") for i, row in enumerate(adapted(source, where))]
-    return [(_checked(Item, row, lambda at, place=place: place), place) for row, place in raw]  # type: ignore[misc]
+    return [(_checked(Item, row, lambda at, place=place: place), place) for row, place in raw]
 
 
 def _section(spec: SectionFile, split: Split, path: Path, where: str, field: str) -> Section:
@@ -170,10 +170,12 @@ def _chart(raw: Table | None, where: str, base: Path, low: int, high: int) -> Sc
         return None
     if isinstance(raw, Mapping) and set(raw) & {"linear", "step"}:
         ends, step = raw.get("linear"), raw.get("step", 1)
-        ok = isinstance(ends, list) and len(ends) == 2 and all(isinstance(x, int | float) for x in [*ends, step])
-        if not ok or set(raw) - {"linear", "step"} or step <= 0 or ends[0] >= ends[1]:
+        numbers = [*ends, step] if isinstance(ends, list) else []
+        ok = len(numbers) == 3 and all(isinstance(x, int | float) for x in numbers) and set(raw) <= {"linear", "step"}
+        if not ok or numbers[2] <= 0 or numbers[0] >= numbers[1]:
             raise EvalError(f"{where} is {raw}; expected linear: [LOWEST, HIGHEST], with step: of rounding if not 1.")
-        return linear_chart(low, high, float(ends[0]), float(ends[1]), float(step))
+        bottom, top, rounding = map(float, numbers)
+        return linear_chart(low, high, bottom, top, rounding)
     return make_chart(read_rows(raw, where, base, "raw", "scaled"), low, high)
 
 

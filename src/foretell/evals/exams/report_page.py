@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,14 +83,14 @@ def _result(score: ExamScore) -> list[Html]:
     final, told = score.final, []
     if final is not None:
         scale = "scaled score" if score.exam.chart or score.exam.spec.total.of == "scaled" else "points"
-        told.append((scale, number(final.value, 4), f"{number(final.low, 4)} to {number(final.high, 4)}, of "
-                     f"{number(score.exam.spec.total.out_of, 4)}"))  # fmt: skip
+        told.append((scale, _plain(final.value), f"{_plain(final.low)} to {_plain(final.high)}, of "
+                     f"{_plain(score.exam.spec.total.out_of)}"))  # fmt: skip
         if final.percentile is not None:
             span = f"range {number(final.percentile[0])} to {number(final.percentile[1])}"
             margin = f"{number(final.percentile_low)} to {number(final.percentile_high)} over the score's interval"
             told.append(("percentile, lower bound", number(final.percentile[0]), f"{span}; {margin}"))
-    if math.isfinite(score.raw.estimate):
-        points = f"{number(score.raw.estimate, 4)} of {number(score.raw_highest, 4)}"
+    if final is not None:  # a part of the questions has no total
+        points = f"{_plain(score.raw.estimate)} of {_plain(score.raw_highest)}"
         span = f"{number(score.raw.low)} to {number(score.raw.high)}"
         told.append(("raw points", points, f"{span}; standard error {number(score.stderr)}"))
     parts = [cards(told)]
@@ -127,9 +126,9 @@ def _sections(score: ExamScore) -> Html:
 
 def _section(s: SectionScore) -> list[object]:
     if not s.n:
-        return [s.name, s.kind, 0, f"– of {number(s.highest)}", None, None, None, None, s.blank, s.invalid]
+        return [s.name, s.kind, 0, f"– of {_plain(s.highest)}", None, None, None, None, s.blank, s.invalid]
     return [
-        s.name, s.kind, s.n, f"{number(s.raw.estimate)} of {number(s.highest)}",
+        s.name, s.kind, s.n, f"{_plain(s.raw.estimate)} of {_plain(s.highest)}",
         f"{number(s.raw.low)} to {number(s.raw.high)}", number(s.stderr), _scaled(s.scaled), _percentile(s.scaled),
         s.blank, s.invalid,
     ]  # fmt: skip
@@ -212,7 +211,7 @@ def _outcome(a: Answered) -> str:
 
 
 def _scaled(mark: Mark | None) -> str | None:
-    return None if mark is None else f"{number(mark.value, 4)} ({number(mark.low, 4)} to {number(mark.high, 4)})"
+    return None if mark is None else f"{_plain(mark.value)} ({_plain(mark.low)} to {_plain(mark.high)})"
 
 
 def _percentile(mark: Mark | None) -> str | None:
@@ -222,6 +221,11 @@ def _percentile(mark: Mark | None) -> str | None:
 def _points(d: object) -> str:
     low, middle, high = (getattr(d, name) for name in ("low", "estimate", "high"))
     return f"{100 * middle:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _plain(value: float) -> str:
+    """A score as it is printed on paper: 370, 12.25."""
+    return f"{value:.6g}".replace("-", "−")
 
 
 def _cut(text: str) -> str:
