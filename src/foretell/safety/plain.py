@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 
 from foretell.chat import Conversation
-from foretell.data.document import Document
+from foretell.data.document import Document, SkipCount
 from foretell.data.python import STDLIB_LICENSE, python_documents
-from foretell.data.sources import SkipCount
 from foretell.data.splits import Split
 from foretell.data.world import generate
 from foretell.recipe import PythonSource, WorldSource
