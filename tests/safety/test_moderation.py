@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import Counter
@@ -11,7 +12,7 @@ import pytest
 from openai.types import ModerationCreateResponse
 
 from foretell.errors import DataError, PolicyError
-from foretell.safety.classifier import BUCKETS, EACH, PACKAGED, SEED, load_classifier, train
+from foretell.safety.classifier import BUCKETS, EACH, PACKAGED, SEED, load_classifier, read_labels, train
 from foretell.safety.generated import generate, load_grammar
 from foretell.safety.moderation import OVERLAP, PIECE, Moderation, openai_form, pieces
 from foretell.safety.plain import plain_texts
@@ -138,6 +139,22 @@ def test_plain_text_is_left_alone(packaged):
     assert len(unseen) > 300
     actions = Counter(finding.action for finding in packaged.check(unseen))
     assert actions["allow"] > 0.99 * len(unseen) and not actions["refuse"] + actions["block"]
+
+
+def test_what_reviewers_label_is_learned(tmp_path):
+    path = tmp_path / "labels.jsonl"
+    rows = [("the quarble is coming for you", True), ("quarble recipes for four", False)]
+    path.write_text("".join(json.dumps({"text": t, "labels": {"violence": v, "hate": False}}) + "\n" for t, v in rows))
+    labelled = read_labels(path)
+    assert [example.labels for example in labelled] == [("violence",), ()]
+    examples = generate(GRAMMAR, 2, 0)
+    before, after = train(examples, []), train(examples + labelled * 20, [])
+    at = SCORED.index("violence")
+    threat, recipe = after.scores([text for text, _ in rows])[:, at]
+    assert threat > 0.5 > recipe and threat > before.scores([rows[0][0]])[0, at]
+    path.write_text('{"text": "x", "labels": {}}\n{"text": "y"}\n')
+    with pytest.raises(DataError, match="line 2: expected an object with text and labels"):
+        read_labels(path)
 
 
 def test_generation_is_reproducible_and_varied():

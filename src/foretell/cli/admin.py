@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -250,6 +251,18 @@ def link(url: Url = HERE, database: Database = None) -> None:
     with open_database(database) as store, store.write() as db:
         token = waitlist.admin_link(db, now=store.clock(), actor=ACTOR)
     _tell_link("admin", token, url)
+
+
+@app.command()
+def labels(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, for the classifier's next training.")],
+    database: Database = None,
+) -> None:
+    """Write what reviewers labelled, a text and its categories a line."""
+    from foretell.serve.reviews.training import export_training
+
+    with open_database(database) as store:
+        print(f"{out}: {export_training(store, out)} labelled texts")
 
 
 @app.command()

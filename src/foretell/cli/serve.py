@@ -45,6 +45,7 @@ def serve(
     policy: Annotated[Path | None, typer.Option(help="YAML of the usage policy.")] = None,
     lexicon: Annotated[Path | None, typer.Option(help="YAML of the words that its rules look for.")] = None,
     strikes: Annotated[Path | None, typer.Option(help="YAML of the strike ladder.")] = None,
+    classifier: Annotated[Path | None, typer.Option(help="A moderation classifier trained on your labels.")] = None,
     no_moderation: Annotated[bool, typer.Option("--no-moderation", help="Hold nothing against the policy.")] = False,
     sign_up: Annotated[str, typer.Option(help="Who may open an account: open, invite or closed.")] = "invite",
     base_url: Annotated[
@@ -119,7 +120,7 @@ def serve(
         from foretell.cli.gateway import default_database
 
         set_up = Accounts(
-            database or default_database(), tiers, policy, lexicon, strikes, not no_moderation,
+            database or default_database(), tiers, policy, lexicon, strikes, classifier, not no_moderation,
             sign_up, base_url, first.append,  # type: ignore[arg-type]
         )  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from foretell.errors import DataError, MissingExtraError
+from foretell.errors import DataError, ForetellError, MissingExtraError
 from foretell.measure.classify import TextClassifier, hashed_features
 from foretell.safety.generated import Example, generate, load_grammar
 from foretell.safety.normalize import normalize
@@ -20,6 +23,7 @@ PACKAGED = Path(__file__).with_name("classifier.npz")
 BUCKETS = 1 << 14
 C = 10.0
 EACH, PLAIN, SEED = 60, 8000, 0
+LABELLED = 20  # times that a person's label counts beside one generated text
 
 
 @dataclass(frozen=True)
@@ -66,11 +70,41 @@ def _rounded(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return np.asarray(np.round(weights * 64) / 64, np.float32)
 
 
+def read_labels(path: Path) -> list[Example]:
+    """What reviewers labelled, as `foretell admin labels` writes it. Raises DataError, naming file and line."""
+    found = list[Example]()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"The labels {path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            labels = tuple(name for name, held in row["labels"].items() if held and name in SCORED)
+            found.append(Example(str(row["text"]), labels, -number))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}, line {number}: expected an object with text and labels.") from error
+    return found
+
+
 def main() -> None:
-    """`python -m foretell.safety.classifier`: train the packaged classifier again, from the packaged grammar and what
-    lies on every machine."""
-    train(generate(load_grammar(), EACH, SEED), plain_texts(PLAIN, "train", SEED)).classifier.save(PACKAGED)
-    print(f"{PACKAGED}: {PACKAGED.stat().st_size / 1e3:.0f} kB")
+    """Train the packaged classifier again, from the packaged grammar and what lies on every machine.
+
+    --labels: reviewers' decisions, which then count beside it. --out: where it is written; else the packaged file.
+    """
+    parser = argparse.ArgumentParser(prog="python -m foretell.safety.classifier", description=main.__doc__)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--out", type=Path, default=PACKAGED)
+    asked = parser.parse_args()
+    try:
+        examples = generate(load_grammar(), EACH, SEED)
+        examples += (read_labels(asked.labels) if asked.labels else []) * LABELLED
+        train(examples, plain_texts(PLAIN, "train", SEED)).classifier.save(asked.out)
+    except ForetellError as error:
+        sys.exit(f"Error: {error}")
+    print(f"{asked.out}: {asked.out.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ from foretell.serve.upstream import Upstream
 class Accounts:
     """How a server with accounts is set up. database: a file of SQLite or a URL of PostgreSQL. tiers: YAML of what each
     tier may use. policy, lexicon, strikes: YAML of the usage policy, of the words that its rules look for, and of the
-    strike ladder. None: what comes with the package. moderate: whether what is said is held against the policy.
-    base_url: where people reach the pages. first: told the token of the one-time link for the first administrator."""
+    strike ladder. classifier: trained on reviewers' labels. None of these: what comes with the package. moderate:
+    whether what is said is held against the policy. base_url: where people reach the pages. first: told the token of
+    the one-time link for the first administrator."""
 
     database: str
     tiers: Path | None = None
     policy: Path | None = None
     lexicon: Path | None = None
     strikes: Path | None = None
+    classifier: Path | None = None
     moderate: bool = True
     sign_up: Literal["open", "invite", "closed"] = "invite"
     base_url: str | None = None
@@ -97,7 +99,8 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
     tiers = load_tiers(asked.tiers or PACKAGED)
     policy = load_policy(asked.policy) if asked.policy is not None else load_policy()
     lexicon = load_lexicon(asked.lexicon) if asked.lexicon is not None else load_lexicon()
-    moderation = Moderation(policy, lexicon, load_classifier()) if asked.moderate else None
+    classifier = load_classifier(asked.classifier) if asked.classifier is not None else load_classifier()
+    moderation = Moderation(policy, lexicon, classifier) if asked.moderate else None
     ladder = load_ladder(asked.strikes) if asked.strikes is not None else Ladder()
     server.metrics.judges(policy.categories)
     store = Store(asked.database)
