@@ -314,6 +314,10 @@ def test_a_database_that_is_gone_gives_503_and_comes_back(served: Place, monkeyp
     assert refused.headers["retry-after"] == "1" and "locked" not in refused.text
     monkeypatch.setattr(Store, "write", plain)
     assert served.ask(key).status_code == 200
+    assert served.live.http.get("/ready").status_code == 200
+    monkeypatch.setattr(Store, "read", gone)
+    assert served.live.http.get("/ready").json()["error"]["code"] == "store_unavailable"
+    monkeypatch.undo()
 
 
 def test_a_full_disk_gives_503_and_nothing_is_half_written(tmp_path: Any, clock: FakeClock) -> None:

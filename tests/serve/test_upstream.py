@@ -102,6 +102,14 @@ def test_a_name_that_it_does_not_list_goes_no_further() -> None:
     assert len(behind.calls) < 4 and "gpt-4" not in metrics, "the list is not asked for anew at each wrong name"
 
 
+def test_it_is_ready_once_the_other_is_there() -> None:
+    with in_front_of(mock.echo) as (live, _):
+        assert live.http.get("/ready").status_code == 200
+    with running(make_server({}, upstream=Upstream("http://127.0.0.1:9/v1"))) as live:
+        refused = live.http.get("/ready")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "upstream_unreachable")
+
+
 def failure(status: int, **error: str) -> Reply:
     return Reply({"error": error}, status)
 

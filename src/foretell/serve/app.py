@@ -117,6 +117,10 @@ def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool 
     async def ready(request: Request) -> Any:
         if server.traffic.draining:
             raise refuse("The server is shutting down.", 503, code="shutting_down")
+        if server.gateway is not None:
+            await server.gateway.ready()
+        if upstream is not None:
+            await upstream.ready()
         return json_response({"status": "ready"})
 
     async def metrics(request: Request) -> Any:

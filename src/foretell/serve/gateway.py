@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import nullcontext, suppress
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
@@ -35,7 +35,7 @@ from foretell.serve.reviews.retention import Keep, forget
 from foretell.serve.reviews.standings import refresh
 from foretell.serve.reviews.sweep import sweep
 from foretell.serve.reviews.tally import Tally
-from foretell.serve.screen import Open, Screen, estimate, texts_of
+from foretell.serve.screen import Open, Screen, estimate, texts_of, words_alone
 from foretell.serve.sizes import most, size
 from foretell.serve.store import Store
 from foretell.serve.traffic import DONE, EventStream, event
@@ -130,6 +130,15 @@ class Gateway:
         with self.metrics.storing(name) if self.metrics is not None else nullcontext():
             return await self.store.quick(work, *args, **kwargs)
 
+    async def ready(self) -> None:
+        """Raises StoreError where the database does not answer."""
+
+        def ask() -> None:
+            with self.store.read() as db:
+                db.execute(sa.select(1))
+
+        await self.store.run(ask)
+
     def start(self) -> None:
         """Begin what goes on beside the calls: leases, the bills of processes that died, retention, anomalies."""
         self._tasks.append(asyncio.create_task(self._keep_up()))
@@ -210,7 +219,7 @@ class Gateway:
             )
         if worst.action == "block":
             raise refuse(words, 400, code="content_policy_violation")
-        return _said(asked, words)
+        return words_alone(asked, words)
 
     def _screen(self, call: _Call, asked: Drawing) -> Screen:
         options = asked.stream_options
@@ -372,28 +381,3 @@ def _screened(response: EventStream, screen: Screen, call: _Call) -> EventStream
 def _with(response: Response, reservation: Reservation) -> Response:
     (response.more if isinstance(response, EventStream) else response.raw_headers).extend(reservation.headers)
     return response
-
-
-def _said(asked: Drawing, words: str) -> Response:
-    """A reply that no model gave."""
-    chat, streams = isinstance(asked, ChatBody), bool(asked.stream)
-    kind = ("chat.completion.chunk" if streams else "chat.completion") if chat else "text_completion"
-    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "content_filter"}
-    if not chat:
-        choice["text"] = words
-    else:
-        said = {"role": "assistant", "content": words, "refusal": words}
-        choice["delta" if streams else "message"] = said
-    id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
-    head = {"id": id, "object": kind, "created": int(time.time()), "model": asked.model, "choices": [choice]}
-    if not streams:
-        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-        return json_response({**head, "usage": usage})
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield event(json.dumps(head).encode()) + DONE
-
-    async def close() -> None:
-        pass
-
-    return EventStream(pieces(), close)

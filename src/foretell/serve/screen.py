@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from starlette.responses import Response
+
 from foretell.generate import Usage
+from foretell.serve.asked import ChatBody, Drawing
+from foretell.serve.calls import json_response
+from foretell.serve.traffic import DONE, EventStream, event
 
 
 class Holder(Protocol):
@@ -212,3 +220,28 @@ def _texts(content: Any) -> list[str]:
         return []
     found = [part.get("text") if isinstance(part, Mapping) else part for part in content]
     return [text for text in found if isinstance(text, str)]
+
+
+def words_alone(asked: Drawing, words: str) -> Response:
+    """A reply that no model gave."""
+    chat, streams = isinstance(asked, ChatBody), bool(asked.stream)
+    kind = ("chat.completion.chunk" if streams else "chat.completion") if chat else "text_completion"
+    choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "content_filter"}
+    if not chat:
+        choice["text"] = words
+    else:
+        said = {"role": "assistant", "content": words, "refusal": words}
+        choice["delta" if streams else "message"] = said
+    id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+    head = {"id": id, "object": kind, "created": int(time.time()), "model": asked.model, "choices": [choice]}
+    if not streams:
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        return json_response({**head, "usage": usage})
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield event(json.dumps(head).encode()) + DONE
+
+    async def close() -> None:
+        pass
+
+    return EventStream(pieces(), close)

@@ -94,6 +94,14 @@ class Upstream:
         self.known = set(names[:_KNOWN])
         return [*names, *self.aliases]
 
+    async def ready(self) -> None:
+        """Raises RequestError where it cannot be reached; whatever it answers, it is there."""
+        try:
+            await self.names()
+        except RequestError as error:
+            if error.code == "upstream_unreachable":
+                raise
+
     async def _check(self, name: str, asked: str) -> None:
         """Refuse a name that it does not list. Many servers answer to any, and prices and caps go by the name.
 
