@@ -114,6 +114,16 @@ def test_calls_of_tools_are_read_before_they_are_sent() -> None:
     assert said(events) == WORDS and "tool_calls" not in str(events)
 
 
+def test_reasoning_is_no_way_around() -> None:
+    piece = chunk("", role="assistant", reasoning_content="how to be bad", refusal=None)
+    held, plain = Screen(True, Five).event(piece), Screen(True).event(piece)
+    assert "bad" not in str(held) and held[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert plain[0]["choices"][0]["delta"]["reasoning_content"] == "how to be bad"
+    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "fine", "reasoning": "bad"}}]}
+    screen = Screen(True, check=lambda text: WORDS if "bad" in text else None)
+    assert screen.whole(answer)["choices"][0]["message"]["content"] == WORDS and screen.stopped
+
+
 def test_usage_is_read_and_told_only_to_who_asked() -> None:
     last = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3,
                                      "prompt_tokens_details": {"image_tokens": 2, "cached_tokens": 4}}}  # fmt: skip

@@ -17,6 +17,8 @@ from foretell.serve.asked import ChatBody, Drawing
 from foretell.serve.calls import json_response
 from foretell.serve.traffic import DONE, EventStream, event
 
+_PLAIN = {"role", "content", "tool_calls"}  # of a message: all else may be text that a policy must not let through
+
 
 class Holder(Protocol):
     """Holds text back. stopped: what is said in the text's place, once something came that may not be shown."""
@@ -67,7 +69,6 @@ class Screen:
         self.usage: Usage | None = None
         self.pieces = 0
         self.stopped = False
-        self.said = False  # whether any text was let through
 
     def whole(self, found: Mapping[str, Any]) -> dict[str, Any]:
         """An answer in one piece, with refusals where its texts may not be shown."""
@@ -111,7 +112,8 @@ class Screen:
         message = choice.get("message") or {}
         text = message.get("content") if self._chat else choice.get("text")
         calls = message.get("tool_calls") or ()
-        for said in (text or "", *(_arguments(call) for call in calls)):
+        more = [value for name, value in message.items() if name not in _PLAIN and isinstance(value, str)]
+        for said in (text or "", *more, *(_arguments(call) for call in calls)):
             if said and (words := self._check(said)) is not None:
                 self.stopped = True
                 refused = {**choice, "finish_reason": "content_filter", "logprobs": None}
@@ -119,7 +121,6 @@ class Screen:
                     return refused | {"text": words}
                 shown = {"role": "assistant", "content": words, "refusal": words}
                 return refused | {"message": shown}
-        self.said = self.said or bool(text or calls)
         return dict(choice)
 
 
@@ -160,7 +161,9 @@ class _Choice:
             return [index | self._with({}, said) | {"logprobs": None, "finish_reason": "content_filter"}]
         out = [{**call, "finish_reason": None} for call in self._calls] if finish else []
         self._calls = [] if finish else self._calls
-        rest = {name: value for name, value in delta.items() if name not in ("content", "tool_calls")}
+        # Other texts, such as a model's reasoning, come outside of what is held back: then they are not shown at all.
+        hidden = () if isinstance(self._text, Open) else delta.keys() - _PLAIN
+        rest = {name: value for name, value in delta.items() if name not in {"content", "tool_calls", *hidden}}
         if ready or finish or rest or (not text and not calls):
             first = bool(rest) and delta.get("content") == ""  # the first piece of a reply, which names the role
             shown = {**choice, **self._with(rest, ready if ready or first else None)}
