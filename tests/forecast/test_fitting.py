@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from foretell.errors import ForecastError
 from foretell.forecast import Forecast, LadderTable, Rung, fit
+from foretell.forecast.chart import findings
 from foretell.forecast.fitting import _quantiles
 from foretell.forecast.law import bend
 from foretell.forecast.table import make_table
@@ -146,6 +147,12 @@ def test_a_tail_known_less_well_gives_the_interval_of_its_exponents() -> None:
     assert np.log(told.high / told.low) / 2 == pytest.approx(reach, rel=0.1)
     again = fit(table, tail=(0.04, 0.06))
     assert Forecast.from_json(json.loads(json.dumps(again.to_json()))).predict(1e18) == told
+
+
+def test_a_tail_is_told_with_the_forecast() -> None:
+    plain, tailed = fit(ladder(*COMPUTES)), fit(ladder(*COMPUTES), tail=(0.04, 0.06))
+    assert any("is taken to be 0.040 to 0.060, as was said beforehand" in said for said in findings(tailed))
+    assert not any("beforehand" in said for said in findings(plain))
 
 
 @pytest.mark.parametrize("tail", [(0.0, 0.05), (0.06, 0.05), (0.05, 3.0)])

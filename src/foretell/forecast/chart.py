@@ -59,6 +59,11 @@ def findings(forecast: Forecast) -> Iterator[str]:
         f"{len(d.rungs)} rungs ({runs} runs) span {math.log10(last / first):.1f} decades, up to {power(last)} FLOPs; "
         f"the forecast reaches {d.decades:.1f} decades further ({10**d.decades:,.0f} times)."
     )
+    if forecast.tail:
+        yield (
+            f"Beyond the ladder the local exponent is taken to be {min(forecast.tail):.3f} to {max(forecast.tail):.3f}, "
+            "as was said beforehand; the ladder tells where the law begins, not how it goes on."
+        )
     noise = sorted(100 * rung.noise for rung in d.rungs)
     off = " to ".join(dict.fromkeys(f"{end:.2g}" for end in (noise[0], noise[-1])))
     yield (
