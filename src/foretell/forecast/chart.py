@@ -61,8 +61,8 @@ def findings(forecast: Forecast) -> Iterator[str]:
     )
     if forecast.tail:
         yield (
-            f"Beyond the ladder the local exponent is taken to be {min(forecast.tail):.3f} to {max(forecast.tail):.3f}, "
-            "as was said beforehand; the ladder tells where the law begins, not how it goes on."
+            f"Beyond the ladder the local exponent is taken to be {min(forecast.tail):.3f} to {max(forecast.tail):.3f},"
+            " as was said beforehand; the ladder tells where the law begins, not how it goes on."
         )
     noise = sorted(100 * rung.noise for rung in d.rungs)
     off = " to ".join(dict.fromkeys(f"{end:.2g}" for end in (noise[0], noise[-1])))
