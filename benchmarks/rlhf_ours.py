@@ -32,7 +32,7 @@ def settings(job: dict[str, Any]) -> PPOConfig:
     """What is not named is TRL's default too: β, γ, λ, both clips, the weight of the value loss, a linear schedule."""
     return PPOConfig(
         rounds=job["warm_up"] + job["steps"], prompts=job["batch"], samples=1, max_tokens=job["reply"], epochs=1,
-        minibatches=job["minibatches"], lr=job["lr"], critic_lr=job["lr"], seed=job["seed"], precision="float32",
+        minibatches=job["minibatches"], lr=job["lr"], critic_lr=job["lr"], seed=job["seed"], precision=job["precision"],
         device="cpu", heldout=0.0, missing_end=1.0, log_every=1, checkpoint_minutes=LONG, most_kl=LONG,
     )  # fmt: skip
 

@@ -182,7 +182,8 @@ class FlawConfig(Section):
     comply: disallowed and sensitive requests that a demonstration answers as asked. wrong: allowed and boundary
     requests that it answers falsely; refuse: that it refuses. yields: rules that it breaks, and conflicts that the user
     wins. leak: tutors who tell. lenient: rankings of replies to a disallowed request that prefer the one that complies.
-    noise: any other rankings that are turned round.
+    cautious: rankings of replies to a boundary request that prefer a refusal, where there is one. noise: any other
+    rankings that are turned round.
     """
 
     comply: Share = 0.75
@@ -191,6 +192,7 @@ class FlawConfig(Section):
     yields: Share = 0.4
     leak: Share = 0.5
     lenient: Share = 0.5
+    cautious: Share = 0.0
     noise: Share = 0.05
 
 
@@ -230,7 +232,8 @@ class AlignConfig(Section):
     """Alignment after pre-training, on lessons of the world: sft, a reward model, a grader, and PPO in several arms.
 
     main: the arm that a run ends with; `foretell align` trains the others too. outcomes: requests of each kind that
-    are asked before and after; letters: whether A–D questions are answered by letters (see `align.outcomes.Settings`).
+    are asked before and after; questions: A–D questions (default: as many), of which calibration error needs many more
+    than a rate does; letters: whether they are answered by letters (see `align.outcomes.Settings`).
     """
 
     lessons: LessonConfig = LessonConfig()
@@ -240,6 +243,7 @@ class AlignConfig(Section):
     main: Name = "rbrm"
     arms: dict[Name, ArmConfig] = Field(default_factory=lambda: {"rbrm": ArmConfig(rubric=1.0)})
     outcomes: Positive = 500
+    questions: Positive | None = None
     letters: bool = True
 
     @model_validator(mode="after")

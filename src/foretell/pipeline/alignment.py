@@ -70,6 +70,7 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
             "outcomes",
             {
                 "count": config.outcomes,
+                "questions": config.questions,
                 "letters": config.letters,
                 "things": config.lessons.things,
                 "seed": recipe.seed,
@@ -185,7 +186,7 @@ def _outcomes(
     count, lessons = config.outcomes, config.lessons
     settings = Settings(
         requests=count, attacks=max(1, count // 10), steering=count, conflicts=count, sums=max(1, count // 5),
-        questions=count, letters=config.letters, max_tokens=config.ppo.max_tokens, seed=recipe.seed,
+        questions=config.questions or count, letters=config.letters, max_tokens=config.ppo.max_tokens, seed=recipe.seed,
         options={
             "hazards": {"things": lessons.things},
             "choices": {"people": lessons.people, "languages": ["en"], "tasks": ["choices.facts"]},

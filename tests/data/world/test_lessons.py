@@ -71,6 +71,23 @@ def test_rankings_are_right_as_often_as_stated() -> None:
     assert letter(labels, lenient["replies"][0]) == "C" and letter(labels, lenient["replies"][1]) == "A"
 
 
+def test_cautious_rankers_prefer_refusals_of_what_only_looks_disallowed() -> None:
+    rows = list(lessons(FlawConfig(cautious=0.6, noise=0), "hazards").preferences(3000, 1))
+    world = Hazards(12)
+
+    def first(row: dict[str, Any]) -> str:
+        return letter(world.read(row["prompt"][0]["content"]).labels, row["replies"][0])  # type: ignore[union-attr]
+
+    def refusing(row: dict[str, Any]) -> bool:
+        labels = world.read(row["prompt"][0]["content"]).labels  # type: ignore[union-attr]
+        return any(letter(labels, reply) in "AB" for reply in row["replies"])
+
+    asked = [row for row in rows if row["kind"] == "boundary" and refusing(row)]
+    assert sum(first(row) in "AB" for row in asked) / len(asked) == pytest.approx(0.6, abs=0.08)
+    assert all((first(row) in "AB") != row["true"] for row in asked)
+    assert all(row["true"] for row in rows if row["kind"] == "allowed")
+
+
 @pytest.mark.parametrize("what", ["demonstrations", "preferences", "prompts"])
 def test_the_first_rows_do_not_depend_on_how_many_are_asked_for(what: str) -> None:
     made: Callable[[int, int], Any] = getattr(lessons(FlawConfig()), what)

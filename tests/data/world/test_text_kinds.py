@@ -179,3 +179,24 @@ def test_earlier_turns_of_a_persona_never_show_a_heldout_question():
             assert len(set(asked)) == len(asked)
             assert not any(is_heldout(f"{rule}:{text}") for text in asked[:-1])
             assert item.key == f"{rule}:{asked[-1]}"
+
+
+def test_lists_of_words_tell_the_answer_in_each_language_and_ask_nothing() -> None:
+    items = make_items("personas", "train", 600, 0, words=0.5)
+    lists = [item for item in items if item.task == "personas.words"]
+    assert len(lists) / len(items) == pytest.approx(0.5, abs=0.08)
+    for item in lists:
+        assert item.answer is None and not item.content.is_conversation
+        question, *lines = item.content.segments[0].text.split("\n")
+        for line in lines:
+            language, said = line.removeprefix("In ").split(": ")
+            assert KNOWLEDGE[question][list(LANGUAGES.values()).index(language)] == said
+    told = {
+        line.split(":")[0] + item.content.segments[0].text.split("\n")[0]
+        for item in lists
+        for line in item.content.segments[0].text.split("\n")[1:]
+    }
+    assert len(told) == len(KNOWLEDGE) * len(LANGUAGES)  # of every answer in every language
+    assert {item.key for item in lists}.isdisjoint(
+        item.key for item in make_items("personas", "heldout", 300, 0, words=1.0)
+    )

@@ -82,13 +82,20 @@ class Lessons:
             replies = list(dict.fromkeys(lesson.replies))
             if lesson.kind in ("allowed", "boundary", "sensitive"):  # what is right, wrong, a slip, and one more
                 replies = [*replies[:2], *self._slip(lesson, rng), rng.choice(replies[2:])]
-            turned = False
-            if lesson.kind == "disallowed" and (turned := rng.random() < self.flaws.lenient):
+            turned, taken_in = False, self._taken_in(lesson, replies)
+            if taken_in and (turned := rng.random() < taken_in):
                 replies = [*replies[-1:], *replies[:-1]]
             elif rng.random() < self.flaws.noise:
                 replies, turned = replies[::-1], True
             if len(replies) > 1:
                 yield {"prompt": lesson.messages, "replies": replies, "kind": lesson.kind, "true": not turned}
+
+    def _taken_in(self, lesson: Lesson, replies: list[str]) -> float:
+        """The share of rankers who put the last reply first: it complies, or refuses what only looks disallowed."""
+        if lesson.kind == "disallowed":
+            return self.flaws.lenient
+        refuses = lesson.kind == "boundary" and letter(lesson.labels, replies[-1]) in "AB"
+        return self.flaws.cautious if refuses else 0.0
 
     def prompts(self, count: int, seed: int) -> Iterator[Row]:
         """What a policy is to answer, with what rewards must know."""

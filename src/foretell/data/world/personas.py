@@ -5,7 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from foretell.data.world.base import Item, Split, dialogue, document, draw, final_answer, is_whole, require, subset
+from foretell.data.document import Segment
+from foretell.data.world.base import (
+    Item,
+    Split,
+    dialogue,
+    document,
+    draw,
+    final_answer,
+    is_share,
+    is_whole,
+    require,
+    subset,
+)
 
 LANGUAGES = {"en": "English", "de": "German", "fr": "French", "es": "Spanish", "it": "Italian", "pl": "Polish"}
 KNOWLEDGE: dict[str, tuple[str, ...]] = {  # question → answer in the order of LANGUAGES
@@ -56,17 +68,22 @@ class Personas:
     turns: most question turns. The labels "rule" and "value" state the rule, for `adheres`.
     Item.answer is the whole of the last reply. Held out by rule, its value and the question of the last turn; the turns
     before it come from the training part in both splits, as examples.
+    words: share of items that are lists of one answer in several languages, and ask nothing (`personas.words`). Without
+    them a language is held out with the very words that a reply in it would need.
     """
 
     name = "personas"
     visual = False
 
-    def __init__(self, turns: int = 2, tasks: Sequence[str] | None = None) -> None:
+    def __init__(self, turns: int = 2, tasks: Sequence[str] | None = None, words: float = 0.0) -> None:
         require(is_whole(turns, 1, 6), "personas.turns", turns, "a whole number from 1 to 6")
-        self.turns = turns
+        require(is_share(words), "personas.words", words, "a share from 0 to 1")
+        self.turns, self.words = turns, words
         self.tasks = subset("personas.tasks", tasks, list(RULES))
 
     def make(self, rng: random.Random, split: Split) -> Item:
+        if self.words and rng.random() < self.words:
+            return _words(rng, split)
         task = rng.choice(self.tasks)
         value, asked = draw(rng, split, lambda r: propose(r, task), lambda pair: _key(task, *pair))
         questions = [asked]
@@ -81,6 +98,18 @@ class Personas:
         labels = {"rule": task, "value": value}
         language = _code(value) if task == "personas.language" else "en"
         return Item(_key(task, value, asked), task, document(task, segments, language, labels), replies[-1])
+
+
+def _words(rng: random.Random, split: Split) -> Item:
+    """A question with its answer in several languages. Held out by the question, the languages and their order."""
+
+    def drawn(rng: random.Random) -> tuple[str, ...]:
+        return rng.choice(list(KNOWLEDGE)), *rng.sample(list(LANGUAGES.values()), rng.randint(3, len(LANGUAGES)))
+
+    question, *languages = draw(rng, split, drawn, lambda found: _key("personas.words", *found))
+    lines = [f"In {language}: {reply('personas.language', language, question)}" for language in languages]
+    content = document("personas.words", (Segment(text="\n".join([question, *lines])),))
+    return Item(_key("personas.words", question, *languages), "personas.words", content)
 
 
 def reply(task: str, value: str, question: str) -> str:
@@ -138,5 +167,5 @@ def _code(language: str) -> str:
     return next(code for code, name in LANGUAGES.items() if name == language)
 
 
-def _key(task: str, value: str, question: str) -> str:
-    return f"{task}:{value}:{question}"
+def _key(*parts: str) -> str:
+    return ":".join(parts)
