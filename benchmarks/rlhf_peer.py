@@ -110,7 +110,8 @@ def train(job: dict[str, Any], folder: str) -> tuple[list[dict[str, float]], lis
     )
     config = PPOConfig(
         output_dir=folder, use_cpu=True, bf16=job["precision"] == "bfloat16", seed=job["seed"], report_to="none",
-        disable_tqdm=True, save_strategy="no", gradient_checkpointing=False, num_sample_generations=0, learning_rate=job["lr"],
+        disable_tqdm=True, save_strategy="no", gradient_checkpointing=False, num_sample_generations=0,
+        learning_rate=job["lr"],
         # Only so is every minibatch a step of the optimizer: accumulated gradients would wait for a whole batch.
         per_device_train_batch_size=job["batch"], gradient_accumulation_steps=1, num_mini_batches=job["minibatches"],
         total_episodes=(job["warm_up"] + job["steps"]) * job["batch"], num_ppo_epochs=1,
