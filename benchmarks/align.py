@@ -111,7 +111,6 @@ def of_run(folder: Path) -> dict[str, Any]:
         "ece_base": ece["base"]["before"],
         "ece_ppo": ece[MAIN]["before"],
         "ece_repaired": ece[MAIN]["after"],
-        "ece_repaired": ("calibration error of all choices, aligned, after a temperature", None),
         "ece_repaired_share": ece[MAIN]["after"] / ece[MAIN]["before"],
         "no_kl_reward": mean(last("ppo-no_kl"), lambda x: x["rewards"]["model"])
         - mean(last("ppo-rbrm"), lambda x: x["rewards"]["model"]),
