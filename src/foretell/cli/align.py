@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,34 +95,28 @@ def dpo(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noq
     print(f"Talk to it: foretell chat {out}")
 
 
-def ppo(
-    model: Model,
-    data: Data,
-    out: Out,
-    reward: Reward = None,
-    function: Function = [],  # noqa: B006
-    rubric: Rubric = None,
-    grader: Grader = None,
-    ptx: Mix = None,
-    overrides: Set = [],  # noqa: B006
-) -> None:
-    """Let a model learn from rewards of its own replies, each token judged by a critic (PPO)."""
-    _learn("ppo", model, data, out, reward, function, rubric, grader, ptx, overrides)
+def _policy(kind: PolicyKind, about: str) -> Callable[..., None]:
+    def command(
+        model: Model,
+        data: Data,
+        out: Out,
+        reward: Reward = None,
+        function: Function = [],  # noqa: B006
+        rubric: Rubric = None,
+        grader: Grader = None,
+        ptx: Mix = None,
+        overrides: Set = [],  # noqa: B006
+    ) -> None:
+        _learn(kind, model, data, out, reward, function, rubric, grader, ptx, overrides)
+
+    command.__name__, command.__doc__ = kind, about
+    return command
 
 
-def grpo(
-    model: Model,
-    data: Data,
-    out: Out,
-    reward: Reward = None,
-    function: Function = [],  # noqa: B006
-    rubric: Rubric = None,
-    grader: Grader = None,
-    ptx: Mix = None,
-    overrides: Set = [],  # noqa: B006
-) -> None:
-    """Let a model learn from rewards of its own replies, several to a prompt as each other's measure (GRPO)."""
-    _learn("grpo", model, data, out, reward, function, rubric, grader, ptx, overrides)
+ppo = _policy("ppo", "Let a model learn from rewards of its own replies, each token judged by a critic (PPO).")
+grpo = _policy(
+    "grpo", "Let a model learn from rewards of its own replies, several to a prompt as each other's measure (GRPO)."
+)
 
 
 def _learn(
