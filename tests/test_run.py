@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from foretell.errors import RunError
+from foretell.errors import AlarmError, RunError
 from foretell.run import PARTIAL, Stage, lock, read_manifest, run_stages, status
 
 
@@ -149,6 +149,37 @@ def test_an_interrupted_stage_keeps_its_folder_and_is_entered_again(bench: Bench
     assert bench.run() == ["b", "c", "d"]
     assert (bench.run_dir / "b" / "mine.txt").exists()
     assert not (bench.run_dir / "b" / PARTIAL).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (KeyboardInterrupt("Stopped by SIGINT."), "stopped"),
+        (AlarmError("Beyond most_kl."), "ended by an alarm"),
+        (RunError("No grader."), "failed"),
+        (ValueError("A defect."), "failed"),
+    ],
+)
+def test_the_status_says_how_a_stage_ended(tmp_path: Path, error: BaseException, why: str) -> None:
+    told: list[tuple[str, str]] = []
+
+    def tell() -> None:
+        (found,) = status(tmp_path / "run", stages)
+        told.append((found.why.partition(";")[0], found.ended))
+
+    def build(folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        tell()
+        raise error
+
+    stages = [Stage("a", {}, build)]
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            run_stages(tmp_path / "run", stages, recipe_text="name: fake\n", name="fake", seed=0)
+        tell()
+    assert told == [("running", ""), (why, str(error))] * 2
+    (tmp_path / "run/a" / PARTIAL).write_text(json.dumps({"key": "", "started": "2026-01-01", "seconds": 1.0}))
+    tell()
+    assert told[-1] == ("cut off", "")  # killed: nobody could say why
 
 
 def test_what_a_changed_stage_left_is_removed_when_its_rebuild_starts(bench: Bench) -> None:

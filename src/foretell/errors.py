@@ -51,6 +51,10 @@ class TrainingError(ForetellError):
     """Training cannot go on: non-finite loss, too little data, an impossible setting."""
 
 
+class AlarmError(TrainingError):
+    """A run was ended by what watches it, after everything was saved."""
+
+
 class GenerationError(ForetellError):
     """A request cannot be answered: prompt too long, images for a text-only model."""
 

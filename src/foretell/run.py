@@ -9,24 +9,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from foretell.errors import ForetellError, RunError
+from foretell.errors import AlarmError, ForetellError, RunError
 from foretell.files import describe_os_error, digest, sha256_file, write_json, write_text
+from foretell.locks import LOCK, in_use, lock
 
 MANIFEST = "manifest.json"
 PARTIAL = "partial.json"
 RECIPE = "recipe.yaml"
-_LOCK = ".lock"
 # Where the time and place of a run are written; two equal builds differ there, so a hash must not see them.
 _UNHASHED = frozenset({MANIFEST, PARTIAL, "log.jsonl"})
 
@@ -66,7 +65,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """seconds: spent building, over all attempts. size: bytes of output. why: the reason for the state."""
+    """seconds: spent building, over all attempts. size: bytes of output. why: the reason for the state. ended: what the
+    last attempt at a stage that is not finished said as it ended; empty while it runs, or where it was killed."""
 
     name: str
     state: State
@@ -80,6 +80,7 @@ class StageStatus:
     output: str = ""
     code: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    ended: str = ""
 
 
 def run_stages(
@@ -158,87 +159,11 @@ def place() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-@contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory for this process. A lock whose process is gone is taken over.
-
-    Raises RunError when another process that is still alive holds it.
-    """
-    mine = _whoami()
-    with guarded(run_dir / _LOCK) as file:
-        holder = _parse(file.read_text())
-        if holder and _alive(holder):
-            raise RunError(
-                f"{run_dir} is in use by process {holder['pid']} on {holder['host']} (since {holder['since']}). "
-                f"Wait for it, or choose another folder with --out. If that process is gone, delete {file}."
-            )
-        file.write_text(json.dumps(mine))
-    try:
-        yield
-    finally:
-        with guarded(run_dir / _LOCK) as file:
-            if _parse(file.read_text()) == mine:
-                file.write_text("")
-
-
-@contextmanager
-def guarded(path: Path) -> Iterator[Path]:
-    """Exclusive use of a lock file for a moment, so that two processes cannot both act on what they read."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the process id alone guards
-        path.touch()
-        yield path
-        return
-    try:
-        stream = path.open("a+")
-    except OSError as error:
-        raise RunError(describe_os_error(error, path)) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield path
-
-
-def _whoami() -> dict[str, Any]:
-    pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "born": _born(pid), "since": _utc()}
-
-
-def _born(pid: int) -> str:
-    """Start tick of a process on Linux: tells a reused process id from the old one."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) and {"pid", "host", "born", "since"} <= value.keys() else {}
-
-
-def _alive(holder: Mapping[str, Any]) -> bool:
-    if holder["host"] != socket.gethostname():
-        return True  # cannot be seen from here
-    if os.name == "nt":
-        return True  # there os.kill would interrupt it
-    try:
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return bool(_born(int(holder["pid"])) == holder["born"])
-
-
 def _claim(run_dir: Path, name: str) -> None:
     """Create the directory, or check that it is a run of this recipe."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        entries = [entry for entry in run_dir.iterdir() if entry.name != _LOCK]
+        entries = [entry for entry in run_dir.iterdir() if entry.name != LOCK]
     except OSError as error:
         raise RunError(describe_os_error(error, run_dir)) from error
     if not os.access(run_dir, os.W_OK | os.X_OK):
@@ -273,6 +198,9 @@ def _bring_up(
         started, clock = _utc(), time.perf_counter()
         try:
             metrics = dict(stage.build({name: run_dir / name for name in stage.inputs}, folder))
+        except BaseException as error:
+            earlier["ended"] = [_manner(error), str(error)]
+            raise
         finally:
             spent = earlier["seconds"] + time.perf_counter() - clock
             if (folder / PARTIAL).exists():
@@ -317,6 +245,8 @@ def _enter(folder: Path, key: str) -> dict[str, Any]:
     if partial.get("key") == key:
         for path in list(folder.rglob(".*")):  # what `files` was writing when the process was killed
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if partial.pop("ended", None):
+            write_json(folder / PARTIAL, partial)
         return partial
     # The manifest goes first, so that a removal cut short can never look like a finished stage.
     (folder / MANIFEST).unlink(missing_ok=True)
@@ -326,6 +256,13 @@ def _enter(folder: Path, key: str) -> dict[str, Any]:
     fresh = {"key": key, "started": _utc(), "seconds": 0.0}
     write_json(folder / PARTIAL, fresh)
     return fresh
+
+
+def _manner(error: BaseException) -> str:
+    """How a stage ended, in a word or two."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "ended by an alarm" if isinstance(error, AlarmError) else "failed"
 
 
 def _partial(folder: Path) -> dict[str, Any]:
@@ -378,8 +315,11 @@ def _written(folder: Path, inputs: Iterable[str]) -> StageStatus:
         told = {name: manifest[name] for name in known if name in manifest}
         return StageStatus(folder.name, "stale" if why else "done", why, named, **told)
     if partial:
-        why, since, spent = "cut off or running; the same command resumes it", partial["started"], partial["seconds"]
-        return StageStatus(folder.name, "partial", why, named, since, None, spent, _size(folder))
+        manner, said = partial.get("ended") or ("cut off", "")
+        running = "ended" not in partial and in_use(folder.parent)
+        why = "running" if running else f"{manner}; the same command resumes it"
+        since, spent = partial["started"], partial["seconds"]
+        return StageStatus(folder.name, "partial", why, named, since, None, spent, _size(folder), ended=said)
     return StageStatus(folder.name, "missing", "not built yet", named)
 
 

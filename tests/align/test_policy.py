@@ -25,7 +25,7 @@ from foretell.align.samples import Sample
 from foretell.align.stages import tune
 from foretell.align.verifiable import VERIFIERS
 from foretell.chat import Conversation
-from foretell.errors import CheckpointError, DataError, GraderError, RowError, TrainingError
+from foretell.errors import AlarmError, CheckpointError, DataError, GraderError, RowError, TrainingError
 from foretell.generate import Request, Result
 from foretell.train.log import read_log
 from foretell.tuning import GRPOConfig, LoraConfig, PPOConfig, RewardConfig, SFTConfig
@@ -201,11 +201,15 @@ def test_a_reward_that_is_none_stops_the_run_with_its_state(
 @pytest.mark.parametrize(
     ("limit", "why"), [({"most_kl": 1e-9}, "beyond most_kl"), ({"least_entropy": 50}, "collapsed")]
 )
-def test_a_policy_that_ran_away_stops_the_run(limit: dict[str, float], why: str, start: Path, tmp_path: Path) -> None:
+def test_a_policy_that_ran_away_stops_the_run(
+    limit: dict[str, float], why: str, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = PPOConfig(rounds=6, prompts=8, minibatches=1, lr=1e-2, **SMALL, **limit)
-    with pytest.raises(TrainingError, match=why):
+    with pytest.raises(AlarmError, match=why) as told:
         train_policy("ppo", start / "sft", start / "prompts.jsonl", tmp_path / "run", settings, BLUE)
     assert lines(tmp_path / "run", "ppo", "checkpoint") and lines(tmp_path / "run", "ppo", "alarm")
+    code, out, _ = invoke(capsys, "status", tmp_path / "run")
+    assert code == 0 and "ended by an alarm; the same command resumes it" in out and f"ppo: {told.value}" in out
 
 
 class Scripted:
@@ -386,6 +390,7 @@ def test_prompts_with_pictures(start: Path, tmp_path: Path) -> None:
 def test_the_status_of_a_tuning_run(start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = invoke(capsys, "status", start / "sft")
     assert code == 0 and f"sft of {start}" not in out and "sft of" in out and out.count("done") == 2
+    assert "Finished: 20" in out
     (tmp_path / "half/sft").mkdir(parents=True)
     for name in ("recipe.yaml", "pack/manifest.json"):
         (tmp_path / "half" / name).parent.mkdir(exist_ok=True)

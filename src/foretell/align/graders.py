@@ -14,7 +14,7 @@ import numpy as np
 from foretell.align.rubric import Floats, Rubric
 from foretell.chat import Conversation, Message, TextPart
 from foretell.data.world.hazards import letter
-from foretell.errors import EndpointError, GenerationError, GraderError, RubricError
+from foretell.errors import ContextLengthError, EndpointError, GenerationError, GraderError, RubricError
 from foretell.generate import Generator, Prompt, Request, Result, Sampling, collect, run_sync
 from foretell.measure.classify import Text, TextClassifier, fit_classifier
 
@@ -132,6 +132,11 @@ class ModelGrader:
                 await asyncio.sleep(self.wait_s * 2 ** (attempt - 1))
             try:
                 return await self._probabilities(self._prompt(case))
+            except ContextLengthError as error:
+                raise GraderError(
+                    f"The grader of {self.rubric.name} reads at most {error.limit:,} tokens, but the question with the "
+                    f"prompt and its reply takes {error.found:,}. Take a grader that reads more, or a shorter rubric."
+                ) from error
             except EndpointError as error:
                 if error.lasting or attempt == self.tries - 1:
                     raise GraderError(

@@ -24,12 +24,20 @@ from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, o
 from foretell.data.loader import Loader, PackedBatch
 from foretell.data.splits import Split, split_of
 from foretell.engine.local import Engine
-from foretell.errors import CheckpointError, ConversationError, DataError, ImageError, RowError, TrainingError
-from foretell.files import digest, read_json, sha256_file
+from foretell.errors import (
+    CheckpointError,
+    ConversationError,
+    DataError,
+    GenerationError,
+    ImageError,
+    RowError,
+    TrainingError,
+)
+from foretell.files import digest, expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
 from foretell.model.adapters import choose_trained, without_adapters
 from foretell.model.multimodal import Multimodal
-from foretell.model.weights import MANIFEST, read_scalar_head
+from foretell.model.weights import MANIFEST, SCALAR_HEAD, read_scalar_head
 from foretell.run import Report, Stage, run_stages, silent
 from foretell.template import ChatTemplate
 from foretell.train.loop import fit
@@ -152,31 +160,64 @@ def find_pack(ref: str | Path) -> Path:
 
 
 def _judge_folder(ref: str | Path) -> Path:
-    own = Path(ref) / "reward" / "checkpoint"
-    return own if own.is_dir() else find_checkpoint(ref)
+    """The checkpoint of a reward model. Raises CheckpointError where there is none."""
+    place = expand_home(ref)
+    own = place / "reward" / "checkpoint"
+    try:
+        folder = own if own.is_dir() else find_checkpoint(ref)
+    except (CheckpointError, GenerationError) as error:
+        why = "there is no such folder"
+        if place.is_dir():
+            begun = (place / "reward").is_dir() or (place / "recipe.yaml").is_file()
+            why = "its training is not finished" if begun else "it is no run and no checkpoint"
+        raise CheckpointError(
+            f"{ref} is no reward model: {why}. Give a finished run of `foretell reward` with --reward."
+        ) from error
+    if not (folder / SCALAR_HEAD).is_file():
+        raise CheckpointError(
+            f"{ref} is no reward model: {folder} has no {SCALAR_HEAD}. Train one with `foretell reward --model {ref}`, and "
+            "give that run with --reward."
+        )
+    return folder
 
 
 def read_split(
-    rows: Iterable[PromptRow | RowError], template: ChatTemplate, room: int, share: float, skip: bool
-) -> tuple[dict[Split, list[PromptRow]], Counter[str]]:
-    """Prompts of both splits, told apart by what is asked alone, and why others were left out.
+    rows: Iterable[PromptRow | RowError],
+    template: ChatTemplate,
+    room: int,
+    share: float,
+    skip: bool,
+    parts: Sequence[Part] = (),
+) -> tuple[dict[Split, list[PromptRow]], Counter[str], Counter[str]]:
+    """Prompts of both splits, told apart by what is asked alone; why others were left out; and how many there are that a
+    part does not judge, by its name.
 
-    room: tokens that a prompt may have. Raises RowError for the first bad row unless `skip`.
+    room: tokens that a prompt may have. Raises RowError for the first bad row unless `skip`; DataError for a part that
+    judges none.
     """
     found: dict[Split, list[PromptRow]] = {"train": [], "heldout": []}
-    skipped: Counter[str] = Counter()
+    skipped, unjudged = Counter[str](), Counter[str]()
     for row in rows:
         try:
             if isinstance(row, RowError):
                 raise row
             _check_prompt(row, template, room)
+            passed = [part.name for part in parts if part.check is not None and not part.check(row)]
         except RowError as error:
             if not skip:
                 raise
             skipped[error.why] += 1
             continue
+        unjudged.update(passed)
         found[split_of(digest(json.dumps(row.prompt.to_openai())), share)].append(row)
-    return found, skipped
+    count = sum(map(len, found.values()))
+    for name, without in unjudged.items():
+        if without == count:
+            raise DataError(
+                f"The reward {name} judges none of the {count:,} prompts: it goes by the row's `kind`, and no row states "
+                "one that it knows. Add the field to the data (docs/align.md), or leave the reward out."
+            )
+    return found, skipped, unjudged
 
 
 def _check_prompt(row: PromptRow, template: ChatTemplate, room: int) -> None:
@@ -222,10 +263,11 @@ class _Run:
                 f"max_tokens is {settings.max_tokens}, but this model reads {model.config.max_length} tokens, prompt "
                 "and reply together. Set it lower."
             )
-        split, skipped = read_split(
-            read_prompts(self.data), template, room, settings.heldout, settings.bad_rows == "skip"
+        rewards = self._rewards()
+        split, skipped, unjudged = read_split(
+            read_prompts(self.data), template, room, settings.heldout, settings.bad_rows == "skip", rewards.parts
         )
-        rewards, critic = self._rewards(), self._critic(model.compute_dtype)
+        critic = self._critic(model.compute_dtype)
         ptx = None
         if settings.ptx:
             if not self.sources.ptx:
@@ -284,7 +326,7 @@ class _Run:
             )
         finally:
             engine.close()
-        return {**found, "prompts": len(split["train"]), "skipped": dict(skipped)}
+        return {**found, "prompts": len(split["train"]), "skipped": dict(skipped), "unjudged": dict(unjudged)}
 
     def _deciding(self) -> dict[str, Any]:
         plain = self.settings.model_dump(mode="json")

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
-from collections.abc import Sequence
+import traceback
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import foretell
 from foretell.align.advantage import Floats
+from foretell.align.examples import PromptRow
 from foretell.align.graders import Case, Grader, ModelGrader, rule_rewards
 from foretell.align.reward import RewardModel
-from foretell.align.rubric import load_rubric
+from foretell.align.rubric import PROMPT_KINDS, load_rubric
 from foretell.align.rules import EXPECTED, RuleWeights, class_features
-from foretell.align.samples import RewardFunction, Sample
-from foretell.align.verifiable import VERIFIERS
-from foretell.errors import DataError, ForetellError, TrainingError
+from foretell.align.samples import RewardFunction, RowCheck, Sample
+from foretell.align.verifiable import CHECKS, VERIFIERS, near
+from foretell.errors import DataError, ForetellError, RowError, TrainingError
 from foretell.files import sha256_file
 from foretell.loading import load
 
 
 @dataclass(frozen=True)
 class Part:
-    """One reward, as it is called in logs. weight: what it is multiplied by."""
+    """One reward, as it is called in logs. weight: what it is multiplied by. check: whether it judges a row, before any
+    reply is drawn."""
 
     name: str
     function: RewardFunction
     weight: float = 1.0
+    check: RowCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -42,30 +48,47 @@ class Rewards:
         """The rewards (N,), and those of each part before its weight."""
         total, by_part = np.zeros(len(samples)), {}
         for part in self.parts:
+            where = _place(part.function)
             try:
                 values = np.asarray([float(value) for value in part.function(samples)], np.float64)
             except ForetellError:
                 raise
             except Exception as error:  # it is its user's code
                 raise TrainingError(
-                    f"The reward {part.name} failed for {len(samples)} replies, the first of them "
+                    f"The reward {part.name}{_place(part.function, error)} failed for {len(samples)} replies, the first of them "
                     f"{samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one number a reply. "
                     "Mend it, and run the same command again to go on."
                 ) from error
             if len(values) != len(samples):
                 raise TrainingError(
-                    f"The reward {part.name} gave {len(values)} numbers for {len(samples)} replies. It must return "
-                    "one a reply."
+                    f"The reward {part.name}{where} gave {len(values)} numbers for {len(samples)} replies. It must return "
+                    "one a reply. Mend it, and run the same command again to go on."
                 )
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 raise TrainingError(
-                    f"The reward {part.name} is {values[bad[0]]} for the reply {samples[bad[0]].reply!r:.80}. Nothing "
+                    f"The reward {part.name}{where} is {values[bad[0]]} for the reply {samples[bad[0]].reply!r:.80}. Nothing "
                     "was learned from this round; mend the reward, and run the same command again to go on."
                 )
             by_part[part.name] = values
             total += part.weight * values
         return total, by_part
+
+
+def _place(function: RewardFunction, error: Exception | None = None) -> str:
+    """The file and line of a user's function, or of the last of its file's lines that an error came through."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or Path(code.co_filename).is_relative_to(Path(foretell.__file__).parent):
+        return ""
+    lines = [code.co_firstlineno, *(_lines(error, code.co_filename) if error else ())]
+    return f" ({code.co_filename}, line {lines[-1]})"
+
+
+def _lines(error: Exception, file: str) -> list[int]:
+    """The lines of a file that an error came through, the innermost last."""
+    if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
+        return [error.lineno]
+    return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.lineno]
 
 
 def by_model(judge: RewardModel) -> RewardFunction:
@@ -88,11 +111,6 @@ def by_rubric(grader: Grader) -> RewardFunction:
 
     def score(samples: Sequence[Sample]) -> Sequence[float]:
         judged = [i for i, sample in enumerate(samples) if sample.fields.get("kind") in grader.rubric.rewards]
-        if not any("kind" in sample.fields for sample in samples):
-            raise DataError(
-                f"Rubric {grader.rubric.name} judges by the kind of prompt, but no row states its `kind`. Add "
-                f"the field: {', '.join(grader.rubric.rewards)}."
-            )
         found = np.zeros(len(samples))
         if judged:
             kinds = [samples[i].fields["kind"] for i in judged]
@@ -100,6 +118,26 @@ def by_rubric(grader: Grader) -> RewardFunction:
         return list(found)
 
     return score
+
+
+def judges_kinds(kinds: Collection[str]) -> RowCheck:
+    """Whether a row's `kind` is one of these. A kind that nearly is a known one is a slip of the pen, not another."""
+
+    def check(row: PromptRow) -> bool:
+        kind = row.fields.get("kind")
+        if kind is not None and kind not in PROMPT_KINDS:
+            meant = near(str(kind).strip().lower(), PROMPT_KINDS)
+            if meant or not isinstance(kind, str):
+                raise RowError(
+                    row.where,
+                    "kind",
+                    "misspelt",
+                    f"It is {kind!r:.40}{f'; {meant} is meant, perhaps' if meant else ''}. Kinds that rubrics know are "
+                    f"{', '.join(PROMPT_KINDS)}; a row of another kind, or of none, is not judged.",
+                )
+        return kind in kinds
+
+    return check
 
 
 def by_rules(graders: Sequence[Grader], rules: RuleWeights) -> RewardFunction:
@@ -151,10 +189,18 @@ def load_function(where: str) -> Part:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise DataError(f"{path} failed as it was read: {type(error).__name__}: {error}. Mend it first.") from error
+        lines = _lines(error, spec.origin or path)
+        raise DataError(
+            f"{path}{f', line {lines[-1]},' if lines else ''} failed as it was read: {type(error).__name__}: {error}. "
+            "Mend it first."
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise DataError(f"{path} has no function {name}. It takes a list of foretell.align.samples.Sample.")
+        here = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
+        raise DataError(
+            f"{path} has no function {name}; it has {', '.join(here) or 'none'}. A reward takes a list of "
+            "foretell.align.samples.Sample and returns a number for each."
+        )
     return Part(name, function, factor)
 
 
@@ -171,7 +217,7 @@ def named_parts(
     for where in functions:
         name, _, weight = where.partition(":")
         if name in VERIFIERS and not Path(name).is_file():
-            parts.append(Part(name, VERIFIERS[name], _weight(where, weight)))
+            parts.append(Part(name, VERIFIERS[name], _weight(where, weight), CHECKS[name]))
         else:
             parts.append(load_function(where))
             identity.append(sha256_file(Path(name)))
@@ -181,6 +227,7 @@ def named_parts(
         if not grader:
             raise DataError("--rubric says by what replies are graded; say by whom with --grader MODEL.")
         found = load_rubric(rubric)
-        parts.append(Part(found.name, by_rubric(ModelGrader(found, load(grader).generator))))
+        graded = by_rubric(ModelGrader(found, load(grader).generator))
+        parts.append(Part(found.name, graded, check=judges_kinds(found.rewards)))
         identity.append([found.name, found.question, dict(found.classes), dict(found.rewards), grader])
     return tuple(parts), identity

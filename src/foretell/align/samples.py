@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foretell.align.examples import PromptRow
 from foretell.chat import Conversation
 from foretell.template import Encoded
 
@@ -29,3 +30,6 @@ class Sample:
 
 RewardFunction = Callable[[Sequence[Sample]], Sequence[float]]
 """Samples -> one finite number each."""
+
+RowCheck = Callable[[PromptRow], bool]
+"""Whether a reward judges the replies to a row. Raises RowError where it should, and cannot."""

@@ -136,6 +136,8 @@ def _learn(
     if found["skipped"]:
         for why, count in found["skipped"].items():
             print(f"Left out: {count:,} rows, {why}")
+    for name, count in found["unjudged"].items():
+        print(f"Not judged by {name}, so that they earn 0 of it: {count:,} prompts")
     if "reward" in found:
         parts_told = ", ".join(f"{name} {value:.3f}" for name, value in found["rewards"].items())
         print(f"Held-out prompts: reward {found['reward']:.3f} ({parts_told}), KL {found['kl']:.1f} nats a reply")

@@ -101,6 +101,11 @@ def status(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Run dire
     ]
     columns = ("stage", "state", "from", "started (UTC)", "took", "size", "output", "code", "")
     draw.table(columns, rows, right=(4, 5))
+    for s in stages:
+        if s.ended:
+            print(f"\n{s.name}: {s.ended}")
+    if tuned is not None and stages and all(s.state == "done" for s in stages):
+        print(f"\nFinished: {stages[-1].finished}")
 
 
 def doctor() -> None:

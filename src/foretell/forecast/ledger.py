@@ -18,7 +18,7 @@ from typing import Any
 
 from foretell.errors import ForecastError
 from foretell.files import describe_os_error, write_text
-from foretell.run import guarded
+from foretell.locks import guarded
 
 LEDGER, HEAD = "ledger.jsonl", "ledger.head"
 RECORDS = "forecasts"  # folder of a run that holds its records

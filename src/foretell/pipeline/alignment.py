@@ -109,12 +109,13 @@ def _arm_stage(
 
 def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
     from foretell.align.policy import Sources
-    from foretell.align.rewarding import Part, by_rubric
+    from foretell.align.rewarding import Part, by_rubric, judges_kinds
 
     def graded() -> Sequence[Part]:
         if not how.rubric:
             return ()
-        return (Part("rubric", by_rubric(load_grader(run_dir / "grader" / GRADER, how.judged)), how.rubric),)
+        grader = load_grader(run_dir / "grader" / GRADER, how.judged)
+        return (Part("rubric", by_rubric(grader), how.rubric, judges_kinds(grader.rubric.rewards)),)
 
     return Sources(run_dir, how.model, make=graded, ptx=run_dir if ppo.ptx else None)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from foretell.data.loader import PackedBatch
-from foretell.errors import ForetellError, Stopped, TrainingError
+from foretell.errors import AlarmError, ForetellError, Stopped, TrainingError
 from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
@@ -198,7 +198,7 @@ class Trainer:
                     )
                 if ended:
                     self.log.write("stop", step=count.step, tokens=count.tokens, reason="alarm")
-                    raise TrainingError(
+                    raise AlarmError(
                         f"Ended by an alarm after step {count.step} of {self.total_steps}: "
                         f"{self._enough or 'see the log'}. Everything is saved in {self.folder}; run the same command "
                         "again to go on all the same."
