@@ -69,7 +69,12 @@ def guarded(path: Path) -> Iterator[Path]:
 
 def _whoami() -> dict[str, Any]:
     pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "born": _born(pid), "since": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "pid": pid,
+        "host": socket.gethostname(),
+        "born": _born(pid),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _born(pid: int) -> str:

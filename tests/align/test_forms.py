@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alignkit import chat, write_jsonl
 
-from foretell.align.examples import Preference, read_dialogues, read_preferences
+from foretell.align.examples import Dialogue, Preference, Unused, read_dialogues, read_preferences
 from foretell.chat import Conversation, TextPart
 from foretell.errors import DataError, RowError
 
@@ -155,6 +155,8 @@ def test_bad_preferences_name_file_line_and_field(tmp_path: Path, row: dict[str,
         ({"messages": [{"role": "boss", "content": "Q"}]}, "Message 0 has role 'boss'; allowed are system"),
         ({"instruction": "Q", "output": 3}, "output: not a string"),
         ({"text": "Q"}, "Its fields are text; expected messages"),
+        ({"instruction": "", "input": " ", "output": "A"}, "instruction: empty"),
+        ({"conversations": [{"from": "human", "value": "Q"}]}, "ShareGPT's conversations become messages when"),
         ({"prompt": "Q", "chosen": "A", "rejected": "B"}, "`foretell reward` and `dpo` read such rows"),
     ],
 )
@@ -189,6 +191,64 @@ def test_arrays_folders_and_gzip(tmp_path: Path) -> None:
         list(read_dialogues(tmp_path))
 
 
+FEEDBACK = [
+    {"prompt": chat("Q"), "chosen": chat("", "A")[1:], "rejected": chat("", "B")[1:]},
+    {"messages": chat("Q", "A"), "label": True},
+    {"messages": chat("Q", "B"), "label": False},
+    {"messages": chat("P", "A"), "label": True},
+    {"messages": chat("P", "A", "And?", "C"), "label": False},
+    {"prompt": "P", "completion": "D", "label": False},
+    {"messages": chat("P", "D"), "label": False},
+    {"messages": chat("P", "E"), "label": False},
+    {"messages": chat("P", "F"), "label": True},
+    {"messages": chat("P", "F"), "label": False},
+]
+"""What people said of a chat page's replies."""
+
+
+def test_ratings_of_both_signs_are_preferences_and_the_rest_is_told(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "feedback.jsonl", FEEDBACK)
+    found = list(read_preferences(path))
+    pairs = [(told(row.whole(0)), told(row.replies[1])) for row in found if isinstance(row, Preference)]
+    asked = [("user", "P"), ("assistant", "A")]
+    assert pairs == [(QA, [("assistant", "B")]), (asked, [("assistant", "D")]), (asked, [("assistant", "E")])]
+    unused = [(row.why, row.where.rpartition(" ")[2]) for row in found if isinstance(row, Unused)]
+    assert unused == [
+        ("two ratings that a preference says already", "3"),
+        ("rated more than once", "7"),
+        ("called good and bad", "9"),
+        ("called good and bad", "10"),
+        ("rated, but no reply to the same prompt has the other sign", "5"),
+    ]
+    assert f"{path}, line 4 beside {path}, line 8" in [row.where for row in found if isinstance(row, Preference)]
+
+
+def test_only_what_was_called_good_is_learned(tmp_path: Path) -> None:
+    found = list(read_dialogues(write_jsonl(tmp_path / "feedback.jsonl", FEEDBACK[1:6])))
+    assert [told(row.conversation)[0][1] for row in found if isinstance(row, Dialogue)] == ["Q", "P"]
+    assert [row.why for row in found if isinstance(row, Unused)] == ["called bad"] * 3
+    assert told(one(tmp_path, {"messages": chat("Q", "A"), "label": "positive"}, read_dialogues).conversation) == QA
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"messages": chat("Q", "A"), "label": 1}, "label: neither true nor false"),
+        ({"messages": chat("Q"), "label": True}, "messages: no reply of the assistant"),
+        ({"messages": chat("", "A")[1:], "label": True}, "messages: a reply to nothing"),
+        ({"prompt": "Q", "completion": " ", "label": False}, "completion: empty"),
+    ],
+)
+def test_bad_ratings_say_why(tmp_path: Path, row: dict[str, Any], why: str) -> None:
+    assert why in str(one(tmp_path, row, read_preferences))
+
+
+def test_trees_without_replies_are_told(tmp_path: Path) -> None:
+    row = {"message_tree_id": "1", "prompt": {"role": "prompter", "text": "Q", "replies": []}}
+    assert one(tmp_path, row, read_dialogues).why == "a tree without a reply"
+    assert one(tmp_path, row, read_preferences).why == "a tree without ranked replies"
+
+
 @pytest.mark.realdata
 def test_published_files_read_whole(real_data: Path) -> None:
     folder = real_data / "benchmarks"
@@ -199,6 +259,6 @@ def test_published_files_read_whole(real_data: Path) -> None:
         (read_dialogues, "LAION-AI_Open-Assistant/model", 400, {}),
     ]
     for read, name, good, bad in cases:
-        found = list(read(folder / name))
+        found = [row for row in read(folder / name) if not isinstance(row, Unused)]
         errors = [row.why for row in found if isinstance(row, RowError)]
         assert (len(found) - len(errors), Counter(errors)) == (good, bad)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from foretell.align.examples import PromptRow
 from foretell.align.graders import Case
-from foretell.align.rewarding import Part, Rewards, by_rubric, by_rules, named_parts
+from foretell.align.rewarding import Part, Rewards, by_rubric, by_rules, judges_kinds, load_function, named_parts
 from foretell.align.rubric import Floats, Rubric, load_rubric
 from foretell.align.rules import RuleWeights
 from foretell.align.samples import Sample
+from foretell.align.verifiable import CHECKS
 from foretell.chat import Conversation
-from foretell.errors import DataError, TrainingError
+from foretell.errors import DataError, RowError, TrainingError
 
 PROMPT = Conversation.from_openai([{"role": "user", "content": "How?"}])
 
@@ -47,8 +50,36 @@ def test_a_rubric_rewards_the_kinds_it_judges_and_no_others() -> None:
     table = grader.rubric.rewards
     assert list(by_rubric(grader)(asked)) == [table["disallowed"][0], table["allowed"][0], table["disallowed"][2], 0, 0]
     assert len(grader.seen) == 3 and grader.seen[0].asked == "How?"
-    with pytest.raises(DataError, match="no row states its `kind`"):
-        by_rubric(grader)(samples(("A", {})))
+    assert list(by_rubric(grader)(samples(("A", {})))) == [0]
+
+
+def row(**fields: Any) -> PromptRow:
+    return PromptRow(PROMPT, (), fields, "rows.jsonl, line 3")
+
+
+def test_kinds_that_a_rubric_does_not_know_are_not_judged_and_slips_are_named() -> None:
+    check = judges_kinds(load_rubric("refusal").rewards)
+    kinds = ("disallowed", "allowed", "tutor", "conflict", "fact", None)
+    assert [check(row(kind=kind)) for kind in kinds] == [True, True, False, False, False, False]
+    assert not check(row(labels={}))
+    for kind, meant in (("dissallowed", "disallowed"), ("Allowed", "allowed"), ("boundry", "boundary"), (3, "")):
+        with pytest.raises(RowError, match=rf"rows\.jsonl, line 3, kind: misspelt.*{meant}"):
+            check(row(kind=kind))
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "why"),
+    [
+        ("answer", {"anwser": "4"}, "answer: missing.*it is called anwser here"),
+        ("answer", {"answer": ["4"]}, r"answer: not a text or number. It is \['4'\]"),
+        ("program", {"entry": "f", "calls": "(1,)", "expected": ["1"]}, "calls: not a list of texts"),
+        ("handled", {}, "labels: missing"),
+    ],
+)
+def test_what_a_built_in_reward_needs_is_checked_row_by_row(name: str, fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(RowError, match=rf"rows\.jsonl, line 3, {why}"):
+        CHECKS[name](row(**fields))
+    assert CHECKS["answer"](row(answer=4))
 
 
 def test_fitted_rules_reward_by_the_response_that_is_due() -> None:
@@ -71,14 +102,35 @@ def test_parts_are_added_by_their_weights_and_told_without() -> None:
     total, by_part = rewards(samples(("four", {}), ("a", {})))
     assert total.tolist() == [-1, 0.5]
     assert by_part["length"].tolist() == [4, 1] and by_part["one"].tolist() == [1, 1]
-    with pytest.raises(TrainingError, match="reward bad is inf for the reply 'four'"):
+    with pytest.raises(
+        TrainingError, match=r"reward bad \(.*test_rewarding\.py, line \d+\) is inf for the reply 'four'"
+    ):
         Rewards((Part("bad", lambda s: [float("inf")]),))(samples(("four", {})))
 
 
 @pytest.mark.parametrize("function", [lambda s: s[0].fields["none"], lambda s: ["good"], lambda s: None, lambda s: 1.0])
 def test_a_reward_that_fails_is_named(function: Any) -> None:
-    with pytest.raises(TrainingError, match="reward mine failed for 1 replies, the first of them 'four'"):
+    with pytest.raises(
+        TrainingError, match=r"reward mine \(.*py, line \d+\) failed for 1 replies, the first of them 'four'"
+    ):
         Rewards((Part("mine", function),))(samples(("four", {})))
+
+
+def test_a_reward_from_a_file_is_named_with_the_line_that_failed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def deep(samples):\n    return [inner(s) for s in samples]\n\n\ndef inner(s):\n    return s.none\n"
+    )
+    with pytest.raises(TrainingError, match=rf"reward deep \({file}, line 6\) failed.*AttributeError"):
+        Rewards((load_function(f"{file}:deep"),))(samples(("four", {})))
+    with pytest.raises(DataError, match="has no function none; it has deep, inner"):
+        load_function(f"{file}:none")
+    file.write_text("import math\n\nimport nowhere_to_be_found\n")
+    with pytest.raises(DataError, match=r"mine\.py, line 3, failed as it was read: ModuleNotFoundError"):
+        load_function(f"{file}:deep")
+    file.write_text("a = 1\ndef deep(:\n")
+    with pytest.raises(DataError, match=r"mine\.py, line 2, failed as it was read: SyntaxError"):
+        load_function(f"{file}:deep")
 
 
 def test_names_at_the_command_line() -> None:

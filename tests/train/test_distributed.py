@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch.distributed import HashStore, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from foretell.errors import DataError
 from foretell.train.distributed import Group, LeftError
 from foretell.train.log import read_log
+from groupkit import launch
 
-WORLD = 2
 SCRIPT = """
 import os, signal, sys, yaml
 from pathlib import Path
@@ -55,32 +53,6 @@ with Group.join() as group:
 sys.stdout.flush()
 os._exit(0)  # as `foretell` leaves: threads that waited for the lost process would abort a tidy shutdown
 """
-
-
-def launch(*command: str) -> list[subprocess.CompletedProcess[str]]:
-    """Run a command in WORLD processes with what torchrun would set; the store lives here, as in its agent."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(WORLD)}
-    env = os.environ | shared | {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *command],
-            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(WORLD)
-    ]
-    try:
-        out = [process.communicate(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [
-        subprocess.CompletedProcess(command, process.returncode, *texts)
-        for process, texts in zip(processes, out, strict=True)
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -1,34 +1,31 @@
 """What alignment learns from: conversations and preferences, read from the files that people have.
 
-TRL's conversational rows, and the published forms of HH-RLHF, Alpaca and Open-Assistant, told apart by their keys; see
-docs/align.md. JSON Lines or one JSON array, plain or gzipped.
+TRL's conversational rows, what the chat page's users prefer and rate, and the published forms of HH-RLHF, Alpaca and
+Open-Assistant, told apart by their keys; see docs/align.md.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
+from foretell.align.ratings import Rating, pair
+from foretell.align.rows import rows
 from foretell.chat import Conversation, Message, TextPart
-from foretell.errors import ConversationError, DataError, RowError
+from foretell.errors import ConversationError, RowError
 
 T = TypeVar("T")
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-MOST_LINE = 64_000_000  # bytes
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):[ \n]?")
 _CHAT = "Give messages with 'role' and 'content', as docs/align.md shows."
 _WANTED = {
     "conversations": "messages; prompt and completion; instruction and output (Alpaca); or an Open-Assistant tree",
-    "preferences": "chosen and rejected, with or without prompt; prompt and replies, best first; or an Open-Assistant "
-    "tree with ranks",
+    "preferences": "chosen and rejected, with or without prompt; prompt and replies, best first; messages and label "
+    "(true or false); or an Open-Assistant tree with ranks",
     "prompts": "prompt, messages, instruction, chosen and rejected, or an Open-Assistant tree",
 }
 
@@ -59,6 +56,15 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class Unused:
+    """A row that is in order but gives no example, such as a reply called bad to who learns to reply. why: the same
+    words for rows alike."""
+
+    where: str
+    why: str
+
+
+@dataclass(frozen=True)
 class PromptRow:
     """A prompt that a policy is to answer. then: what the user says after each of its replies, where there are several.
     fields: what else the row holds, for rewards. where: file and line.
@@ -70,26 +76,37 @@ class PromptRow:
     where: str
 
 
-def read_dialogues(path: Path) -> Iterator[Dialogue | RowError]:
+def read_dialogues(path: Path) -> Iterator[Dialogue | Unused | RowError]:
     """Conversations of a file, or of every file in a folder, in order; a bad row as the error that says why.
 
     Raises DataError for a path that is missing or cannot be read.
     """
-    return _read(path, _dialogues)
+    return _read(path, _dialogues, "a tree without a reply")
 
 
-def read_preferences(path: Path) -> Iterator[Preference | RowError]:
-    """Preferences, as `read_dialogues` reads conversations."""
-    return _read(path, _preferences)
+def read_preferences(path: Path) -> Iterator[Preference | Unused | RowError]:
+    """Preferences, as `read_dialogues` reads conversations; what ratings make comes last."""
+    ratings: list[Rating] = []
+    for found in _read(path, _judgements, "a tree without ranked replies"):
+        if isinstance(found, Rating):
+            ratings.append(found)
+        else:
+            yield found
+    if ratings:
+        yield from _of_ratings(path, ratings)
 
 
 def read_prompts(path: Path) -> Iterator[PromptRow | RowError]:
     """Prompts, as `read_dialogues` reads conversations; of conversations and preferences what precedes the reply."""
-    return _read(path, _prompts)
+    for found in _read(path, _prompts, ""):
+        assert not isinstance(found, Unused), "every such row has a prompt"
+        yield found
 
 
-def _read(path: Path, parse: Callable[[str, Mapping[str, Any]], Iterator[T]]) -> Iterator[T | RowError]:
-    for where, row in _rows(path):
+def _read(
+    path: Path, parse: Callable[[str, Mapping[str, Any]], Iterator[T]], nothing: str
+) -> Iterator[T | Unused | RowError]:
+    for where, row in rows(path):
         if isinstance(row, RowError):
             yield row
             continue
@@ -98,75 +115,42 @@ def _read(path: Path, parse: Callable[[str, Mapping[str, Any]], Iterator[T]]) ->
         except RowError as error:
             yield error
         else:
-            yield from found
+            yield from found or [Unused(where, nothing)]
 
 
-def data_files(path: Path) -> list[Path]:
-    """The file itself, or what a folder holds of known suffixes. Raises DataError when there is none."""
-    if path.is_file():
-        return [path]
-    found = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()) if path.is_dir() else []
-    if not found:
-        what = "holds no" if path.is_dir() else "does not exist: there is no"
-        raise DataError(
-            f"{path} {what} file of examples. Give a file or folder of {', '.join(SUFFIXES[:3])} with --data."
-        )
-    return found
+def _of_ratings(path: Path, ratings: list[Rating]) -> Iterator[Preference | Unused]:
+    """What pairs of ratings say that no preference of the same files says already."""
+    pairs, left = pair(ratings)
+    asked = {good.prompt for good, _ in pairs}
+    said = {
+        (found.prompt, found.replies[i], worse)
+        for found in (_read(path, _judgements, "") if asked else ())
+        if isinstance(found, Preference) and found.prompt in asked
+        for i in range(len(found.replies))
+        for worse in found.replies[i + 1 :]
+    }
+    for good, bad in pairs:
+        where = f"{good.where} beside {bad.where}"
+        if (good.prompt, good.reply, bad.reply) in said:
+            yield Unused(where, "two ratings that a preference says already")
+        else:
+            yield Preference(good.prompt, (good.reply, bad.reply), where)
+    for rating, why in left:
+        yield Unused(rating.where, why)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    for file in data_files(path):
-        try:
-            with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
-                first = stream.read(1)
-                while first.isspace():
-                    first = stream.read(1)
-                stream.seek(0)
-                if first == b"[":
-                    yield from _array(file, stream.read())
-                    continue
-                number = 0
-                while line := stream.readline(MOST_LINE):
-                    number += 1
-                    if line.strip():
-                        where = f"{file}, line {number}"
-                        yield where, _parse(where, line)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{file} could not be read: {error}. Mend it, or leave it out of --data.") from error
-
-
-def _array(file: Path, text: bytes) -> Iterator[tuple[str, Mapping[str, Any] | RowError]]:
-    try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file} begins as a JSON array but is none: {error}. Copy it again.") from error
-    for number, row in enumerate(rows, 1):
-        where = f"{file}, entry {number}"
-        yield where, row if isinstance(row, dict) else _no_object(where)
-
-
-def _parse(where: str, line: bytes) -> Mapping[str, Any] | RowError:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        return RowError(where, "the line", "not JSON", f"It fails with: {error}. Give one JSON object a line.")
-    return row if isinstance(row, dict) else _no_object(where)
-
-
-def _no_object(where: str) -> RowError:
-    return RowError(where, "the row", "not a JSON object", "Each row is an object with named fields.")
-
-
-def _dialogues(where: str, row: Mapping[str, Any]) -> Iterator[Dialogue]:
+def _dialogues(where: str, row: Mapping[str, Any]) -> Iterator[Dialogue | Unused]:
+    if row.get("label") is False and _is_rating(row):
+        yield Unused(where, "called bad")
+        return
     if "messages" in row:
         found = [("messages", _messages(where, "messages", row["messages"]))]
     elif "prompt" in row and "completion" in row:
         prompt = _messages(where, "prompt", row["prompt"], "user")
         found = [("completion", prompt + _messages(where, "completion", row["completion"], "assistant"))]
     elif "instruction" in row and "output" in row:
-        asked = [_text(where, name, row.get(name, "")) for name in ("instruction", "input")]
         reply = Message("assistant", (TextPart(_text(where, "output", row["output"])),))
-        found = [("output", (Message("user", (TextPart("\n\n".join(filter(None, asked))),)), reply))]
+        found = [("output", (_instruction(where, row), reply))]
     elif _is_tree(row):
         tree = _branches(where, row["prompt"], ())
         found = [("prompt", path) for path, replies in tree if not replies and path[-1].role == "assistant"]
@@ -176,6 +160,41 @@ def _dialogues(where: str, row: Mapping[str, Any]) -> Iterator[Dialogue]:
         if not any(message.role == "assistant" and _says(message) for message in messages):
             raise RowError(where, field, "the assistant says nothing", "There is nothing to learn; remove the row.")
         yield Dialogue(Conversation(messages), where)
+
+
+def _instruction(where: str, row: Mapping[str, Any]) -> Message:
+    asked = "\n\n".join(filter(None, (_text(where, name, row.get(name, "")) for name in ("instruction", "input"))))
+    if not asked.strip():
+        raise RowError(where, "instruction", "empty", "Fill it, or remove the row.")
+    return Message("user", (TextPart(asked),))
+
+
+def _judgements(where: str, row: Mapping[str, Any]) -> Iterator[Preference | Rating]:
+    if _is_rating(row):
+        yield _rating(where, row)
+    else:
+        yield from _preferences(where, row)
+
+
+def _is_rating(row: Mapping[str, Any]) -> bool:
+    return "label" in row and ("messages" in row or ("prompt" in row and "completion" in row))
+
+
+def _rating(where: str, row: Mapping[str, Any]) -> Rating:
+    if not isinstance(row["label"], bool):
+        raise RowError(
+            where, "label", "neither true nor false", f"It is {row['label']!r:.40}; true says that it is good."
+        )
+    if "messages" in row:
+        field, said = "messages", _messages(where, "messages", row["messages"])
+        prompt, reply = said[:-1], said[-1:]
+    else:
+        field, prompt = "completion", _messages(where, "prompt", row["prompt"], "user")
+        reply = _messages(where, field, row["completion"], "assistant")
+    _check_reply(where, field, reply)
+    if not prompt:
+        raise RowError(where, field, "a reply to nothing", "Put what it answers before it.")
+    return Rating(Conversation(prompt), Conversation(reply), row["label"], where)
 
 
 def _preferences(where: str, row: Mapping[str, Any]) -> Iterator[Preference]:
@@ -222,8 +241,7 @@ def _prompts(where: str, row: Mapping[str, Any]) -> Iterator[PromptRow]:
         while messages and messages[-1].role == "assistant":
             messages = messages[:-1]
     elif "instruction" in row:
-        asked = [_text(where, name, row.get(name, "")) for name in ("instruction", "input")]
-        messages = (Message("user", (TextPart("\n\n".join(filter(None, asked))),)),)
+        messages = (_instruction(where, row),)
     elif "chosen" in row:
         messages = next(iter(_preferences(where, row))).prompt.messages
     else:
@@ -245,11 +263,15 @@ def _preference(
     if not prompt:
         raise RowError(where, "prompt", "empty", "Give a prompt, or replies that begin with the same messages.")
     for i, (field, reply) in enumerate(replies):
-        if not reply or reply[-1].role != "assistant" or not _says(reply[-1]):
-            raise RowError(where, field, "no reply of the assistant", f"It must end with one. {_CHAT}")
+        _check_reply(where, field, reply)
         if reply in [other for _, other in replies[:i]]:
             raise RowError(where, field, "the same as a better reply", "Nothing is preferred; remove one of them.")
     return Preference(Conversation(prompt), tuple(Conversation(reply) for _, reply in replies), where, margin)
+
+
+def _check_reply(where: str, field: str, reply: tuple[Message, ...]) -> None:
+    if not reply or reply[-1].role != "assistant" or not _says(reply[-1]):
+        raise RowError(where, field, "no reply of the assistant", f"It must end with one. {_CHAT}")
 
 
 def _messages(where: str, field: str, value: Any, role: str | None = None) -> tuple[Message, ...]:
@@ -267,12 +289,12 @@ def _messages(where: str, field: str, value: Any, role: str | None = None) -> tu
     try:
         return Conversation.from_openai(value).messages
     except ConversationError as error:
-        raise RowError(where, field, "not in OpenAI message form", str(error)) from error
+        raise RowError(where, field, "not in OpenAI message form", f"{error} Mend it, or remove the row.") from error
 
 
 def _text(where: str, field: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise RowError(where, field, "not a string", f"It is a {type(value).__name__}; give text.")
+        raise RowError(where, field, "not a string", f"It is {value!r:.40}; give text.")
     return value
 
 
@@ -292,7 +314,10 @@ def _branches(
     replies = node.get("replies") or []
     for one in (node, *(replies if isinstance(replies, list) else [None])):
         if not isinstance(one, dict) or str(one.get("role")) not in roles or not isinstance(one.get("text"), str):
-            raise RowError(where, "prompt", "a message without text or known role", "Roles are prompter and assistant.")
+            raise RowError(
+                where, "prompt", "a message without text or known role",
+                "Roles are prompter and assistant. Mend the tree, or remove it.",
+            )  # fmt: skip
     path = (*before, *_messages(where, "text", node["text"], roles[node["role"]]))
     answers = [answer for answer in replies if not answer.get("deleted")]
     yield path, answers
@@ -311,6 +336,11 @@ def _unknown(where: str, row: Mapping[str, Any], wanted: str) -> RowError:
             if other == "dialogue"
             else " `foretell reward` and `dpo` read such rows."
         )
+    if isinstance(row.get("conversations"), list):
+        hint = (
+            " ShareGPT's conversations become messages when from and value are called role and content, and human and "
+        )
+        hint += "gpt user and assistant."
     return RowError(
         where, "the row", f"holds no {wanted}", f"Its fields are {found}; expected {_WANTED[wanted]}.{hint}"
     )

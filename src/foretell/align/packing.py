@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foretell.align.examples import Dialogue, Preference, read_dialogues, read_preferences
+from foretell.align.examples import Dialogue, Preference, Unused, read_dialogues, read_preferences
 from foretell.chat import Conversation
 from foretell.data.encode import Vocabulary
 from foretell.data.loader import PackedBatch
@@ -136,6 +136,10 @@ def pack_split(
 
     def _encoded() -> Iterator[list[Encoded]]:
         for row in read_dialogues(data) if kind == "sft" else read_preferences(data):
+            if isinstance(row, Unused):
+                if split == "train":  # both passes meet it
+                    skipped[row.why] += 1
+                continue
             try:
                 if isinstance(row, RowError):
                     raise row

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,32 +12,24 @@ import yaml
 from torch import Tensor
 
 from foretell.align.episodes import Player, request_seed
-from foretell.align.examples import PromptRow, data_files, read_prompts
+from foretell.align.examples import read_prompts
 from foretell.align.packing import require_template
 from foretell.align.ppo import Advantages, GroupAdvantages, PolicyGradient
+from foretell.align.prompts import read_split
 from foretell.align.reward import RewardModel, add_head
 from foretell.align.rewarding import Part, Rewards, by_model
 from foretell.align.rollout import Credit, Rollouts, describe, logprobs
+from foretell.align.rows import data_files
 from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, open_base, tuned
 from foretell.data.loader import Loader, PackedBatch
-from foretell.data.splits import Split, split_of
 from foretell.engine.local import Engine
-from foretell.errors import (
-    CheckpointError,
-    ConversationError,
-    DataError,
-    GenerationError,
-    ImageError,
-    RowError,
-    TrainingError,
-)
-from foretell.files import digest, expand_home, read_json, sha256_file
+from foretell.errors import CheckpointError, DataError, GenerationError, TrainingError
+from foretell.files import expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
 from foretell.model.adapters import choose_trained, without_adapters
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, read_scalar_head
-from foretell.run import Report, Stage, run_stages, silent
-from foretell.template import ChatTemplate
+from foretell.run import Report, Stage, place, run_stages, silent
 from foretell.train.loop import fit
 from foretell.train.setup import pick_device, pick_precision
 from foretell.tuning import GRPOConfig, PolicyConfig, PPOConfig
@@ -93,6 +83,11 @@ def train_policy(
     has left `most_kl` or `least_entropy`; GraderError where a grader does not answer. The same call goes on from there.
     """
     settings, sources = settings or POLICIES[kind](), sources or Sources()
+    if place()[1] > 1:
+        raise TrainingError(
+            f"{kind} runs as a single process: start it without torchrun. `foretell sft`, `reward` and `dpo` share "
+            "their steps among several."
+        )
     data, out_dir = Path(data), Path(out_dir)
     if not (sources.reward or sources.parts or sources.make):
         raise TrainingError(
@@ -175,63 +170,10 @@ def _judge_folder(ref: str | Path) -> Path:
         ) from error
     if not (folder / SCALAR_HEAD).is_file():
         raise CheckpointError(
-            f"{ref} is no reward model: {folder} has no {SCALAR_HEAD}. Train one with `foretell reward --model {ref}`, and "
-            "give that run with --reward."
+            f"{ref} is no reward model: {folder} has no {SCALAR_HEAD}. Train one with `foretell reward --model {ref}`, "
+            "and give that run with --reward."
         )
     return folder
-
-
-def read_split(
-    rows: Iterable[PromptRow | RowError],
-    template: ChatTemplate,
-    room: int,
-    share: float,
-    skip: bool,
-    parts: Sequence[Part] = (),
-) -> tuple[dict[Split, list[PromptRow]], Counter[str], Counter[str]]:
-    """Prompts of both splits, told apart by what is asked alone; why others were left out; and how many there are that a
-    part does not judge, by its name.
-
-    room: tokens that a prompt may have. Raises RowError for the first bad row unless `skip`; DataError for a part that
-    judges none.
-    """
-    found: dict[Split, list[PromptRow]] = {"train": [], "heldout": []}
-    skipped, unjudged = Counter[str](), Counter[str]()
-    for row in rows:
-        try:
-            if isinstance(row, RowError):
-                raise row
-            _check_prompt(row, template, room)
-            passed = [part.name for part in parts if part.check is not None and not part.check(row)]
-        except RowError as error:
-            if not skip:
-                raise
-            skipped[error.why] += 1
-            continue
-        unjudged.update(passed)
-        found[split_of(digest(json.dumps(row.prompt.to_openai())), share)].append(row)
-    count = sum(map(len, found.values()))
-    for name, without in unjudged.items():
-        if without == count:
-            raise DataError(
-                f"The reward {name} judges none of the {count:,} prompts: it goes by the row's `kind`, and no row states "
-                "one that it knows. Add the field to the data (docs/align.md), or leave the reward out."
-            )
-    return found, skipped, unjudged
-
-
-def _check_prompt(row: PromptRow, template: ChatTemplate, room: int) -> None:
-    try:
-        size = len(template.encode(row.prompt, add_generation_prompt=True, learn="none").ids)
-    except (ConversationError, ImageError) as error:
-        raise RowError(row.where, "prompt", "cannot be put into the model's chat template", str(error)) from error
-    if size > room:
-        raise RowError(
-            row.where,
-            "prompt",
-            f"longer than the {room:,} tokens that leave room for a reply",
-            f"It takes {size:,}. Shorten it, lower max_tokens, or leave such rows out with --set bad_rows=skip.",
-        )
 
 
 @dataclass

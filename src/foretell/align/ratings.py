@@ -1,7 +1,7 @@
 """Ratings of single replies become preferences where a prompt has replies of both signs.
 
-The form of Ethayarajh et al. 2024 (KTO, arXiv 2402.01306): a conversation and whether its last reply is good. What people
-say with a thumb is no comparison; only two thumbs on replies to the same prompt are one.
+The form of Ethayarajh et al. 2024 (KTO, arXiv 2402.01306): a conversation and whether its last reply is good. What
+people say with a thumb is no comparison; only two thumbs on replies to the same prompt are one.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def same_prompt(prompt: Conversation) -> str:
 
 
 def pair(ratings: Iterable[Rating]) -> tuple[list[tuple[Rating, Rating]], list[tuple[Rating, str]]]:
-    """Pairs of a good and a bad reply to one prompt, in the order of the first rating of each prompt; and what cannot be
-    paired, with the reason.
+    """Pairs of a good and a bad reply to one prompt, in the order of the first rating of each prompt; and what cannot
+    be paired, with the reason.
 
     A reply that was rated twice alike counts once, one that was called good and bad not at all. Where there are more of
     one sign, those of the other stand in several pairs, in turn, so that each reply is in one pair at least.
@@ -43,14 +43,15 @@ def pair(ratings: Iterable[Rating]) -> tuple[list[tuple[Rating, Rating]], list[t
     left: list[tuple[Rating, str]] = []
     for group in groups.values():
         signs: dict[Conversation, set[bool]] = {}
-        first: dict[Conversation, Rating] = {}
         for rating in group:
             signs.setdefault(rating.reply, set()).add(rating.good)
-            if first.setdefault(rating.reply, rating) is not rating:
+        first: dict[Conversation, Rating] = {}
+        for rating in group:
+            if len(signs[rating.reply]) > 1:
+                left.append((rating, "called good and bad"))
+            elif first.setdefault(rating.reply, rating) is not rating:
                 left.append((rating, "rated more than once"))
-        torn = [rating for rating in first.values() if len(signs[rating.reply]) > 1]
-        left += [(rating, "called good and bad") for rating in torn]
-        good, bad = ([r for r in first.values() if r.good == sign and r not in torn] for sign in (True, False))
+        good, bad = ([r for r in first.values() if r.good == sign] for sign in (True, False))
         if good and bad:
             pairs += [(_nth(good, i), _nth(bad, i)) for i in range(max(len(good), len(bad)))]
         else:

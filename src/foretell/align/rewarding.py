@@ -55,20 +55,20 @@ class Rewards:
                 raise
             except Exception as error:  # it is its user's code
                 raise TrainingError(
-                    f"The reward {part.name}{_place(part.function, error)} failed for {len(samples)} replies, the first of them "
-                    f"{samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one number a reply. "
-                    "Mend it, and run the same command again to go on."
+                    f"The reward {part.name}{_place(part.function, error)} failed for {len(samples)} replies, the "
+                    f"first of them {samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one number "
+                    "a reply. Mend it, and run the same command again to go on."
                 ) from error
             if len(values) != len(samples):
                 raise TrainingError(
-                    f"The reward {part.name}{where} gave {len(values)} numbers for {len(samples)} replies. It must return "
-                    "one a reply. Mend it, and run the same command again to go on."
+                    f"The reward {part.name}{where} gave {len(values)} numbers for {len(samples)} replies. It must "
+                    "return one a reply. Mend it, and run the same command again to go on."
                 )
             bad = np.flatnonzero(~np.isfinite(values))
             if len(bad):
                 raise TrainingError(
-                    f"The reward {part.name}{where} is {values[bad[0]]} for the reply {samples[bad[0]].reply!r:.80}. Nothing "
-                    "was learned from this round; mend the reward, and run the same command again to go on."
+                    f"The reward {part.name}{where} is {values[bad[0]]} for the reply {samples[bad[0]].reply!r:.80}. "
+                    "Nothing was learned from this round; mend the reward, and run the same command again to go on."
                 )
             by_part[part.name] = values
             total += part.weight * values
@@ -88,7 +88,9 @@ def _lines(error: Exception, file: str) -> list[int]:
     """The lines of a file that an error came through, the innermost last."""
     if isinstance(error, SyntaxError) and error.filename == file and error.lineno:
         return [error.lineno]
-    return [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.lineno]
+    return [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file and frame.lineno
+    ]
 
 
 def by_model(judge: RewardModel) -> RewardFunction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,19 +12,20 @@ import torch
 import yaml
 
 from foretell.align.dpo import DPO, reference_logprobs
-from foretell.align.examples import data_files
 from foretell.align.packing import Table, pack_split, require_template
 from foretell.align.reward import BradleyTerry, add_head, normalise
+from foretell.align.rows import data_files
 from foretell.data.loader import FixedBatches, Loader, PackedBatch
 from foretell.data.shards import Shards
 from foretell.data.splits import Split
-from foretell.errors import CheckpointError, DataError, RowError
+from foretell.errors import CheckpointError, DataError, RowError, TrainingError
 from foretell.files import expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
 from foretell.model.adapters import choose_trained
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
-from foretell.run import Report, Stage, run_stages, silent
+from foretell.run import Report, Stage, place, run_stages, silent
+from foretell.train.distributed import Group
 from foretell.train.loop import WHOLE, fit, micro_rows
 from foretell.train.objective import NextToken, Objective, evaluate
 from foretell.train.setup import pick_device, pick_precision
@@ -54,6 +55,7 @@ def tune(
 
     model: as for `foretell.load`, but no endpoint. data: a file or folder of examples (align/examples.py). settings:
     those of `CONFIGS[kind]`. The same call again resumes what was cut off and skips what is done.
+    Under torchrun the first process does so; the others join it where the model is trained, and return nothing.
     Returns the manifests by stage; the last one's metrics are those of the held-out examples.
     Raises a ForetellError that says what to do; KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM.
     """
@@ -72,10 +74,22 @@ def tune(
     first = ("base",) if foreign else ()
     named = {"name": kind, "model": str(model), "data": str(data), **settings.model_dump(mode="json")}
     text = yaml.safe_dump(named, sort_keys=False, allow_unicode=True)
-    stages = tuning_stages(kind, settings, origin, data, text, report, first, weights, {"model": str(model)})
-    if foreign:
-        stages.insert(0, import_stage(model, report))
-    return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+    def run(group: Group) -> dict[str, dict[str, Any]]:
+        beside = {"model": str(model)}
+        stages = tuning_stages(kind, settings, origin, data, text, report, first, weights, beside, group=group)
+        if foreign:
+            stages.insert(0, import_stage(model, report))
+        return run_stages(out_dir, stages, recipe_text=text, name=kind, seed=settings.seed, report=report)
+
+    if place()[1] == 1:
+        return run(Group())
+    with Group.join() as group:
+        if group.rank == 0:
+            return run(group)
+        while True:  # until the first process leaves
+            _train(kind, settings, (), text, silent, group)
+    return {}
 
 
 def tuning_stages(
@@ -89,12 +103,13 @@ def tuning_stages(
     weights: Callable[[], str] | None = None,
     beside: Mapping[str, str] | None = None,
     prefix: str = "",
+    group: Group | None = None,
 ) -> list[Stage]:
     """The stages that fine-tune a model: packing, perhaps the reference's log-probabilities, and training.
 
     origin: the model's checkpoint, from the folders of the stages `first`. data: as of `tune`; it may be written by one
     of them. text: lies beside the result. weights: fingerprint of a model from outside the run. beside: what else
-    decides a rebuild. prefix: of the names of all stages but the last.
+    decides a rebuild. prefix: of the names of all stages but the last. group: the processes that train together.
     """
     plain = settings.model_dump(mode="json")
     outside = weights or (lambda: "")
@@ -112,7 +127,12 @@ def tuning_stages(
             kind,
             {key: value for key, value in plain.items() if key not in WATCHING | _PACKING} | beside,
             lambda inputs, out: _train(
-                kind, settings, origin(inputs), inputs[pack], inputs.get(reference), out, text, report
+                kind,
+                settings,
+                (origin(inputs), inputs[pack], out, *([inputs[reference]] if reference in inputs else [])),
+                text,
+                report,
+                group or Group(),
             ),
             (*first, pack, *([reference] if kind == "dpo" else [])),
             outside=outside,
@@ -149,16 +169,17 @@ def fingerprint(model: str | Path) -> Any:
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def open_base(folder: Path, device: str, frozen: bool = False) -> Opened:
+def open_base(folder: Path, device: str, frozen: bool = False, processes: int = 1) -> Opened:
     """A checkpoint's model in float32, with memory of its own, on the device that is to train it.
 
-    frozen: whether only adapters are trained, so that weights may keep the type they are stored in.
+    frozen: whether only adapters are trained, so that weights may keep the type they are stored in. processes: how many
+    train together.
     """
     opened = load_checkpoint(folder, lambda stored: stored if frozen else torch.float32)
-    place = pick_device(device)
+    chosen = pick_device(device, processes)
     for parameter in opened.model.parameters():  # they may be views of the file
-        parameter.data = parameter.detach().clone().to(place)
-    opened.model.to(place)
+        parameter.data = parameter.detach().clone().to(chosen)
+    opened.model.to(chosen)
     return opened
 
 
@@ -220,20 +241,35 @@ def _micro(settings: Tuning, length: int) -> int:
     return micro_rows(settings.training(length, length), 1 << 20, length)
 
 
+def _share(shards: Shards, settings: Tuning, world: int) -> int:
+    """Rows of a step, all processes together. Raises TrainingError where they cannot have as many each."""
+    rows = min(shards.rows, max(1, settings.batch_tokens // shards.length))
+    if shards.rows < world:
+        raise TrainingError(
+            f"The examples fill {shards.rows} rows of {shards.length} tokens, fewer than the {world} processes. "
+            "Start fewer, lower sequence_length, or run it without torchrun."
+        )
+    if rows % world:
+        even = max(1, rows // world) * world * shards.length
+        raise TrainingError(
+            f"A step has {rows} rows of {shards.length} tokens, which {world} processes cannot share evenly. Give "
+            f"--set batch_tokens={even}, or start another number of processes."
+        )
+    return rows
+
+
 def _train(
-    kind: Kind,
-    settings: Tuning,
-    base: Path,
-    pack: Path,
-    logprobs: Path | None,
-    out: Path,
-    text: str,
-    report: Report,
+    kind: Kind, settings: Tuning, folders: Iterable[Path], text: str, report: Report, group: Group
 ) -> dict[str, Any]:
-    opened = open_base(base, settings.device, frozen=settings.lora.rank > 0)
+    """folders: of the model, the pack, the output, and for DPO the reference's log-probabilities; every process takes
+    the first one's."""
+    if group.world > 1:
+        folders = map(Path, group.share(lambda: [str(folder.absolute()) for folder in folders]))
+    base, pack, out, *others = folders
+    opened = open_base(base, settings.device, settings.lora.rank > 0, group.world)
     model = opened.model
     shards = Shards(pack / "train")
-    rows = min(shards.rows, max(1, settings.batch_tokens // shards.length))
+    rows = _share(shards, settings, group.world)
     steps = max(1, round(settings.epochs * shards.rows / rows))
     if kind == "reward":
         add_head(model, settings.seed)
@@ -244,8 +280,7 @@ def _train(
 
     def objective(folder: Path) -> Objective:
         if isinstance(settings, DPOConfig):
-            assert logprobs is not None
-            reference = np.load(logprobs / f"{folder.name}.npy")
+            reference = np.load(others[0] / f"{folder.name}.npy")
             return DPO(Table.load(folder), reference, settings.beta, settings.label_smoothing)
         if isinstance(settings, RewardConfig):
             return BradleyTerry(Table.load(folder), settings.centre)
@@ -266,7 +301,14 @@ def _train(
     files: dict[str, Path | str] = {p.name: p for p in base.iterdir() if p.is_file() and p.name not in OWN_FILES}
     return fit(
         model,
-        Loader(pack / "train", rows, settings.seed, verify=True),
+        Loader(
+            pack / "train",
+            rows // group.world,
+            settings.seed,
+            verify=not group.rank,
+            rank=group.rank,
+            world=group.world,
+        ),
         objective(pack / "train"),
         settings.training(steps * rows * shards.length, rows * shards.length),
         out,
@@ -284,4 +326,5 @@ def _train(
         finish=finish if kind == "reward" else None,
         task=kind,
         report=report,
+        group=group,
     )

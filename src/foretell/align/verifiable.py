@@ -14,7 +14,6 @@ from foretell.errors import DataError, RowError
 from foretell.measure.code_answers import code_block
 from foretell.measure.sandbox import Program, Sandbox
 
-
 # What each needs of a row: name of a field -> its type, and the same in words.
 _FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
     "answer": {"answer": ((str, int, float), "a text or number")},
@@ -84,12 +83,15 @@ def _check(reward: str) -> RowCheck:
                     row.where,
                     name,
                     "missing",
-                    f"The reward {reward} needs it, {what}{f'; it is called {meant} here' if meant else ''}. Add it, or "
-                    "leave such rows out with --set bad_rows=skip.",
+                    f"The reward {reward} needs it, {what}{f'; it is called {meant} here' if meant else ''}. Add it, "
+                    "or leave such rows out with --set bad_rows=skip.",
                 )
             if not isinstance(value, kind):
                 raise RowError(
-                    row.where, name, f"not {what}", f"It is {value!r:.60}, which the reward {reward} cannot use. Mend it."
+                    row.where,
+                    name,
+                    f"not {what}",
+                    f"It is {value!r:.60}, which the reward {reward} cannot use. Mend it.",
                 )
         return True
 

@@ -53,11 +53,15 @@ def align(
     from foretell.errors import RecipeError
     from foretell.pipeline import run_recipe
     from foretell.recipes import load_recipe
+    from foretell.run import place
 
     loaded = load_recipe(recipe, overrides)
     if loaded.align is None:
         raise RecipeError(f"Recipe {loaded.name} has no section align. Use align-cpu, or add one: docs/align.md.")
     folder = out or (Path(recipe) if Path(recipe).is_dir() else Path("runs") / loaded.name)
+    if place()[0] > 0:  # one process speaks for all that torchrun started
+        run_recipe(loaded, folder, arms=True)
+        return
     with draw.progress() as report:
         found = run_recipe(loaded, folder, None, report, arms=True)["outcomes"]["metrics"]["rates"]
     measures = list(dict.fromkeys(name for rates in found.values() for name in rates))
@@ -73,6 +77,8 @@ def align(
 def sft(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noqa: B006  (typer copies it)
     """Fine-tune a model on conversations: it learns what the assistant says."""
     found = _tune("sft", model, data, out, overrides)
+    if found is None:
+        return
     if "loss" in found:
         print(f"Held-out loss: {found['loss']:.4f} nats a token")
     print(f"Talk to it: foretell chat {out}")
@@ -81,6 +87,8 @@ def sft(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noq
 def reward(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noqa: B006
     """Train a reward model on preferences, starting from a fine-tuned model."""
     found = _tune("reward", model, data, out, overrides)
+    if found is None:
+        return
     _preferred(found)
     rows = [
         (row["pairs"], f"{row['confidence']:.2f}", f"{row['accuracy']:.2f}") for row in found.get("by_confidence", ())
@@ -91,7 +99,10 @@ def reward(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # 
 
 def dpo(model: Model, data: Data, out: Out, overrides: Set = []) -> None:  # noqa: B006
     """Fine-tune a model on preferences directly, without a reward model."""
-    _preferred(_tune("dpo", model, data, out, overrides))
+    found = _tune("dpo", model, data, out, overrides)
+    if found is None:
+        return
+    _preferred(found)
     print(f"Talk to it: foretell chat {out}")
 
 
@@ -153,12 +164,17 @@ def _need_torch() -> None:
         raise MissingExtraError("Training", "torch")
 
 
-def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -> dict[str, Any]:
+def _tune(kind: Kind, model: str, data: Path, out: Path, overrides: list[str]) -> dict[str, Any] | None:
+    """The metrics; none in a process for which another one speaks, under torchrun."""
     _need_torch()
     from foretell.align.stages import CONFIGS, tune
     from foretell.recipes import check_settings
+    from foretell.run import place
 
     settings = check_settings(CONFIGS[kind], overrides)
+    if place()[0] > 0:
+        tune(kind, model, data, out, settings)
+        return None
     with draw.progress() as report:
         manifests = tune(kind, model, data, out, settings, report)
     packed = manifests["pack"]["metrics"]
