@@ -56,8 +56,8 @@ class Rewards:
             except Exception as error:  # it is its user's code
                 raise TrainingError(
                     f"The reward {part.name}{_place(part.function, error)} failed for {len(samples)} replies, the "
-                    f"first of them {samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one number "
-                    "a reply. Mend it, and run the same command again to go on."
+                    f"first of them {samples[0].reply!r:.80}: {type(error).__name__}: {error}. It must return one "
+                    "number a reply. Mend it, and run the same command again to go on."
                 ) from error
             if len(values) != len(samples):
                 raise TrainingError(
