@@ -219,11 +219,13 @@ class LessonConfig(Section):
 
 class ArmConfig(Section):
     """One way to learn from rewards. model: weight of the reward model. rubric: weight of what the grader's rubric
-    awards; judged: kinds of prompts that it judges (empty: all). ppo: settings that differ from `align.ppo`.
+    awards; judged: kinds of prompts that it judges (empty: all). rules: weight of what its classes earn by weights that
+    are fitted on top of the reward model (Mu et al., arXiv 2411.01111). ppo: settings that differ from `align.ppo`.
     """
 
     model: float = 1.0
     rubric: float = 0.0
+    rules: float = 0.0
     judged: list[Literal["allowed", "boundary", "sensitive", "disallowed"]] = Field(default_factory=list)
     ppo: dict[str, Any] = Field(default_factory=dict)
 

@@ -10,6 +10,7 @@ import pytest
 
 import foretell
 from clikit import invoke
+from foretell.align.rules import RuleWeights
 from foretell.errors import RecipeError
 from foretell.pipeline import run_recipe, run_status
 from foretell.pipeline.alignment import load_grader
@@ -39,6 +40,7 @@ RAW: dict[str, Any] = {
         "arms": {
             "rbrm": {"rubric": 1.0},
             "rm": {},
+            "rules": {"rules": 1.0},
             "mixed": {"ppo": {"ptx": 0.5, "ptx_rows": 1}, "judged": ["disallowed"]},
         },
         "outcomes": 6,
@@ -54,21 +56,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_arm_is_trained_and_judged(run: Path) -> None:
-    assert all((run / stage / "checkpoint").is_dir() for stage in ("sft", "reward", "ppo", "ppo-rm", "ppo-mixed"))
+    assert all(
+        (run / stage / "checkpoint").is_dir() for stage in ("sft", "reward", "ppo", "ppo-rm", "ppo-rules", "ppo-mixed")
+    )
     metrics = json.loads((run / "outcomes/manifest.json").read_text())["metrics"]
-    assert set(metrics["rates"]) == {"base", "sft", "rbrm", "rm", "mixed"}
+    assert set(metrics["rates"]) == {"base", "sft", "rbrm", "rm", "rules", "mixed"}
     for rates in metrics["rates"].values():
         for estimate, low, high in rates.values():
             assert 0 <= low <= estimate <= high <= 1
     assert (run / "outcomes/rbrm/records.jsonl").is_file() and (run / "outcomes/index.html").is_file()
     log = [json.loads(line) for line in (run / "ppo-mixed/log.jsonl").read_text().splitlines()]
     assert any("ptx_loss" in line for line in log)
-    parts = [
-        line["rewards"]
-        for line in map(json.loads, (run / "ppo/log.jsonl").read_text().splitlines())
-        if "rewards" in line
-    ]
-    assert set(parts[0]) == {"model", "rubric"}
+    for stage, names in (("ppo", {"model", "rubric"}), ("ppo-rules", {"model", "rules"})):
+        lines = [json.loads(line) for line in (run / stage / "log.jsonl").read_text().splitlines()]
+        assert next(set(line["rewards"]) for line in lines if "rewards" in line) == names
+
+
+def test_rules_are_fitted_on_top_of_the_reward_model(run: Path) -> None:
+    metrics = json.loads((run / "rules/manifest.json").read_text())["metrics"]
+    assert metrics["right"]["rules"] > max(0.6, metrics["right"]["model"]) and metrics["tested"] >= 10
+    rules = RuleWeights.load(run / "rules/rules.json")
+    weights = {kind: dict(zip(rules.names, row, strict=True)) for kind, row in rules.weights.items()}
+    assert weights["refuse"]["refusal.A"] > weights["refuse"]["refusal.C"]
+    assert weights["comply"]["refusal.D"] > weights["comply"]["refusal.A"]
 
 
 def test_the_run_page_tells_of_it(run: Path) -> None:
@@ -124,3 +134,8 @@ def test_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_the_preset_is_sound() -> None:
     recipe = load_recipe("align-cpu")
     assert recipe.align is not None and recipe.align.main in recipe.align.arms
+
+
+def test_the_example_of_fitted_rules_is_sound() -> None:
+    recipe = load_recipe(Path(__file__).resolve().parents[2] / "examples" / "align-rules.yaml")
+    assert recipe.align is not None and recipe.align.arms[recipe.align.main].rules > 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from foretell.files import write_text
+from foretell.pipeline.rules import RULES, rules_stage
 from foretell.recipe import Recipe
 from foretell.run import Report, Stage
 from foretell.tuning import AlignConfig, ArmConfig, LessonConfig, PPOConfig
@@ -63,6 +64,8 @@ def align_stages(recipe: Recipe, run_dir: Path, report: Report, arms: bool) -> l
         Stage("grader", {}, lambda inputs, out: _fit_grader(inputs["lessons"], out), ("lessons",)),
     ]  # fmt: skip
     chosen = list(config.arms) if arms else [config.main]
+    if any(config.arms[arm].rules for arm in chosen):
+        found.append(rules_stage(config.lessons, recipe.seed, recipe.train.device))
     found += [_arm_stage(recipe, config, arm, run_dir, tuned, settings, report) for arm in chosen]
     names = {"pretrain": "base", "sft": "sft"} | {arm_stage(config, arm): arm for arm in chosen}
     found.append(
@@ -100,22 +103,29 @@ def _arm_stage(
     from foretell.align.policy import policy_stage
 
     how, chosen = config.arms[arm], config.ppo_of(arm).model_copy(update={"seed": recipe.seed})
+    before = ("sft", "lessons", "reward", "grader", *(["rules"] if how.rules else []), "pack")
     stage = policy_stage(
         "ppo", chosen, tuned, run_dir / "lessons" / "prompts.jsonl", _sources(how, run_dir, chosen),
-        settings(f"ppo, {arm}", chosen), report, ("sft", "lessons", "reward", "grader", "pack"), arm_stage(config, arm),
+        settings(f"ppo, {arm}", chosen), report, before, arm_stage(config, arm),
     )  # fmt: skip
-    return replace(stage, config={**stage.config, "model": how.model, "rubric": how.rubric, "judged": how.judged})
+    told = {"model": how.model, "rubric": how.rubric, "judged": how.judged}
+    return replace(stage, config={**stage.config, **told, **({"rules": how.rules} if how.rules else {})})
 
 
 def _sources(how: ArmConfig, run_dir: Path, ppo: PPOConfig) -> Sources:
     from foretell.align.policy import Sources
-    from foretell.align.rewarding import Part, by_rubric, judges_kinds
+    from foretell.align.rewarding import Part, by_rubric, by_rules, judges_kinds
+    from foretell.align.rules import EXPECTED, RuleWeights
 
     def graded() -> Sequence[Part]:
-        if not how.rubric:
-            return ()
-        grader = load_grader(run_dir / "grader" / GRADER, how.judged)
-        return (Part("rubric", by_rubric(grader), how.rubric, judges_kinds(grader.rubric.rewards)),)
+        found = []
+        if how.rubric:
+            grader = load_grader(run_dir / "grader" / GRADER, how.judged)
+            found.append(Part("rubric", by_rubric(grader), how.rubric, judges_kinds(grader.rubric.rewards)))
+        if how.rules:
+            rules = by_rules([load_grader(run_dir / "grader" / GRADER)], RuleWeights.load(run_dir / "rules" / RULES))
+            found.append(Part("rules", rules, how.rules, judges_kinds(EXPECTED)))
+        return found
 
     return Sources(run_dir, how.model, make=graded, ptx=run_dir if ppo.ptx else None)
 

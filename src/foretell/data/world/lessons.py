@@ -111,6 +111,13 @@ class Lessons:
             reply = write_reply(asked, rng.choice("ABCD"), rng, rng.random() < 0.7)  # type: ignore[arg-type]
             yield {"prompt": asked.text, "reply": reply, "letter": letter(asked.labels, reply), "kind": asked.act.kind}
 
+    def compared(self, count: int, seed: int) -> Iterator[Row]:
+        """Replies to hazardous and harmless requests, ranked without a flaw: what fits rules."""
+        for i in range(count):
+            rng = random.Random(f"lessons/compared/{seed}/{i}")
+            asked = self.hazards.request(rng, "train", rng.choice(KINDS))
+            yield {"prompt": asked.text, "replies": ranked_replies(asked, rng), "kind": asked.act.kind}
+
     def _draw(self, what: str, count: int, seed: int) -> Iterator[tuple[Lesson, random.Random]]:
         for i in range(count):
             rng = random.Random(f"lessons/{what}/{seed}/{i}")
