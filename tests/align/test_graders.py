@@ -12,7 +12,7 @@ from foretell.align.rubric import load_rubric
 from foretell.chat import Conversation
 from foretell.data.world.hazards import DESIRED, KINDS, Hazards, write_reply
 from foretell.engine.remote import Endpoint
-from foretell.errors import EndpointError, GenerationError, GraderError, RubricError
+from foretell.errors import ContextLengthError, EndpointError, GenerationError, GraderError, RubricError
 from foretell.generate import Result, TokenLogprob
 from foretell.measure.classify import TextClassifier
 from mock_endpoint import Reply, chat_body, run, script, serve
@@ -109,6 +109,16 @@ def test_letters_are_scored_where_the_model_can():
     assert ModelGrader(REFUSAL, model).grade([]).shape == (0, 4)
     with pytest.raises(GraderError, match="expected numbers"):
         ModelGrader(REFUSAL, Scoring(dict.fromkeys("ABCD", math.nan))).grade([Case("No.")])
+
+
+def test_a_grader_that_reads_too_little_says_so():
+    class Short(Telling):
+        async def generate(self, requests):
+            raise ContextLengthError("too long", 300, 256)
+            yield
+
+    with pytest.raises(GraderError, match="grader of refusal reads at most 256 tokens.*takes 300"):
+        ModelGrader(REFUSAL, Short("")).grade([Case("No.")])
 
 
 def test_letters_are_read_from_the_likeliest_tokens():

@@ -20,7 +20,8 @@ from clikit import invoke
 from foretell.align.episodes import Episode, Player, follow_up
 from foretell.align.examples import PromptRow, read_prompts
 from foretell.align.policy import Sources, find_pack, train_policy
-from foretell.align.rewarding import Part, Rewards, load_function
+from foretell.align.prompts import read_split
+from foretell.align.rewarding import Part, Rewards, judges_kinds, load_function
 from foretell.align.samples import Sample
 from foretell.align.stages import tune
 from foretell.align.verifiable import VERIFIERS
@@ -326,9 +327,11 @@ def test_the_command_line(start: Path, tmp_path: Path, capsys: pytest.CaptureFix
         [
             ((), "Nothing rewards"),
             (("--function", "no"), "Built in are answer"),
-            (("--function", "answer", *fast), "needs the field answer"),
+            (("--function", "answer", *fast), "prompts.jsonl, line 1, answer: missing. The reward answer needs it"),
             (("--rubric", "refusal"), "--grader"),
-            (("--reward", str(start / "sft"), *fast), "no reward model"),
+            (("--reward", str(start / "sft"), *fast), "no reward model: "),
+            (("--reward", str(tmp_path / "none")), "none is no reward model: there is no such folder"),
+            (("--reward", str(tmp_path)), "is no reward model: it is no run and no checkpoint"),
             ((*mine, *fast, "--set=ptx=1"), "--ptx"),
             ((*mine, "--set=max_tokens=255"), "leave room"),
             ((*mine, "--set=max_tokens=256"), "Set it lower"),
@@ -336,6 +339,23 @@ def test_the_command_line(start: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ):
         code, _, errors = invoke(capsys, "ppo", *common, "--out", tmp_path / f"bad{i}", *arguments)
         assert code == 2 and why in errors, errors
+
+
+def test_prompts_that_a_reward_does_not_judge_are_counted(base: Base, tmp_path: Path) -> None:
+    part = Part("rubric", blue, check=judges_kinds(["allowed"]))
+
+    def split(*kinds: str | None, skip: bool = False) -> Any:
+        rows = [{"prompt": f"sky {i}?"} | ({"kind": kind} if kind else {}) for i, kind in enumerate(kinds)]
+        path = write_jsonl(tmp_path / "rows.jsonl", rows)
+        return read_split(read_prompts(path), base.template, 200, 0.0, skip, [part, BLUE.parts[0]])
+
+    found, _, unjudged = split("allowed", "tutor", None)
+    assert len(found["train"]) == 3 and unjudged == {"rubric": 2}
+    with pytest.raises(DataError, match=r"rubric judges none of the 2 prompts.*no row states one"):
+        split("tutor", None)
+    with pytest.raises(RowError, match=r"rows\.jsonl, line 2, kind: misspelt.*allowed is meant"):
+        split("allowed", "alowed")
+    assert split("allowed", "alowed", skip=True)[1] == {"misspelt": 1}
 
 
 def test_what_is_mixed_in_is_found(tmp_path: Path) -> None:
