@@ -117,7 +117,7 @@ def test_a_grader_that_reads_too_little_says_so():
             raise ContextLengthError("too long", 300, 256)
             yield
 
-    with pytest.raises(GraderError, match="grader of refusal reads at most 256 tokens.*takes 300"):
+    with pytest.raises(GraderError, match=r"grader of refusal reads at most 256 tokens.*takes 300"):
         ModelGrader(REFUSAL, Short("")).grade([Case("No.")])
 
 
