@@ -115,7 +115,9 @@ def _read(
         except RowError as error:
             yield error
         else:
-            yield from found or [Unused(where, nothing)]
+            yield from found
+            if not found:
+                yield Unused(where, nothing)
 
 
 def _of_ratings(path: Path, ratings: list[Rating]) -> Iterator[Preference | Unused]:
