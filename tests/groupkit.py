@@ -28,7 +28,7 @@ def launch(*command: str) -> list[subprocess.CompletedProcess[str]]:
         for rank in range(WORLD)
     ]
     try:
-        out = [process.communicate(timeout=120) for process in processes]
+        out = [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
