@@ -198,7 +198,7 @@ FEEDBACK = [
     {"messages": chat("P", "A"), "label": True},
     {"messages": chat("P", "A", "And?", "C"), "label": False},
     {"prompt": "P", "completion": "D", "label": False},
-    {"messages": chat("P", "D"), "label": False},
+    {"prompt": chat("P"), "completion": chat("", "D")[1:], "label": False},
     {"messages": chat("P", "E"), "label": False},
     {"messages": chat("P", "F"), "label": True},
     {"messages": chat("P", "F"), "label": False},

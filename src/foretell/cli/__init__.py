@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from typer import Typer
 
+_RESUMING = ("run", "align", "sft", "reward", "dpo", "ppo", "grpo")
 _NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own for it
 
 
@@ -41,7 +42,7 @@ def main() -> NoReturn:
             command.invoke(context)
     except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else getattr(stop, "number", signal.SIGINT))
-        resumes = sys.argv[1:2] in (["run"], ["sft"], ["reward"], ["dpo"]) or sys.argv[1:3] in (
+        resumes = sys.argv[1:2] in ([name] for name in _RESUMING) or sys.argv[1:3] in (
             ["eval", "run"],
             ["contamination", "index"],
             ["exam", "run"],
