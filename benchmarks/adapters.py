@@ -62,6 +62,8 @@ TINY = Work(rows=2, length=32, steps=2, warm_up=1, threads=1, width=32, depth=2,
 
 def write_job(folder: Path, work: Work) -> Told:
     """What both sides read: the weights in both forms, and the tokens of every step."""
+    from pydoc_data.topics import topics
+
     import torch
 
     from foretell.data.tokenizer import train_tokenizer
@@ -70,10 +72,11 @@ def write_job(folder: Path, work: Work) -> Told:
     from foretell.train.checkpoint import save_checkpoint
     from foretell.weights.exporting import export
 
-    tokenizer = train_tokenizer(iter(["a b c d "] * 20), TokenizerConfig(vocab_size=300), grid=1)
+    texts = (topics[name] for name in sorted(topics))
+    tokenizer = train_tokenizer(texts, TokenizerConfig(vocab_size=work.vocabulary), grid=1)
     tokenizer.save(folder / "tokenizer")
     config = ModelConfig(
-        vocab_size=max(work.vocabulary, tokenizer.vocab_size), image_token=tokenizer.special("<image>"),
+        vocab_size=tokenizer.vocab_size, image_token=tokenizer.special("<image>"),
         width=work.width, depth=work.depth, head_dim=work.head, base_width=work.width, base_depth=work.depth,
         max_length=work.length, zero_init_outputs=False,
     )  # fmt: skip
@@ -82,7 +85,8 @@ def write_job(folder: Path, work: Work) -> Told:
     save_checkpoint(folder / "base", Multimodal(config, generator), None, files)
     export(folder / "base", folder / "exported", dtype="float32")
     shape = (work.warm_up + work.steps, work.rows, work.length)
-    tokens = torch.randint(tokenizer.vocab_size, config.vocab_size, shape, generator=generator)
+    plain = max(tokenizer.controls.values()) + 1  # control tokens come first
+    tokens = torch.randint(plain, config.vocab_size, shape, generator=generator)
     return asdict(work) | {
         "base": str(folder / "base"),
         "exported": str(folder / "exported"),

@@ -173,7 +173,7 @@ def test_resuming_within_a_round_takes_up_its_replies(
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda samples: [float("nan")] * len(samples), "reward odd is nan"),
+        (lambda samples: [float("nan")] * len(samples), r"reward odd \(.*test_policy\.py, line \d+\) is nan"),
         (lambda samples: [1.0], "must return one a reply"),
     ],
 )
