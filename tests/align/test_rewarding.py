@@ -74,6 +74,7 @@ def test_kinds_that_a_rubric_does_not_know_are_not_judged_and_slips_are_named() 
         ("answer", {"answer": ["4"]}, r"answer: not a text or number. It is \['4'\]"),
         ("program", {"entry": "f", "calls": "(1,)", "expected": ["1"]}, "calls: not a list of texts"),
         ("handled", {}, "labels: missing"),
+        ("handled", {"labels": {"truth": "a b"}}, "labels: of no request"),
     ],
 )
 def test_what_a_built_in_reward_needs_is_checked_row_by_row(name: str, fields: dict[str, Any], why: str) -> None:

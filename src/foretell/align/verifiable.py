@@ -93,6 +93,10 @@ def _check(reward: str) -> RowCheck:
                     f"not {what}",
                     f"It is {value!r:.60}, which the reward {reward} cannot use. Mend it.",
                 )
+        if reward == "handled" and "request" not in row.fields["labels"]:
+            raise RowError(
+                row.where, "labels", "of no request", "They name no `request`, so that no policy says what is wanted."
+            )
         return True
 
     return check
