@@ -138,6 +138,63 @@ def tell(score: LanguagesScore) -> None:
 
 
 @app.command()
+def translate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Translates; such as URL or URL#MODEL of an endpoint.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCES)],
+    to: Annotated[list[str], typer.Option(metavar="CODE", help="Language to translate into; may be repeated.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Of the files, one a language.")],
+    origin: Annotated[str, typer.Option("--from", metavar="CODE", help="Language to translate from.")] = "en",
+    back: Annotated[str | None, typer.Option(metavar="MODEL", help="Translates back; default MODEL.")] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Translate back, and mark what departs.")] = True,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=100, help="chrF of a back-translation below which it is marked.")
+    ] = 40.0,
+    shots: Annotated[int, typer.Option(min=0, help="Worked questions of each subject that are translated, too.")] = 3,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Only so many questions.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at a time.")] = 16,
+    cache: Annotated[Path, typer.Option(metavar="FILE", help="Answers kept over runs.")] = Path(
+        "runs/evals/translations.sqlite"
+    ),
+    record_path: Annotated[Path | None, typer.Option(metavar="FILE", help="The log.")] = None,
+    max_tokens_spent: Annotated[int | None, typer.Option(min=1, help="Budget: tokens of prompts and replies.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0, help="Budget: time.")] = None,
+    user: Annotated[str, typer.Option(help="Who runs it, for the log.")] = "",
+) -> None:
+    """Translate questions, translate them back, and mark those whose translation is in doubt.
+
+    Where an endpoint goes down, the same command goes on from there. Then: foretell exam languages run MODEL FOLDER
+    """
+    from foretell.evals.languages.codes import language_code, name_of
+    from foretell.evals.languages.reading import read_questions
+    from foretell.evals.languages.translating import translate as translated
+    from foretell.evals.runner import Budget
+
+    sys.path.append(str(Path().absolute()))
+    questions = read_questions(sources, 0).of([language_code(origin)]).take(max_samples)
+    _warn(questions.warnings)
+    with draw.progress() as report:
+        found, log = translated(
+            questions, to, model, out, back=back, check=check, threshold=threshold, shots=shots,
+            concurrency=concurrency,
+            budget=Budget(max_tokens_spent, None, None if max_minutes is None else 60 * max_minutes), cache=cache,
+            log=record_path, user=user, command=shlex.join(sys.argv), report=report,
+        )  # fmt: skip
+    rows = [
+        (name_of(one.language), one.questions, "" if one.chrf != one.chrf else f"{one.chrf:.1f}", one.doubtful,
+         ", ".join(f"{flag} {count}" for flag, count in one.doubts.items() if count), str(one.file))
+        for one in found
+    ]  # fmt: skip
+    draw.table(("language", "questions", "chrF", "in doubt", "why", "file"), rows, right=(1, 2, 3))
+    for count, what in (
+        (sum(one.pieces for one in found), "were translated piece by piece, since the reply had lost its form"),
+        (sum(one.lost for one in found), "could not be translated, and are left out"),
+    ):
+        if count:
+            print(f"  {count} questions {what}")
+    print(f"  log: {log.path}")
+
+
+@app.command()
 def report(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs that foretell exam languages run wrote.")],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of the pages; default beside the logs.")] = None,

@@ -1,1 +1,1 @@
-"""Languages: multiple-choice questions in any of them, translated or written by grammar, asked as the report asks them."""
+"""Languages: multiple-choice questions in any of them, translated or by grammar, asked as the report asks them."""

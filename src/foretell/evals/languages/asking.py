@@ -19,8 +19,8 @@ _ALONE = re.compile(rf"(?<![A-Za-z])[{LETTERS}](?![A-Za-z])")
 def prompt_of(question: Question, shots: Sequence[Question]) -> str:
     """The instruction, worked questions with their letters, then the question up to "Answer:".
 
-    Instruction, questions and options are in the question's language; "Answer:" and the letters are English.
-    Source: GPT-4 Technical Report (2023), appendix F, whose instruction is Gopher's (Rae et al. 2021, arXiv 2112.11446).
+    Instruction, questions and options are in the question's language, "Answer:" and the letters in English.
+    Source: GPT-4 Technical Report (2023), appendix F; the instruction is Gopher's (Rae et al. 2021, arXiv 2112.11446).
     """
     worked = [f"{put(shot)} {shot.letter}\n\n" for shot in shots]
     return "".join([instruction_of(question), "\n\n", *worked, put(question)])
@@ -60,8 +60,8 @@ def letter_of(reply: str) -> str | None:
     Full-width letters count, and letters between words of any script: "答案是Ｂ。" chooses B.
     """
     plain = unicodedata.normalize("NFKC", reply).strip()
-    found = set(_ALONE.findall(plain))
+    found: set[str] = set(_ALONE.findall(plain))
     if not plain.isascii() and len(found) == 1:
-        return found.pop()
+        return str(found.pop())
     read = read_letters(plain, len(LETTERS))
     return read[0] if read else None

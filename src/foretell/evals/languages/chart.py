@@ -14,8 +14,8 @@ _OURS, _OTHERS, _MARKED = "k1", "k6", "k2"  # tones of the stylesheet
 
 
 class Row(NamedTuple):
-    """A bar. low, high: of its interval, where it has one. published: drawn as others' figure. mark: of another model in
-    the same language, drawn as a stroke."""
+    """A bar. low, high: of its interval, where it has one. published: drawn as others' figure. mark: of another model
+    in the same language, drawn as a stroke."""
 
     label: str
     value: float

@@ -82,13 +82,15 @@ def _gold(answer: Any, count: int, place: str) -> int:
     letters = LETTERS[:count]
     text = _text(answer)
     if not text:
-        raise EvalError(f"{place}: there is no answer. Give the letter of the right option, {letters[0]}–{letters[-1]}.")
+        raise EvalError(
+            f"{place}: there is no answer. Give the letter of the right option, {letters[0]}–{letters[-1]}."
+        )
     bare = text.strip("().: ").upper()
     if len(bare) == 1 and bare.isascii() and bare.isalpha():
         if bare not in letters:
             raise EvalError(
-                f"{place}: the answer is {text}, but the {count} options are {letters[0]}–{letters[-1]}. Mend the answer, "
-                "or add the option."
+                f"{place}: the answer is {text}, but the {count} options are {letters[0]}–{letters[-1]}. Mend the "
+                "answer, or add the option."
             )
         return letters.index(bare)
     if re.fullmatch(r"\d+(\.0)?", bare):  # MMLU's later form counts from 0

@@ -41,7 +41,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was read: its form, how many questions it gave, and the SHA-256 of its bytes ("" of what was made)."""
+    """A file that was read: its form, how many questions it gave, the SHA-256 of its bytes ("" of what was made)."""
 
     name: str
     form: str

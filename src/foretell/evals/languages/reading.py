@@ -19,7 +19,7 @@ _ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
 _SHOTS, _ASKED, _LEFT = ("dev", "shots", "exemplars"), ("test",), ("val", "validation", "train")
 _PART = re.compile(r"\d+|of|lite")
 _SPELLED = frozenset(name.lower() for name in NAMES.values())
-_AT_MOST = 5  # odd rows that a warning names
+_AT_MOST = 2  # odd rows that a warning names
 
 
 def read_questions(sources: Sequence[str | Path], shots: int = 3) -> QuestionSet:
@@ -74,8 +74,8 @@ def read_file(path: Path, code: str | None = None) -> tuple[str, list[Question]]
         language = code or (language_code(raw.language, place) if raw.language else whole)
         if language is None:
             raise EvalError(
-                f"{path} does not say its language: it has no column language, and neither its name nor its folder is a "
-                f"code. Give CODE=PATH, such as de={path}."
+                f"{path} does not say its language: it has no column language, and neither its name nor its folder is "
+                f"a code. Give CODE=PATH, such as de={path}."
             )
         subject = raw.subject or subject_of_file
         id = raw.id or f"{subject or path.stem}/{split_of(path) or 'test'}/{number}"
@@ -167,8 +167,8 @@ def _csv(path: Path) -> Iterator[tuple[str, Raw, str]]:
                 if len(cells) != len(columns):
                     advice = "Quote what holds commas" if len(cells) > len(columns) else "Fill in what is missing"
                     raise EvalError(
-                        f"{place}: the row has {len(cells)} columns; expected {len(columns)} ({', '.join(columns)[:120]})"
-                        f". {advice}, or take the row out."
+                        f"{place}: the row has {len(cells)} columns; expected {len(columns)} "
+                        f"({', '.join(columns)[:120]}). {advice}, or take the row out."
                     )
                 yield form, read(dict(zip(columns, cells, strict=True))), place
         except (UnicodeDecodeError, csv.Error) as error:
@@ -241,4 +241,3 @@ def _uneven(questions: Sequence[Question]) -> Iterator[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-

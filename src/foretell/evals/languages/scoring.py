@@ -195,7 +195,7 @@ def summary_path(log: Path) -> Path:
 
 
 def write_summary(score: LanguagesScore) -> Path:
-    """Write what a card needs to know of a run, as JSON: numbers with intervals, the run's id, where its samples are."""
+    """Write what a card needs of a run, as JSON: numbers with intervals, the run's id, where its samples are."""
     path = summary_path(score.log)
     write_json(path, summary_of(score))
     return path
