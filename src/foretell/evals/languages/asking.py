@@ -61,7 +61,8 @@ def letter_of(reply: str) -> str | None:
     """
     plain = unicodedata.normalize("NFKC", reply).strip()
     found: set[str] = set(_ALONE.findall(plain))
-    if not plain.isascii() and len(found) == 1:
-        return str(found.pop())
+    # In English words a lone A may be the article, but not at the end.
+    if len(found) == 1 and (found != {"A"} or not plain.isascii() or plain.rstrip(" .!)*]").endswith("A")):
+        return found.pop()
     read = read_letters(plain, len(LETTERS))
     return read[0] if read else None

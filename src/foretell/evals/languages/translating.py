@@ -153,7 +153,7 @@ def _needed(worked: Sequence[Question], asked: Sequence[Question], shots: int) -
         counts[q.subject] = counts.get(q.subject, 0) + 1
         if q.subject in subjects and counts[q.subject] <= shots:
             found.append(q)
-    return found if len(found) >= shots else list(worked[:shots])
+    return [*found, *(q for q in worked if q not in found)][: max(len(found), shots)]
 
 
 @dataclass(frozen=True)
