@@ -43,7 +43,7 @@ def list_(
         return
     from foretell.evals.languages.api import open_questions
 
-    found = open_questions(sources)
+    found = open_questions(sources, shots=0)
     counts = {code: [q for q in found.questions if q.language == code] for code in found.languages}
     draw.table(
         ("code", "language", "questions", "worked", "subjects"),
@@ -95,8 +95,9 @@ def run(
     if letter not in ("score", "sample"):
         raise typer.BadParameter(f"--letter is {letter!r}; expected score or sample.")
     sys.path.append(str(Path().absolute()))
-    of_world = {"kinds": kind or (), "people": people}
-    asked = api.open_questions(sources, language or (), shots=shots, samples=max_samples, seed=seed, **of_world)  # type: ignore[arg-type]
+    asked = api.open_questions(
+        sources, language or (), shots=shots, samples=max_samples, seed=seed, kinds=kind or (), people=people
+    )
     _warn(asked.warnings)
     with draw.progress() as report:
         score = api.run(

@@ -1,4 +1,4 @@
-"""Questions in several languages: the same truth and gold in each, right forms of words, nothing that training tells."""
+"""Questions in several languages: the same truth and gold in each, and right forms of words."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def test_texts_to_read_are_of_no_world_that_training_tells() -> None:
         ("it", "orange", {1: "1 arancia", 3: "3 arance"}),
         ("pl", "book", {1: "1 książkę", 2: "2 książki", 5: "5 książek", 12: "12 książek", 21: "21 książek",
                         22: "22 książki"}),
-        ("ru", "book", {1: "1 книгу", 3: "3 книги", 5: "5 книг", 11: "11 книг", 21: "21 книгу", 24: "24 книги"}),
+        ("ru", "book", {1: "1 книгу", 3: "3 книги", 5: "5 книг", 11: "11 книг", 21: "21 книгу",
+                        24: "24 книги"}),
         ("tr", "book", {1: "1 kitap", 9: "9 kitap"}),
         ("zh", "book", {3: "3本书"}),
         ("ja", "key", {3: "鍵を3本"}),
@@ -130,7 +131,8 @@ def test_what_is_had_takes_another_form_where_the_language_asks_for_it() -> None
 
 @pytest.mark.parametrize(
     ("name", "genitive"),
-    [("Gozi", "Gozi'nin"), ("Tebapan", "Tebapan'ın"), ("Kozar", "Kozar'ın"), ("Rufo", "Rufo'nun"), ("Zupul", "Zupul'un"),
+    [("Gozi", "Gozi'nin"), ("Tebapan", "Tebapan'ın"), ("Kozar", "Kozar'ın"), ("Rufo", "Rufo'nun"),
+     ("Zupul", "Zupul'un"),
      ("Mesel", "Mesel'in")],
 )  # fmt: skip
 def test_turkish_endings_follow_the_last_vowel(name: str, genitive: str) -> None:

@@ -36,10 +36,11 @@ def test_parquet_and_csv_of_global_mmlu_give_the_same_questions(tmp_path: Path) 
 
 def test_mmmlu_by_its_columns_and_locale(tmp_path: Path) -> None:
     head = ["", "Question", "A", "B", "C", "D", "Answer", "Subject"]
-    path = write_csv(tmp_path / "mmlu_PT-BR.csv", [["7", 'Qual, "dos dois"\nlinhas?', "1", "2", "3", "4", "D", "anatomy"],
-                                                   ["8", "E este?", "1", "2", "3", "4", "A", "anatomy"]], head)  # fmt: skip
+    rows = [["7", 'Qual, "dos dois"\nlinhas?', *"1234", "D", "anatomy"], ["8", "E este?", *"1234", "A", "anatomy"]]
+    path = write_csv(tmp_path / "mmlu_PT-BR.csv", rows, head)
     form, (first, second) = read_file(path)
-    assert form == "MMMLU" and (first.language, first.letter, first.subject, first.id) == ("pt", "D", "anatomy", "mmmlu/7")
+    assert (form, first.language, first.letter, first.subject) == ("MMMLU", "pt", "D", "anatomy")
+    assert first.id == "mmmlu/7"
     assert first.question == 'Qual, "dos dois"\nlinhas?' and second.place.endswith(", line 4")
 
 
@@ -133,7 +134,7 @@ def test_the_digest_sees_every_change() -> None:
         ("a gold that is none", [*ROW[:-1], "Paris"], "line 3: the answer is 'Paris'; expected a letter"),
         ("three of four", [*ROW[:5], "", *ROW[6:]], "line 3: 3 of 4 options are there; C is empty"),
         ("no question", [*ROW[:2], " ", *ROW[3:]], "line 3: the question is empty"),
-        ("an id twice", ["astronomy/test/0", *ROW[1:]], "line 3: the id 'astronomy/test/0' stands in .*line 2, too, for"),
+        ("an id twice", ["astronomy/test/0", *ROW[1:]], "line 3: the id 'astronomy/test/0' stands in .*line 2, too"),
     ],
 )
 def test_a_damaged_row_is_named_with_file_and_line(tmp_path: Path, name: str, row: list[str], told: str) -> None:
@@ -203,7 +204,8 @@ def test_what_is_allowed_but_odd_is_told(tmp_path: Path) -> None:
         ("Global-MMLU/sw/test-00000-of-00001.parquet", "sw", "test"),
         ("Global-MMLU/fil/dev-00000-of-00001.parquet", "fil", "dev"),
         ("MMMLU/test/mmlu_ZH-CN.csv", "zh", "test"), ("mmlu_ES-LA.csv", "es", ""), ("mmlu_yo_ng.csv", "yo", ""),
-        ("mgsm/mgsm_bn.tsv", "bn", ""), ("a/global_mmlu_lite_id_test.jsonl", "id", "test"), ("a/German/x.csv", "de", ""),
+        ("mgsm/mgsm_bn.tsv", "bn", ""), ("a/global_mmlu_lite_id_test.jsonl", "id", "test"),
+        ("a/German/x.csv", "de", ""),
         ("data/mmlu/test/anatomy_test.csv", None, "test"), ("mmlu/dev/us_foreign_policy_dev.csv", None, "dev"),
         ("some/questions.csv", None, ""), ("x/mmlu_de_dev.jsonl", "de", "dev"), ("cy.csv", "cy", ""),
     ],

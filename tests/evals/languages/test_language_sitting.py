@@ -82,8 +82,9 @@ def test_worked_questions_are_of_the_subject_first() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "letter"),
-    [("B", "B"), (" C)", "C"), ("The answer is D.", "D"), ("答案是Ｂ。", "B"), ("Ответ: C", "C"), ("正确答案是 A", "A"),
-     ("คำตอบคือB", "B"), ("", None), ("Não sei.", None), ("E", None), ("回答 A 或 B", None), ("Die Antwort ist D", "D"),
+    [("B", "B"), (" C)", "C"), ("The answer is D.", "D"), ("答案是Ｂ。", "B"), ("Ответ: C", "C"),
+     ("正确答案是 A", "A"), ("คำตอบคือB", "B"), ("", None), ("Não sei.", None), ("E", None), ("回答 A 或 B", None),
+     ("Die Antwort ist D", "D"),
      ("It must be A.", "A"), ("B, since A is wrong", "B")],
 )  # fmt: skip
 def test_letters_are_read_from_replies_in_any_script(reply: str, letter: str | None) -> None:

@@ -146,7 +146,8 @@ def test_chrf_is_sacrebleus() -> None:
 
 @pytest.mark.parametrize(
     ("text", "found"),
-    [("1,250 of 3.5", ["1250", "35"]), ("১২৫০", ["1250"]), ("1 250 000", ["1250000"]), ("in 1999 2000", ["1999", "2000"]),
+    [("1,250 of 3.5", ["1250", "35"]), ("১২৫০", ["1250"]), ("1 250 000", ["1250000"]),
+     ("in 1999 2000", ["1999", "2000"]),
      ("none", []), ("B2B", ["2"])],
 )  # fmt: skip
 def test_numbers_in_any_script(text: str, found: list[str]) -> None:
@@ -237,8 +238,8 @@ def test_an_endpoint_that_is_down_is_named_and_goes_on(tmp_path: Path, capsys: p
         return Reply(chat_body(mirror(call.json["messages"])))
 
     with serve_in_thread(answer) as endpoint:
-        command = ("exam", "languages", "translate", f"{endpoint.url}#mt", questions, "--to", "sw", "--out", tmp_path / "out",
-                   "--record-path", tmp_path / "log.jsonl", "--cache", tmp_path / "c.sqlite",
+        command = ("exam", "languages", "translate", f"{endpoint.url}#mt", questions, "--to", "sw",
+                   "--out", tmp_path / "out", "--record-path", tmp_path / "log.jsonl", "--cache", tmp_path / "c.sqlite",
                    "--concurrency", 1)  # fmt: skip
         code, _, told = invoke(capsys, *command)
         assert code == 2 and "The server is going down" in told and "run again to go on" in told

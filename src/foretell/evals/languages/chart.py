@@ -64,9 +64,8 @@ def _bar(row: Row, i: int, top: float, deep: float, at: Scale, wide: bool) -> Ht
     drawn = [el("g", shape, *edge, class_=_OTHERS if row.published else _OURS)]
     told = percent(row.value)
     if row.low is not None and row.high is not None:
-        # Twice, so that it is seen on the bar and beyond it.
-        drawn.append(line(at(row.low), middle, at(row.high), middle, "axis"))
-        drawn += [line(at(x), middle - 4, at(x), middle + 4, "axis") for x in (row.low, row.high)]
+        drawn.append(line(at(row.low), middle, at(row.high), middle, "whisker"))
+        drawn += [line(at(x), middle - 3.5, at(x), middle + 3.5, "whisker") for x in (row.low, row.high)]
         ends.append(at(row.high))
         told += f" ({percent(row.low)} to {percent(row.high)})"
     if row.mark is not None:

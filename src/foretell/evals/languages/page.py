@@ -19,7 +19,6 @@ from foretell.pages import (
     el,
     figure,
     notice,
-    number,
     page,
     percent,
     section,
@@ -136,8 +135,10 @@ def _subjects(score: LanguagesScore) -> list[Html]:
 
 def _conditions(score: LanguagesScore) -> list[Html]:
     args = score.settings
-    files = [f"{s['name']} ({s['form']}, {s['questions']:,})" for s in args["sources"]]
-    shown = files[:6] + ([f"and {len(files) - 6} more, in the log"] if len(files) > 6 else [])
+    forms: dict[str, int] = {}
+    for source in args["sources"]:
+        forms[source["form"]] = forms.get(source["form"], 0) + source["questions"]
+    files = "\n".join(f"{s['name']}\n  {s['form']}, {s['questions']:,}, {s['sha256'][:12]}" for s in args["sources"])
     log = read_log(score.log)
     prompts = []
     for one in score.languages:
@@ -149,9 +150,10 @@ def _conditions(score: LanguagesScore) -> list[Html]:
             ("Letters", "the likeliest of the four, by log-probability" if score.how == "score"
              else "sampled at temperature 0; a reply without one is wrong"),
             ("Left in English", "“Answer:” and the letters"),
-            ("Sources", el("span", "; ".join(shown))),
+            ("Form", ", ".join(f"{form} ({count:,} questions)" for form, count in forms.items())),
         ]),
         *prompts,
+        details("Sources, with the beginnings of their SHA-256", code(files)),
         details("The log", code(f"foretell exam languages report {score.log}\nforetell eval view {score.log}")),
     ]  # fmt: skip
 
@@ -180,4 +182,4 @@ def _published(score: LanguagesScore) -> list[Html]:
 
 
 def _span(i: Interval) -> str:
-    return f"{number(100 * i.low)} to {number(100 * i.high)} %"
+    return f"{100 * i.low:.1f} to {100 * i.high:.1f}\u202f%"

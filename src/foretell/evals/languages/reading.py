@@ -42,7 +42,7 @@ def read_questions(sources: Sequence[str | Path], shots: int = 3) -> QuestionSet
         for file in files:
             split = split_of(file)
             if split in _LEFT:
-                warnings.append(f"{file} is left out, as its name says {split}")
+                warnings.append(f"{file.name} is left out, as its name says {split}")
                 continue
             form, found = read_file(file, code)
             (worked if split in _SHOTS else asked).extend(found)
@@ -215,7 +215,7 @@ def _odd(questions: Sequence[Question]) -> Iterator[str]:
     """What published files have, and what yet spoils a question."""
     same = [q for q in questions if len(set(q.options)) < len(q.options)]
     if same:
-        places = "; ".join(q.place for q in same[:_AT_MOST]) + (" …" if len(same) > _AT_MOST else "")
+        places = "; ".join(_short(q) for q in same[:_AT_MOST]) + (" …" if len(same) > _AT_MOST else "")
         yield f"{len(same)} questions have two options that are equal ({places})"
 
 
@@ -234,8 +234,14 @@ def _uneven(questions: Sequence[Question]) -> Iterator[str]:
         q, was = other[0]
         yield (
             f"{len(other)} questions have another gold than in the first language that has them, such as {q.id}: "
-            f"{was.letter} in {was.language}, {q.letter} in {q.language} ({q.place})"
+            f"{was.letter} in {was.language}, {q.letter} in {q.language} ({_short(q)})"
         )
+
+
+def _short(q: Question) -> str:
+    """The place of a question without its folders."""
+    file, comma, line = q.place.rpartition(", ")
+    return f"{Path(file).name}{comma}{line}"
 
 
 def _sha256(path: Path) -> str:
