@@ -113,7 +113,8 @@ def tell(score: LanguagesScore) -> None:
     """Print what came of a run."""
     from foretell.evals.languages.scoring import summary_path
 
-    print(f"\n{score.set_name}, {score.settings['shots']}-shot: {score.model}")
+    how = "scored" if score.how == "score" else "sampled"
+    print(f"\n{score.set_name}, {score.settings['shots']}-shot, letters {how}: {score.model}")
     rows = []
     for one in score.languages:
         d = one.against

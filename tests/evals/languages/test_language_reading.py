@@ -176,16 +176,16 @@ def test_what_is_not_utf8_or_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "x_de.csv").write_bytes(b"question,option_a,option_b,option_c,option_d,answer\n\xff\xfe,1,2,3,4,A\n")
     with pytest.raises(EvalError, match="not readable CSV in UTF-8"):
         read_file(tmp_path / "x_de.csv")
-    with pytest.raises(EvalError, match="There is no .*gone. Give a file or a folder"):
+    with pytest.raises(EvalError, match=r"There is no .*gone. Give a file or a folder"):
         read_questions([tmp_path / "gone"])
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(EvalError, match="holds no files that end in .parquet"):
+    with pytest.raises(EvalError, match=r"holds no files that end in .parquet"):
         read_questions([tmp_path / "hollow"])
     write_csv(tmp_path / "few_de_test.csv", global_rows(3))
     with pytest.raises(EvalError, match="too few questions in de to show 3"):
         read_questions([tmp_path / "few_de_test.csv"])
     write_csv(tmp_path / "de" / "dev.csv", global_rows(3))
-    with pytest.raises(EvalError, match="only worked ones. Give the test files"):
+    with pytest.raises(EvalError, match=r"only worked ones. Give the test files"):
         read_questions([tmp_path / "de"])
 
 
@@ -217,7 +217,7 @@ def test_language_and_split_by_name(path: str, code: str | None, split: str) -> 
 def test_languages_by_code_locale_and_name() -> None:
     for text, code in (("DE", "de"), ("pt_BR", "pt"), ("Welsh", "cy"), ("cmn-Hans", "zh"), ("zh-Hant-TW", "zh")):
         assert find_language(text) == code
-    with pytest.raises(EvalError, match="there: 'germn' is no language that is known here. Near are german"):
+    with pytest.raises(EvalError, match=r"there: 'germn' is no language that is known here. Near are german"):
         language_code("germn", "there")
 
 

@@ -24,6 +24,7 @@ from foretell.evals.languages.scoring import score_languages, summary_of
 from foretell.evals.languages.worldly import world_questions
 from foretell.evals.prompts import Prompt
 from foretell.measure.stats import mcnemar, paired_difference, wilson
+from mock_endpoint import Call, Reply, chat_body, serve_in_thread
 
 
 class Scorer:
@@ -128,14 +129,45 @@ def test_a_model_that_cannot_score_is_asked_for_the_letter(tmp_path: Path) -> No
 def test_an_endpoint_may_be_asked_to_sample_though_it_scores(tmp_path: Path) -> None:
     class Both(Scorer):
         async def __call__(self, prompt: Prompt, trial: Trial, **params: Any) -> str:
-            assert isinstance(prompt, str)
+            asked.append(prompt)
             return " B"
 
+    asked: list[Prompt] = []
     model = Both(lambda prompt: "A")
     score = api.run(plain_set(8), model, letter="sample", out=tmp_path / "l.jsonl")
+    assert all(isinstance(prompt, list) for prompt in asked)
+    api.run(plain_set(8), model, letter="sample", chat=False, out=tmp_path / "t.jsonl")
+    assert isinstance(asked[-1], str) and asked[-1].endswith("\nAnswer:")
     assert not model.scored and score.languages[0].accuracy.estimate == 1.0
     with pytest.raises(EvalError, match="letter is 'guess'"):
         api.run(plain_set(8), model, letter="guess", out=tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_an_endpoint_scores_or_else_samples(tmp_path: Path, scores: bool) -> None:
+    """Through Generator.score where /completions echo with log-probabilities; else by chat."""
+    pytest.importorskip("aiohttp")
+
+    def answer(call: Call) -> Reply:
+        if call.path.endswith("/models"):
+            return Reply({"object": "list", "data": [{"id": "m", "object": "model"}]})
+        if call.path.endswith("/chat/completions"):
+            return Reply(chat_body("C"))
+        if not scores:
+            return Reply({"error": {"message": "There is no such path"}}, status=404)
+        choices = []
+        for i, text in enumerate(call.json["prompt"]):
+            start, letter = text[:-2], text[-2:]
+            told = {"tokens": [start, letter, "x"], "token_logprobs": [None, -0.5 if letter == " B" else -3.0, -1.0],
+                    "text_offset": [0, len(start), len(text)], "top_logprobs": None}  # fmt: skip
+            choices.append({"index": i, "text": text + "x", "finish_reason": "length", "logprobs": told})
+        return Reply({"id": "c", "object": "text_completion", "created": 1, "model": "m", "choices": choices})
+
+    with serve_in_thread(answer) as endpoint:
+        score = api.run(plain_set(8), f"{endpoint.url}#m", out=tmp_path / "l.jsonl", concurrency=4)
+        chats = sum(call.path.endswith("/chat/completions") for call in endpoint.calls)
+    assert (score.how, chats) == (("score", 0) if scores else ("sample", 16))
+    assert score.languages[0].accuracy.estimate == (1.0 if scores else 0.0)
 
 
 def test_subjects_cluster_and_languages_count_alike(tmp_path: Path) -> None:
@@ -272,9 +304,9 @@ def test_what_cannot_be_asked_is_named(tmp_path: Path) -> None:
         api.open_questions("world", ["Welsh"])
     with pytest.raises(EvalError, match="'elvish' is no language"):
         api.open_questions(path, ["elvish"])
-    with pytest.raises(EvalError, match="has no questions in fr; it has de"):
+    with pytest.raises(EvalError, match=r"has no questions in fr; it has de"):
         api.open_questions(path, ["fr"], shots=0)
     other = tmp_path / "other.jsonl"
     exams.run("world", lambda prompt, **params: "B", samples=1, out=other, store=tmp_path / "s.sqlite")
-    with pytest.raises(EvalError, match="is no log of languages. Make one with: foretell exam languages run"):
+    with pytest.raises(EvalError, match=r"is no log of languages. Make one with: foretell exam languages run"):
         score_languages(other)

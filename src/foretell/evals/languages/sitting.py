@@ -11,6 +11,7 @@ from foretell.evals.languages.asking import LETTER_ONLY, letter_of, prompt_of, s
 from foretell.evals.languages.questions import LETTERS, QuestionSet
 from foretell.evals.prompts import Prompt
 from foretell.evals.registry import OWN, EvalSpec, Registry
+from foretell.evals.runner import ModelFailure
 from foretell.evals.samples import Sample
 
 EVENT = "language"  # type of the event that says what was asked; read back by `scoring`
@@ -20,8 +21,8 @@ class Languages(Eval):
     """One model answers the questions of a set.
 
     shots: worked questions before each. letter: "score" takes the likeliest of the letters where the model tells
-    log-probabilities, "sample" always asks for one at temperature 0. chat: whether the question is put as a message;
-    by default where the model tells no log-probabilities.
+    log-probabilities, and asks for one at temperature 0 where it tells none, such as an endpoint that turns out to be
+    for chat alone; "sample" always asks. chat: False puts what is asked for as text; by default it is a message.
     """
 
     kept = ("language",)
@@ -44,6 +45,7 @@ class Languages(Eval):
         )  # fmt: skip
         super().__init__(spec, Registry((OWN,)))
         self.questions, self.shots, self.letter, self.chat = questions, shots, letter, chat
+        self._scores: bool | None = None if letter == "score" else False  # None: not known yet
 
     def samples(self) -> Sequence[Sample]:
         return [{"number": number} for number in range(len(self.questions.questions))]
@@ -54,19 +56,33 @@ class Languages(Eval):
         if len(shots) < self.shots:
             raise EvalError(f"{asked.language} has {len(shots)} worked questions of {self.shots}. Add some.")
         text = prompt_of(asked, shots)
-        chat = not trial.can_score if self.chat is None else self.chat
         told: dict[str, Any] = {"language": asked.language, "question": asked.id, "subject": asked.subject}
         told |= {"place": asked.place, "flags": list(asked.flags), "group": asked.group}
         trial.record(EVENT, told)  # before it is asked, so that it is known of what could not be put
-        if self.letter == "score" and trial.can_score and not chat:
-            scores = await trial.score(text, [f" {letter}" for letter in LETTERS])
+        scores = await self._score(text, trial)
+        if scores is not None:
             picked: str | None = LETTERS[scores.index(max(scores))]
             how: dict[str, Any] = {"logprobs": scores}
         else:
-            prompt: Prompt = [{"role": "user", "content": f"{text}\n\n{LETTER_ONLY}"}] if chat else text
+            asking: Prompt = [{"role": "user", "content": f"{text}\n\n{LETTER_ONLY}"}]
+            prompt = text if self.chat is False else asking
             reply = await trial.complete(prompt, temperature=0.0, max_tokens=16)
             picked, how = letter_of(reply), {"sampled": reply}
         trial.match(picked == asked.letter, expected=asked.letter, picked=picked, language=asked.language, **how)
+
+    async def _score(self, text: str, trial: Trial) -> list[float] | None:
+        """Log-probabilities of the letters; None where the model tells none."""
+        if self._scores is False or not trial.can_score:
+            return None
+        try:
+            scores = await trial.score(text, [f" {letter}" for letter in LETTERS])
+        except ModelFailure as error:
+            if self._scores or not error.lasting:
+                raise
+            self._scores = False  # what is wrong for good, such as a key, will tell when a letter is asked for
+            return None
+        self._scores = True
+        return scores
 
     def report(self, tally: Tally) -> dict[str, Any]:
         """Accuracy over all questions, and of each language; intervals are `scoring.score_languages`'s."""
