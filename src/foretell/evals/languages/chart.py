@@ -25,19 +25,22 @@ class Row(NamedTuple):
     mark: float | None = None
 
 
-def languages_chart(rows: Sequence[Row], *, model: str, mark: str = "", title: str, description: str) -> Html:
-    """Bars over 0 to 100 %. model: whose the bars are; mark: what the strokes are of, where rows have them."""
+def languages_chart(
+    rows: Sequence[Row], *, model: str, others: str, mark: str = "", title: str, description: str
+) -> Html:
+    """Bars over 0 to 100 %. model: whose the bars are; others: what the grey ones are; mark: what the strokes are of,
+    where rows have them."""
 
     def draw(variant: str, width: float) -> Html:
         wide = variant == "wide"
         shown = model if len(model) <= 44 else f"…{model[-43:]}"
-        names = [shown, *(["published, not measured here"] if any(row.published for row in rows) else [])]
+        names = [shown, *([others] if any(row.published for row in rows) else [])]
         keys = [el("g", _swatch(i == 1), class_=(_OURS, _OTHERS)[i]) for i in range(len(names))]
         if any(row.mark is not None for row in rows):
             names.append(mark)
             keys.append(el("g", line(8, 2, 8, 16, "tick"), class_=_MARKED))
         key_rows, top = legend(names, keys, width)
-        left = min(max(text_width(row.label) for row in rows) + 12, 190) if wide else 0.0
+        left = min(max(text_width(row.label) for row in rows) + 22, 200) if wide else 0.0
         deep = _DEEP if wide else _DEEP_NARROW
         bottom = top + 6 + deep * len(rows)
         at = Scale(0.0, 1.0, left, width - 58, False)

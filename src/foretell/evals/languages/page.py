@@ -61,6 +61,7 @@ def figure_of(score: LanguagesScore) -> Html:
     """The figure alone, for other pages."""
     told = "; ".join(f"{one.name} {percent(one.accuracy.estimate)}" for one in score.languages)
     return languages_chart(rows_of(score), model=score.model, mark=_MARK, title="Accuracy by language",
+                           others="published, not measured here" if score.is_mmlu else "chance",
                            description=told)  # fmt: skip
 
 
