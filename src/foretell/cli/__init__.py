@@ -46,6 +46,7 @@ def main() -> NoReturn:
             ["eval", "run"],
             ["contamination", "index"],
             ["exam", "run"],
+            ["exam", "languages"],
         )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)

@@ -1,4 +1,4 @@
-"""exam: list, run, grade, report."""
+"""exam: list, run, grade, report, languages."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foretell.cli import draw
+from foretell.cli import draw, languages
 from foretell.cli.eval import MODEL_HELP, STORE, Store
 
 if TYPE_CHECKING:
     from foretell.evals.exams.scoring import ExamScore, Mark
 
 app = typer.Typer(help="Sit exams as people do: points, scaled scores, percentiles.", no_args_is_help=True)
+app.add_typer(languages.app, name="languages")
 
 Folders = Annotated[
     list[Path] | None, typer.Option("--exams", metavar="FOLDER", help="Exams of your own; may be repeated.")
