@@ -1,0 +1,102 @@
+"""Which model a card is of, and whether a measurement is of the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foretell.errors import CardError, CheckpointError
+from foretell.files import expand_home, read_json
+from foretell.loading import TRAINED
+from foretell.run import RECIPE
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and, where it was trained here, its earlier stages.
+
+    given: the reference, as the user typed it. folder: of the run, checkpoint or file; None for an endpoint. name: what
+    the recipe calls it, else the folder's. stages: those with a checkpoint, in the order they were trained; of what was
+    not trained here the one stage "". weights: SHA-256 of the stored weights → stage.
+    """
+
+    given: str
+    folder: Path | None
+    name: str
+    stages: tuple[str, ...] = ("",)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def final(self) -> str:
+        """The stage that the model is talked to by."""
+        return self.stages[-1]
+
+    def stage_of(self, model: str, weights: str = "") -> str | None:
+        """The stage that a measurement is of; None where it is of another model.
+
+        model: as the measurement names it. weights: their SHA-256, which decides where both sides know it.
+        """
+        if weights and self.weights:
+            return self.weights.get(weights)
+        reference = model.partition("#")[2] if model.startswith(("http://", "https://")) and "#" in model else model
+        if reference in (self.given, self.name):
+            return self.final
+        path = Path(reference)
+        if self.folder is None:
+            return None
+        here, wanted = path.resolve(), self.folder.resolve()
+        if path.exists():
+            return self._below(here.relative_to(wanted)) if here.is_relative_to(wanted) else None
+        # Measured where the run lay elsewhere: its folder's name has to do.
+        parts = path.parts
+        if self.folder.name in parts:
+            at = len(parts) - 1 - parts[::-1].index(self.folder.name)
+            return self._below(Path(*parts[at + 1 :]))
+        return None
+
+    def _below(self, rest: Path) -> str | None:
+        if rest == Path():
+            return self.final
+        return rest.parts[0] if rest.parts[0] in self.stages else None
+
+
+def subject_of(reference: str) -> Subject:
+    """The model that a reference names: a run directory, a checkpoint, open weights, an endpoint.
+
+    Raises CardError for a folder that holds no model, and for a run without a manifest or a finished training.
+    """
+    path = expand_home(reference)
+    if not path.exists():
+        if reference.startswith(("http://", "https://")) or ("/" in reference and not reference.startswith(("runs/", ".", "/"))):
+            return Subject(reference, None, reference.rpartition("#")[2] or reference)
+        raise CardError(
+            f"There is no run or model {reference}. Give a run directory (such as runs/quickstart), a checkpoint, a file "
+            "of open weights, or the URL of an endpoint."
+        )
+    if path.is_file() or (path / "config.json").is_file():
+        digest = _weights(path)
+        return Subject(reference, path, path.name, weights={digest: ""} if digest else {})
+    if not (path / RECIPE).is_file():
+        raise CardError(
+            f"{path} holds neither a run ({RECIPE} is missing) nor a checkpoint (config.json is missing). Give a run "
+            "directory, such as runs/quickstart."
+        )
+    trained = [stage for stage in TRAINED if stage != "reward" and (path / stage / "checkpoint" / "config.json").is_file()]
+    if not trained:
+        raise CardError(f"The run {path} has no trained model yet. Finish it with: foretell run {path}")
+    stages = tuple(reversed(trained))
+    found = {digest: stage for stage in stages if (digest := _weights(path / stage / "checkpoint"))}
+    return Subject(reference, path, path.resolve().name, stages, found)
+
+
+def _weights(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as its manifest has it; empty where it has none."""
+    try:
+        found = read_json(checkpoint / "manifest.json").get("files")
+    except CheckpointError:
+        return ""
+    digest = found.get(WEIGHTS) if isinstance(found, dict) else None
+    return digest if isinstance(digest, str) else ""
