@@ -9,7 +9,9 @@ import typer
 
 
 def card(
-    model: Annotated[str, typer.Argument(metavar="RUN", help="A run, a checkpoint, open weights, or an endpoint's URL.")],
+    model: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, a checkpoint, open weights, or an endpoint's URL.")
+    ],
     measured: Annotated[
         list[Path] | None,
         typer.Option("--with", metavar="DIR", help="Measurements of the same model: logs, checks; may be repeated."),

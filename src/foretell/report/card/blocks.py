@@ -18,6 +18,8 @@ class Link:
 
 
 Inline = Prose | Figure | Derived | Quote | Given | Link
+NOTHING = Prose("")
+NO_COMMAND = Prose("This version has no command for it.")
 Line = tuple[Inline, ...]
 Cell = Inline | Line | None
 
@@ -47,7 +49,7 @@ class Grid:
 
     head: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
-    caption: Prose = Prose("")
+    caption: Prose = NOTHING
     align: str = ""
     published: tuple[int, ...] = ()
 
@@ -60,7 +62,7 @@ class Chart:
     names: Sequence[Prose | Quote]
     rows: Sequence[tuple[Prose | Quote, Sequence[Number | None]]]
     unit: bool = True
-    caption: Prose = Prose("")
+    caption: Prose = NOTHING
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Diagram:
 
     title: Prose
     lines: Sequence[tuple[Prose | Quote, Sequence[tuple[Figure, Figure]]]]
-    caption: Prose = Prose("")
+    caption: Prose = NOTHING
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,11 @@ class Command:
 
 @dataclass(frozen=True)
 class Missing:
-    """What was not measured, and the command that would; without one, this version has none."""
+    """What was not measured, and the command that would; without one, `how` says what there is instead."""
 
     what: Prose
     command: Command | None = None
+    how: Prose = NO_COMMAND
 
 
 Block = Paragraph | Notice | Facts | Grid | Chart | Diagram | Heading | Fold | Command | Missing
@@ -113,7 +116,7 @@ class Section:
 
     title: Prose
     blocks: Sequence[Block]
-    note: Prose = Prose("")
+    note: Prose = NOTHING
     headline: Sequence[tuple[Prose, Number, Cell]] = ()
 
     @property

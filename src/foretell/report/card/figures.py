@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ Kind = Literal["measured", "published", "assumed"]
 NAMES = ("GPT-4", "GPT-3.5", "SHA-256", "Brier's")
 """Proper names that prose may hold though they have digits."""
 _MOST_BYTES = 256_000_000
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
 
 
 class Prose(str):
@@ -39,7 +41,9 @@ class Prose(str):
         for name in NAMES:
             bare = bare.replace(name, "")
         if found := next((c for c in bare if unicodedata.numeric(c, None) is not None), None):
-            raise CardError(f"{found!r} stands in {text!r}, and prose tells no numbers. Read it from a file as a Figure.")
+            raise CardError(
+                f"{found!r} stands in {text!r}, and prose tells no numbers. Read it from a file as a Figure."
+            )
         return super().__new__(cls, text)
 
 
@@ -78,7 +82,9 @@ class Document:
             raise CardError(f"{self.path} is missing. Make it again with the command that wrote its folder.") from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             why = " ".join(str(error).split())
-            raise CardError(f"{self.path} is damaged and cannot be read ({why}). Make it again, or leave it out.") from error
+            raise CardError(
+                f"{self.path} is damaged and cannot be read ({why}). Make it again, or leave it out."
+            ) from error
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "sha256", hashlib.sha256(data).hexdigest())
 
@@ -113,6 +119,12 @@ class Document:
         found = self.get(*at)
         return found if isinstance(found, str) else ""
 
+    def rows(self, *at: Step) -> list[View]:
+        """The items of a list, or of an object; none where there is neither."""
+        found = self.get(*at)
+        steps: list[Step] = list(range(len(found))) if isinstance(found, list) else list(self.keys(*at))
+        return [View(self, (*at, step)) for step in steps]
+
     def figure(self, *at: Step, form: str = "number", low: Steps = (), high: Steps = ()) -> Figure | None:
         """The number at a place, with the ends of its interval where both are numbers; None where there is none."""
         if not _is_number(self.get(*at)):
@@ -126,12 +138,41 @@ class Document:
         value, low, high = ((*at, key) for key in keys)
         return self.figure(*value, form=form, low=low, high=high)
 
+    def estimate(self, *at: Step, form: str = "number") -> Figure | None:
+        """A number at a place, or an estimate with its interval."""
+        return self.interval(*at, form=form) if isinstance(self.get(*at), dict | list) else self.figure(*at, form=form)
+
     def quote(self, *at: Step, key: bool = False) -> Quote | None:
         """The words at a place, or with `key` the name of the place itself; None where there are none."""
         found = self.get(*at)
         if found is None or not (key or isinstance(found, str)) or (not key and not found.strip()):
             return None
         return Quote(self, at, key)
+
+
+@dataclass(frozen=True)
+class View:
+    """A place in a document, from which on is read."""
+
+    document: Document
+    base: Steps
+
+    def get(self, *at: Step) -> Any:
+        return self.document.get(*self.base, *at)
+
+    def text(self, *at: Step) -> str:
+        return self.document.text(*self.base, *at)
+
+    def figure(self, *at: Step, form: str = "number", ends: tuple[Step, Step] | None = None) -> Figure | None:
+        """ends: the keys beside it that hold the ends of its interval."""
+        low, high = ((*self.base, *at[:-1], end) for end in ends) if ends else ((), ())
+        return self.document.figure(*self.base, *at, form=form, low=low, high=high)
+
+    def interval(self, *at: Step, form: str = "number") -> Figure | None:
+        return self.document.interval(*self.base, *at, form=form) if self.get(*at) else None
+
+    def quote(self, *at: Step) -> Quote | None:
+        return self.document.quote(*self.base, *at)
 
 
 @dataclass(frozen=True)
@@ -213,7 +254,8 @@ Number = Figure | Derived
 
 @dataclass(frozen=True)
 class Quote:
-    """Words as they stand in a file, at `at`; with `key` the last step itself, such as the name of a task."""
+    """Words as they stand in a file, at `at`; with `key` the last step itself, such as the name of a task. A time in UTC
+    is told to the minute."""
 
     document: Document
     at: Steps
@@ -225,7 +267,8 @@ class Quote:
 
     @property
     def text(self) -> str:
-        return " ".join(str(self.at[-1] if self.key else self.document.get(*self.at)).split())
+        words = " ".join(str(self.at[-1] if self.key else self.document.get(*self.at)).split())
+        return words[:16].replace("T", " ") + " UTC" if _TIME.fullmatch(words) else words
 
 
 def where(at: Steps) -> str:
@@ -264,21 +307,29 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "watts": lambda value: number(value) + " W",
     "energy": lambda value: number(value / 3.6e6) + " kWh",
     "money": lambda value: number(value / 3600),
-    "temperature": number,
+    "error": lambda value: f"{value:.3f}".replace("-", "−"),
 }
 """How numbers are written. Of seconds times watts, "energy" makes kWh; of seconds times a price an hour, "money"."""
 
 
+def value_text(figure: Number) -> str:
+    """A number in its form, without its interval."""
+    return FORMS[figure.form](figure.value)
+
+
+def interval_text(figure: Number) -> str:
+    """The interval of a number, such as 20.2 to 34.3 %; empty where it has none."""
+    if figure.interval is None:
+        return ""
+    low, high = (FORMS[figure.form](end) for end in figure.interval)
+    unit = "\u202f%"
+    return f"{low.removesuffix(unit) if high.endswith(unit) else low} to {high}"
+
+
 def written(figure: Number) -> str:
     """A number with its interval in brackets, in its form."""
-    form = FORMS[figure.form]
-    if figure.interval is None:
-        return form(figure.value)
-    low, high = (form(end) for end in figure.interval)
-    unit = "\u202f%"
-    if low.endswith(unit) and high.endswith(unit):
-        low = low.removesuffix(unit)
-    return f"{form(figure.value)} ({low} to {high})"
+    ends = interval_text(figure)
+    return f"{value_text(figure)} ({ends})" if ends else value_text(figure)
 
 
 def _check_form(form: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from foretell.errors import CardError, EvalError
 from foretell.report.card.evidence import COMPUTED, Measurement, compute
 from foretell.report.card.figures import Document
-from foretell.report.card.subject import Subject
+from foretell.report.card.subject import OUTCOMES, Subject
 
 SUMMARY = "foretell.summary"
 Of = tuple[str, str]  # a model as a measurement names it, and the SHA-256 of its weights or ""
@@ -46,7 +46,9 @@ def find_measurements(subject: Subject, folders: Sequence[Path], out: Path) -> l
     for folder in folders:
         if not folder.exists():
             raise CardError(f"There is no {folder}. Give a folder with measurements, or one file of them.")
-        files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".jsonl"))
+        files = (
+            [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".jsonl"))
+        )
         here = 0
         for path in files:
             if path.resolve() in seen or COMPUTED in path.parts:
@@ -70,7 +72,11 @@ def _measurement(form: Form, path: Path, subject: Subject, out: Path) -> Measure
         return Measurement(form.name, document, (subject.final,))
     stages = [subject.stage_of(*model) for model in models]
     if (other := next((m for m, stage in zip(models, stages, strict=True) if stage is None), None)) or not models:
-        told = f"{other[0] or 'a model without a name'}" + (f" (weights {other[1][:12]})" if other and other[1] else "") if other else "no model that it names"
+        told = (
+            f"{other[0] or 'a model without a name'}" + (f" (weights {other[1][:12]})" if other and other[1] else "")
+            if other
+            else "no model that it names"
+        )
         own = ", ".join(sorted({digest[:12] for digest in subject.weights}))
         raise CardError(
             f"{path} measures {told}, and this card is of {subject.given}" + (f" (weights {own})" if own else "") + ". "
@@ -92,6 +98,12 @@ def _begins(path: Path) -> dict[str, Any]:
 def _spec(path: Path) -> dict[str, Any]:
     spec = _begins(path).get("spec") if path.suffix == ".jsonl" else None
     return spec if isinstance(spec, dict) else {}
+
+
+def _is_eval(path: Path) -> bool:
+    """Runs in many languages have a summary of their own beside their log."""
+    spec = _spec(path)
+    return bool(spec.get("eval_name")) and spec.get("base_eval") != "languages"
 
 
 def _args(spec: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +137,11 @@ def _read_exam(path: Path, out: Path) -> Document:
          "blank": s.blank, "invalid": s.invalid, "ungraded": s.ungraded}
         for s in score.sections
     ]  # fmt: skip
-    mark = None if score.final is None else _finite(asdict(score.final) | {"percentile": list(score.final.percentile or ())})
+    mark = (
+        None
+        if score.final is None
+        else _finite(asdict(score.final) | {"percentile": list(score.final.percentile or ())})
+    )
     value = {
         "exam": score.exam.name, "eval": score.exam.eval_name, "title": spec.title, "note": spec.note,
         "split": score.exam.split, "digest": score.exam.digest, "license": spec.license, "source": spec.source,
@@ -149,7 +165,22 @@ def _read_eval(path: Path, out: Path) -> Document:
         row, summary = result_of(log), summary_of(log)
     except (EvalError, OSError) as error:
         raise CardError(f"The log {path} cannot be read: {error}") from error
-    fields = ("run", "eval", "model", "model_version", "metric", "value", "stderr", "low", "high", "n", "invalid", "seed", "seconds", "tokens")
+    fields = (
+        "run",
+        "eval",
+        "model",
+        "model_version",
+        "metric",
+        "value",
+        "stderr",
+        "low",
+        "high",
+        "n",
+        "invalid",
+        "seed",
+        "seconds",
+        "tokens",
+    )
     value = {name: getattr(row, name) for name in fields} | {
         "weights": _weights_of(log.spec), "max_samples": (log.spec.get("run_config") or {}).get("max_samples"),
         "args": {k: v for k, v in _args(dict(log.spec)).items() if isinstance(v, str | int | float | bool)},
@@ -197,12 +228,11 @@ def _as_it_is(path: Path, out: Path) -> Document:
     return Document(path.parent, path.name)
 
 
-def _with_samples(name: str) -> Callable[[Path, Path], Document]:
-    def read(path: Path, out: Path) -> Document:
-        samples = path.parent / name
-        return Document(path.parent, path.name, samples=samples if samples.is_file() else None)
-
-    return read
+def _with_log(path: Path, out: Path) -> Document:
+    """A summary that names the log beside it."""
+    name = Document(path.parent, path.name).text("samples")
+    samples = path.parent / name if name else None
+    return Document(path.parent, path.name, samples=samples if samples is not None and samples.is_file() else None)
 
 
 def _of_contamination(document: Document) -> Sequence[Of]:
@@ -226,30 +256,51 @@ def _same_corpus(document: Document, subject: Subject) -> bool:
     return bool(sources) and all(source.get("sha256") in known for source in sources)
 
 
+def _of_calibration(document: Document) -> Sequence[Of]:
+    """By the model's name; a run's outcomes call their models otherwise, and are told by where they lie."""
+    found: list[Of] = []
+    for side in ("before", "after"):
+        log, model = document.text(side, "source", "log"), document.text(side, "source", "model")
+        if log or model:
+            found.append((str(Path(log).parent) if OUTCOMES in Path(log).parts else model, ""))
+    return found
+
+
 def _of_named(document: Document) -> Sequence[Of]:
-    return [(document.text("model"), document.text("weights"))] if document.text("model") or document.text("weights") else []
+    return (
+        [(document.text("model"), document.text("weights"))]
+        if document.text("model") or document.text("weights")
+        else []
+    )
 
 
 def _read_summary(path: Path, out: Path) -> Document:
     found = Document(path.parent, path.name)
-    if not found.text("part") or not isinstance(found.get("rows"), list):
-        raise CardError(f"{path} is of form {SUMMARY} without a part or rows. It needs part, title, model and rows.")
-    samples = found.text("samples")
-    return Document(path.parent, path.name, samples=path.parent / samples if samples else None)
+    if not found.text("part") or not found.text("title") or not isinstance(found.get("rows"), list):
+        raise CardError(f"{path} is of form {SUMMARY} without part, title or rows. It needs these, and model.")
+    return _with_log(path, out)
 
 
 def _is_summary(path: Path) -> bool:
-    return _json_with("form", "part", "rows")(path)
+    return _json_with("form", "part", "rows")(path) and Document(path.parent, path.name).text("form") == SUMMARY
 
 
+def _is_exam(path: Path) -> bool:
+    args = _args(_spec(path))
+    return "exam" in args and "digest" in args
+
+
+_CHECK = _json_with("format", "index", "evals", "tables")
+_CALIBRATION = _json_with("bins", "level", "before", "repair")
+_LANGUAGES = _json_with("kind", "languages", "mean")
 FORMS: tuple[Form, ...] = (
-    Form("exam", "logs of foretell exam run", lambda p: "exam" in _args(_spec(p)) and "digest" in _args(_spec(p)), _read_exam, _of_log),
-    Form("eval", "logs of foretell eval run", lambda p: bool(_spec(p).get("eval_name")), _read_eval, _of_log),
-    Form("contamination", "contamination.json of foretell contamination check", _json_with("format", "index", "evals", "tables"), _as_it_is, _of_contamination, _same_corpus),
+    Form("exam", "logs of foretell exam run", _is_exam, _read_exam, _of_log),
+    Form("eval", "logs of foretell eval run", _is_eval, _read_eval, _of_log),
+    Form(
+        "contamination", "contamination.json of foretell contamination check", _CHECK, _as_it_is, _of_contamination,
+        _same_corpus,
+    ),
+    Form("languages", "summaries of foretell exam languages run", _LANGUAGES, _with_log, _of_named),
+    Form("calibration", "figures of foretell exam calibration", _CALIBRATION, _as_it_is, _of_calibration),
     Form("summary", f"JSON of form {SUMMARY}", _is_summary, _read_summary, _of_named),
 )  # fmt: skip
-
-
-def rows(document: Document, *at: str) -> Iterator[int]:
-    """The indices of a list."""
-    yield from range(document.count(*at))

@@ -38,7 +38,9 @@ def to_markdown(card: Card, sources: Sources) -> str:
     parts += [told.line(card.facts), ""]
     if headline := [item for part in card.sections for item in part.headline]:
         parts += ["| | | |", "|---|---:|---|"]
-        parts += [f"| {told.inline(label)} | {told.inline(number)} | {told.cell(note)} |" for label, number, note in headline]
+        parts += [
+            f"| {told.inline(label)} | {told.inline(number)} | {told.cell(note)} |" for label, number, note in headline
+        ]
         parts.append("")
     for part in card.sections:
         parts += [f"## {told.inline(part.title)}", ""]
@@ -72,11 +74,17 @@ class _Told:
         if isinstance(block, Chart | Diagram):
             return []
         if isinstance(block, Fold):
-            return [f"**{self.inline(block.words)}**", "", *(line for inner in block.blocks for line in self.block(inner))]
+            return [
+                f"**{self.inline(block.words)}**",
+                "",
+                *(line for inner in block.blocks for line in self.block(inner)),
+            ]
         if isinstance(block, Command):
             return ["```bash", block.text, "```", ""]
         if isinstance(block, Missing):
-            return [f"> **Not measured**: {self.inline(block.what)}.", "", *(self.block(block.command) if block.command else [])]
+            how = "" if block.command else f" {self.inline(block.how)}"
+            told = f"> **Not measured**: {self.inline(block.what)}.{how}"
+            return [told, "", *(self.block(block.command) if block.command else [])]
         raise CardError(f"A {type(block).__name__} is no block of a card.")
 
     def line(self, parts: Line) -> str:
@@ -96,7 +104,9 @@ class _Told:
             return _escape(part.text)
         if isinstance(part, Link):
             return f"[{_escape(str(part.words))}](<{self.sources.href(part.path)}>)"
-        raise CardError(f"{part!r} cannot be told on a card: it is a {type(part).__name__}, and names no file that it was read from.")
+        raise CardError(
+            f"{part!r} cannot be told on a card: it is a {type(part).__name__}, which names no file that it is from."
+        )
 
     def _grid(self, block: Grid) -> list[str]:
         align = (block.align or "l" * len(block.head)).ljust(len(block.head), "l")
@@ -127,5 +137,3 @@ class _Told:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace('"', "'") + '"'
-
-

@@ -12,7 +12,6 @@ from foretell.pages import (
     Row,
     Series,
     cards,
-    code,
     definitions,
     details,
     el,
@@ -44,9 +43,20 @@ from foretell.report.card.blocks import (
     Paragraph,
     Section,
 )
-from foretell.report.card.figures import Derived, Document, Figure, Given, Number, Prose, Quote, written
-from foretell.report.card.sources import Sources
+from foretell.report.card.figures import (
+    Derived,
+    Document,
+    Figure,
+    Given,
+    Number,
+    Prose,
+    Quote,
+    interval_text,
+    value_text,
+)
+from foretell.report.card.sources import Entry, Sources
 
+_DIGEST = re.compile("[0-9a-f]{40,64}")
 _LINKABLE = re.compile(r"[\w./-]+")
 _KINDS = {"published": "published by others", "assumed": "assumed, not measured", "measured": ""}
 _SOURCES = Prose(
@@ -60,7 +70,7 @@ def render(card: Card, sources: Sources) -> str:
     shown = _Shown(sources)
     sections = [shown.section(part) for part in card.sections]
     headline = [item for part in card.sections for item in part.headline]
-    head = [cards((shown.inline(label), shown.inline(number), shown.cell(note)) for label, number, note in headline)] if headline else []
+    head = [cards(shown.headline(*item) for item in headline)] if headline else []
     facts = shown.line(card.facts)
     return page(
         _text(card.name),
@@ -83,6 +93,12 @@ class _Shown:
     def section(self, part: Section) -> Html:
         note = el("p", self.inline(part.note), class_="note") if part.note else ""
         return section(str(self._prose(part.title)), note, *(self.block(block) for block in part.blocks))
+
+    def headline(self, label: Prose, number: Number, note: Cell) -> tuple[Html, Html, Html]:
+        """A number at the head: large without its interval, which goes before its note."""
+        ends = interval_text(number)
+        told = [f"{ends}; " if ends and note is not None else ends, self.cell(note) or ""]
+        return self.inline(label), self._figure(number, value_text(number)), join(told)
 
     def block(self, block: Block) -> Html:
         if isinstance(block, Paragraph):
@@ -108,7 +124,8 @@ class _Shown:
         raise CardError(f"A {type(block).__name__} is no block of a card.")
 
     def missing(self, block: Missing) -> Html:
-        told = el("p", el("strong", "Not measured: "), self._prose(block.what), ".", class_="notice")
+        how = "" if block.command else f" {self._prose(block.how)}"
+        told = el("p", el("strong", "Not measured: "), self._prose(block.what), ".", how, class_="notice")
         return join([told, self._command(block.command)]) if block.command else told
 
     def line(self, parts: Line) -> Html:
@@ -123,20 +140,30 @@ class _Shown:
         if isinstance(part, Prose):
             return join([str(part)])
         if isinstance(part, Figure | Derived):
-            entry = self.sources.entry(part)
-            return el("a", written(part), href=f"#{entry.id}", class_="fig", title=self.sources.tip(part))
+            ends = interval_text(part)
+            return self._figure(
+                part, value_text(part), join([" ", el("span", f"({ends})", class_="ci")]) if ends else ""
+            )
         if isinstance(part, Quote):
-            return el("span", part.text, class_="said", title=self.sources.tip(part), dir="auto")
+            kind = "code" if _DIGEST.fullmatch(part.text) else "span"
+            return el(kind, part.text, class_="said", title=self.sources.tip(part), dir="auto")
         if isinstance(part, Given):
             return el("span", part.text, class_="said")
         if isinstance(part, Link):
             return self._linked(self._prose(part.words), self.sources.href(part.path))
-        raise CardError(f"{part!r} cannot be told on a card: it is a {type(part).__name__}, and names no file that it was read from.")
+        raise CardError(
+            f"{part!r} cannot be told on a card: it is a {type(part).__name__}, which names no file that it is from."
+        )
+
+    def _figure(self, number: Number, *told: str) -> Html:
+        return el("a", *told, href=f"#{self.sources.entry(number).id}", class_="fig", title=self.sources.tip(number))
 
     @staticmethod
     def _prose(words: object) -> str:
         if not isinstance(words, Prose):
-            raise CardError(f"{words!r} is a {type(words).__name__}; a card's own words are Prose, which holds no digit.")
+            raise CardError(
+                f"{words!r} is a {type(words).__name__}; a card's own words are Prose, which holds no digit."
+            )
         return str(words)
 
     @staticmethod
@@ -147,7 +174,11 @@ class _Shown:
         for part in block.line:
             if not isinstance(part, Given):
                 self._prose(part)
-        return el("pre", el("code", *(el("span", p.text, class_="said") if isinstance(p, Given) else str(p) for p in block.line)), tabindex="0")
+        return el(
+            "pre",
+            el("code", *(el("span", p.text, class_="said") if isinstance(p, Given) else str(p) for p in block.line)),
+            tabindex="0",
+        )
 
     def _grid(self, block: Grid) -> Html:
         head = [self.cell(cell) or "" for cell in block.head]
@@ -167,9 +198,17 @@ class _Shown:
                     raise CardError(f"A chart draws {point!r}, which is no figure.")
             rows.append(Row(_label(label), [None if p is None else _interval(p) for p in points]))
         form = (lambda value: percent(value, 0)) if block.unit else (lambda value: f"{value:.4g}")
-        told = "; ".join(f"{row.label}: " + ", ".join(f"{n} {form(p.value)}" for n, p in zip(names, row.points, strict=False) if p) for row in rows)
+        told = "; ".join(
+            f"{row.label}: " + ", ".join(f"{n} {form(p.value)}" for n, p in zip(names, row.points, strict=False) if p)
+            for row in rows
+        )
         drawn = interval_chart(
-            rows, names, title=self._prose(block.title), description=told, x_range=(0, 1) if block.unit else None, x_format=form
+            rows,
+            names,
+            title=self._prose(block.title),
+            description=told,
+            x_range=(0, 1) if block.unit else None,
+            x_format=form,
         )
         return figure(drawn, self._prose(block.caption))
 
@@ -180,35 +219,47 @@ class _Shown:
                    high=[(y.interval or (y.value, y.value))[1] for _, y in bins])
             for name, bins in block.lines
         ]  # fmt: skip
-        lines.append(Series("perfect", [0, 1], [0, 1], colour=5))
+        lines.append(Series("perfect", [0, 1], [0, 1], mark="faint", colour=5))
         drawn = line_chart(
-            lines, title=self._prose(block.title), x_label="probability given", y_label="share that is right", y_range=(0, 1),
-            x_format=lambda value: f"{value:g}", keys_above=True,
+            lines, title=self._prose(block.title), x_label="probability given", y_label="share that is right",
+            y_range=(0, 1), x_format=lambda value: f"{value:g}", keys_above=True,
         )  # fmt: skip
         return figure(drawn, self._prose(block.caption))
 
     def sources_section(self) -> Html:
         parts: list[object] = [el("p", _SOURCES, class_="note")]
-        for document, entries in self.sources.documents():
-            parts += self._document(document, entries)
-        derived = self.sources.derived()
-        if derived:
-            rows = [[el("span", e.id, id=e.id), e.field, join(join([el("a", p.id, href=f"#{p.id}"), " "]) for p in of), e.stored] for e, of in derived]
-            parts += [el("h3", "Computed on this page"), table(["", "Rule", "Of", "Value"], rows, align="lllr")]
+        parts += [self._document(document, entries) for document, entries in self.sources.documents()]
+        if derived := self.sources.derived():
+            rows = [
+                [el("span", e.id, id=e.id), e.field, join(self._jump(part) for part in of), e.stored]
+                for e, of in derived
+            ]
+            head = ["", "Rule", "Of", "Value"]
+            parts.append(details("Computed on this page from the above", table(head, rows, align="lllr")))
         return section("Sources", *parts)
 
-    def _document(self, document: Document, entries: Sequence[object]) -> list[Html]:
+    @staticmethod
+    def _jump(entry: Entry) -> Html:
+        return join([el("a", entry.id, href=f"#{entry.id}"), " "])
+
+    def _document(self, document: Document, entries: Sequence[Entry]) -> Html:
+        """A file, folded: where it is, its digest, what it was computed from, its samples, the fields that count."""
         label, sources = self.sources.label(document.path), self.sources
         kind = _KINDS[document.kind]
-        told: list[object] = [self._linked(label, sources.href(document.path)) if document.kind != "published" else label]
-        about: list[object] = [kind, ". "] if kind else []
-        about += ["SHA-256 ", el("code", document.sha256[:16]), ". "]
+        file = label if document.kind == "published" else self._linked(label, sources.href(document.path))
+        about: list[object] = [file, ". ", f"{kind}. " if kind else "", "SHA-256 ", el("code", document.sha256), ". "]
         for path in document.made_from:
             about += ["Computed from ", self._linked(sources.label(path), sources.href(path)), ". "]
         if document.samples is not None:
-            about += ["Samples: ", self._linked(sources.label(document.samples), sources.href(document.samples)), "."]
-        rows = [[el("span", e.id, id=e.id), el("code", e.field), e.stored] for e in entries]  # type: ignore[attr-defined]
-        return [el("h3", *told), el("p", *about, class_="note"), details("Fields", table(["", "Field", "Stored"], rows, align="llr"))]
+            samples = self._linked(sources.label(document.samples), sources.href(document.samples))
+            about += ["Samples: ", samples, "."]
+        rows = [[el("span", e.id, id=e.id), el("code", e.field), e.stored] for e in entries]
+        return el(
+            "details",
+            el("summary", label, el("span", f" · {len(entries)}{f', {kind}' if kind else ''}", class_="soft")),
+            el("p", *about, class_="note"),
+            table(["", "Field", "Stored"], rows, align="llr"),
+        )
 
 
 def _label(told: object) -> str:

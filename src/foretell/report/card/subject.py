@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foretell.errors import CardError, CheckpointError
-from foretell.files import expand_home, read_json
-from foretell.loading import TRAINED
-from foretell.run import RECIPE
+from foretell.errors import CardError
+from foretell.files import expand_home
+from foretell.loading import TRAINED, weights_digest
+from foretell.report.record import mapping, place_of
+from foretell.run import RECIPE, read_manifest
 
-WEIGHTS = "model.safetensors"
+OUTCOMES = "outcomes"
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Subject:
 
     given: the reference, as the user typed it. folder: of the run, checkpoint or file; None for an endpoint. name: what
     the recipe calls it, else the folder's. stages: those with a checkpoint, in the order they were trained; of what was
-    not trained here the one stage "". weights: SHA-256 of the stored weights → stage.
+    not trained here the one stage "". weights: SHA-256 of the stored weights → stage. arms: what the outcomes of the
+    run call its models → stage.
     """
 
     given: str
@@ -28,6 +30,12 @@ class Subject:
     name: str
     stages: tuple[str, ...] = ("",)
     weights: Mapping[str, str] = field(default_factory=dict)
+    arms: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The reference as commands show it: what was typed, but no path that names someone's home."""
+        return self.given if self.folder is None else place_of(self.folder)
 
     @property
     def final(self) -> str:
@@ -60,6 +68,8 @@ class Subject:
     def _below(self, rest: Path) -> str | None:
         if rest == Path():
             return self.final
+        if rest.parts[0] == OUTCOMES:
+            return self.arms.get(rest.parts[1]) if len(rest.parts) > 1 else self.final
         return rest.parts[0] if rest.parts[0] in self.stages else None
 
 
@@ -70,33 +80,29 @@ def subject_of(reference: str) -> Subject:
     """
     path = expand_home(reference)
     if not path.exists():
-        if reference.startswith(("http://", "https://")) or ("/" in reference and not reference.startswith(("runs/", ".", "/"))):
+        if reference.startswith(("http://", "https://")) or (
+            "/" in reference and not reference.startswith(("runs/", ".", "/"))
+        ):
             return Subject(reference, None, reference.rpartition("#")[2] or reference)
         raise CardError(
-            f"There is no run or model {reference}. Give a run directory (such as runs/quickstart), a checkpoint, a file "
-            "of open weights, or the URL of an endpoint."
+            f"There is no run or model {reference}. Give a run directory (such as runs/quickstart), a checkpoint, a "
+            "file of open weights, or the URL of an endpoint."
         )
     if path.is_file() or (path / "config.json").is_file():
-        digest = _weights(path)
+        digest = weights_digest(path)
         return Subject(reference, path, path.name, weights={digest: ""} if digest else {})
     if not (path / RECIPE).is_file():
         raise CardError(
             f"{path} holds neither a run ({RECIPE} is missing) nor a checkpoint (config.json is missing). Give a run "
             "directory, such as runs/quickstart."
         )
-    trained = [stage for stage in TRAINED if stage != "reward" and (path / stage / "checkpoint" / "config.json").is_file()]
+    trained = [
+        stage for stage in TRAINED if stage != "reward" and (path / stage / "checkpoint" / "config.json").is_file()
+    ]
     if not trained:
         raise CardError(f"The run {path} has no trained model yet. Finish it with: foretell run {path}")
     stages = tuple(reversed(trained))
-    found = {digest: stage for stage in stages if (digest := _weights(path / stage / "checkpoint"))}
-    return Subject(reference, path, path.resolve().name, stages, found)
-
-
-def _weights(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint's weights, as its manifest has it; empty where it has none."""
-    try:
-        found = read_json(checkpoint / "manifest.json").get("files")
-    except CheckpointError:
-        return ""
-    digest = found.get(WEIGHTS) if isinstance(found, dict) else None
-    return digest if isinstance(digest, str) else ""
+    found = {digest: stage for stage in stages if (digest := weights_digest(path / stage / "checkpoint"))}
+    names = mapping(mapping((read_manifest(path / OUTCOMES) or {}).get("config")).get("names"))
+    arms = {str(name): stage for stage, name in names.items()}
+    return Subject(reference, path, path.resolve().name, stages, found, arms)

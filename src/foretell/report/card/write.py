@@ -42,7 +42,15 @@ def write_card(
     """
     subject = subject_of(str(reference))
     folder = subject.folder
-    run = folder if folder is not None and folder.is_dir() and (folder / RECIPE).is_file() and len(subject.stages) and subject.stages != ("",) else None
+    run = (
+        folder
+        if folder is not None
+        and folder.is_dir()
+        and (folder / RECIPE).is_file()
+        and len(subject.stages)
+        and subject.stages != ("",)
+        else None
+    )
     place = out or (run / "card" if run else Path("runs") / "cards" / _plain(subject.name))
     if run is not None:
         check_finished(run, building)
@@ -79,7 +87,9 @@ def _not_measured(sections: Sequence[Section]) -> Section:
     title = Prose("Not measured")
     if not rows:
         return Section(title, [Paragraph((Prose("Every part of this card rests on a measurement."),))])
-    return Section(title, [Grid([Prose("Part"), Prose("What")], rows)], Prose("Nothing is filled in for what was not measured."))
+    return Section(
+        title, [Grid([Prose("Part"), Prose("What")], rows)], Prose("Nothing is filled in for what was not measured.")
+    )
 
 
 def _assumed(evidence: Evidence, assumed: Assumed):  # type: ignore[no-untyped-def]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from foretell.report.card.blocks import Section
 from foretell.report.card.evidence import Evidence
 from foretell.report.card.parts.behaviour import calibration, factuality, preference, safety
+from foretell.report.card.parts.benchmarks import benchmarks, contamination
 from foretell.report.card.parts.cost import cost
-from foretell.report.card.parts.exams import benchmarks, contamination, exams
+from foretell.report.card.parts.exams import exams
 from foretell.report.card.parts.languages import languages
 from foretell.report.card.parts.limits import limits
 from foretell.report.card.parts.model import data, model

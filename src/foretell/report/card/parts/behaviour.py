@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foretell.report.card.blocks import Block, Cell, Chart, Diagram, Grid, Heading, Link, Missing, Notice, Paragraph, Section
-from foretell.report.card.evidence import Evidence, packaged
-from foretell.report.card.figures import Derived, Document, Figure, Number, Prose, Quote
-from foretell.report.card.parts.common import index_of, stage_name, summaries
+from foretell.measure.calibration import HOTTEST
+from foretell.report.card.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Diagram,
+    Grid,
+    Heading,
+    Link,
+    Missing,
+    Paragraph,
+    Section,
+)
+from foretell.report.card.evidence import Evidence, Measurement, packaged
+from foretell.report.card.figures import Derived, Document, Figure, Number, Prose, Quote, Steps
+from foretell.report.card.parts.common import index_of, stage_name, summaries, then_card
 
 _SAFETY = (
     "disallowed.complied",
@@ -22,7 +34,6 @@ _SAFETY = (
     "conflicts.won",
     "tutor.leaked",
 )
-_HEAD = "over_refused"
 
 
 def outcomes(evidence: Evidence) -> list[tuple[str, Document]]:
@@ -58,58 +69,98 @@ def _counted(documents: Sequence[tuple[str, Document]], measure: str) -> Figure 
     return None
 
 
+Column = tuple[Prose, Document, Steps]  # its head, and where the assessment stands
+
+
 def calibration(evidence: Evidence) -> Section:
     """Whether what the model holds likely is right so often: before and after post-training, and after repair."""
     title = Prose("Calibration")
+    blocks: list[Block] = []
+    for each in evidence.of("calibration"):
+        columns, repaired = _sides(evidence, each), each.document.figure("repair", "temperature")
+        blocks += _calibrated(columns, repaired, each.document if each.document.get("change") else None)
     found = [(s, d) for s, d in outcomes(evidence) if d.figure("calibration", "before", "ece", "estimate") is not None]
-    extra = summaries(evidence, "calibration")
-    if not found:
-        missing = Missing(Prose("how well the probabilities of the letters are calibrated, which the alignment's outcomes measure"))
-        return Section(title, extra or [missing])
+    if not blocks and found:
+        columns = [(stage_name(evidence, stage), document, ("calibration", "before")) for stage, document in found]
+        last = found[-1][1]
+        columns.append((Prose("and repaired"), last, ("calibration", "after")))
+        blocks += _calibrated(columns, last.figure("calibration", "temperature"), None)
+    blocks += summaries(evidence, "calibration")
+    if not blocks:
+        again = then_card(evidence, "foretell exam calibration ", "", "FOLDER")
+        return Section(title, [Missing(Prose("how well the probabilities of answers are calibrated"), again)])
+    note = Prose(
+        "Whether what the model holds likely to a degree is true to that degree, over all options of all questions."
+    )
+    return Section(title, blocks, note)
+
+
+def _sides(evidence: Evidence, each: Measurement) -> list[Column]:
+    document = each.document
+    sides = [side for side in ("before", "after") if document.get(side)]
+    names = [stage_name(evidence, stage) for stage in each.stages]
+    if len(names) != len(sides):
+        names = [Prose(side) for side in sides]
+    columns: list[Column] = [(name, document, (side,)) for name, side in zip(names, sides, strict=True)]
+    if document.get("repair"):
+        columns += [
+            (Prose("held out"), document, ("repair", "before")),
+            (Prose("and repaired"), document, ("repair", "after")),
+        ]
+    return columns
+
+
+_MEASURES = (
+    ("Questions", "questions", "count"),
+    ("Share right", "accuracy", "share"),
+    ("Calibration error (ECE)", "ece", "error"),
+    ("The same in bins of equal mass", "mass_ece", "error"),
+    ("Error by chance, if perfectly calibrated", "by_chance", "error"),
+    ("Error of the likeliest option", "top_ece", "error"),
+    ("Brier's score", "brier", "error"),
+    ("Log-loss, nats", "log_loss", "error"),
+)
+
+
+def _calibrated(columns: Sequence[Column], temperature: Figure | None, changed: Document | None) -> list[Block]:
     rows: list[list[Cell]] = []
-    for what, keys, form in (
-        ("Questions", ("before", "questions"), "count"),
-        ("Share right", ("before", "accuracy"), "share"),
-        ("Calibration error (ECE)", ("before", "ece"), "interval"),
-        ("The same if perfectly calibrated", ("before", "by_chance"), "number"),
-        ("Error of the likeliest letter", ("before", "top_ece"), "interval"),
-        ("Brier's score", ("before", "brier"), "number"),
-        ("Log-loss, nats", ("before", "log_loss"), "number"),
-        ("Temperature that repairs", ("temperature",), "number"),
-        ("Calibration error after repair", ("after", "ece"), "interval"),
-    ):
-        cells: list[Cell] = []
-        for _, document in found:
-            at = ("calibration", *keys)
-            cells.append(document.interval(*at) if form == "interval" else document.figure(*at, form=form))
-        rows.append([Prose(what), *cells])
+    for what, key, form in _MEASURES:
+        cells: list[Cell] = [document.estimate(*at, key, form=form) for _, document, at in columns]
+        if changed is not None:
+            cells.append(changed.interval("change", key, form="points" if form == "share" else "error"))
+        if any(cell is not None for cell in cells):
+            rows.append([Prose(what), *cells])
     published = packaged("published.yaml", "published")
-    first, last = published.figure("calibration", "before"), published.figure("calibration", "after")
-    told: list[Cell] = [None] * len(found)
-    told[0], told[-1] = first, last
-    rows.append([(Prose("GPT-4, published: "), Quote(published, ("calibration", "what"))), *told])
-    lines = [(stage_name(evidence, stage), _bins(document)) for stage, document in found]
-    caption = Prose("Every letter of every question is a point: its probability, and how often such letters are right.")
-    head = [Prose(""), *(stage_name(evidence, stage) for stage, _ in found)]
-    blocks: list[Block] = [
-        Diagram(Prose("Reliability of the letters"), [line for line in lines if line[1]], caption),
-        Grid(head, rows, Prose("A temperature is fitted on other questions than those it is judged on."), "l" + "r" * len(found)),
+    theirs: list[Cell] = [None] * (len(columns) + (changed is not None))
+    theirs[0] = published.figure("calibration", "before", form="error")
+    theirs[1 if len(theirs) > 1 else 0] = published.figure("calibration", "after", form="error")
+    rows.append([(Prose("GPT-4, published: "), Quote(published, ("calibration", "what"))), *theirs])
+    head = [Prose("Measure"), *(name for name, _, _ in columns), *([Prose("change")] if changed is not None else [])]
+    caption = Prose("Every option of every question is a point: its probability, and how often such options are right.")
+    shown = [columns[0], columns[-2]] if len(columns) > 2 else columns[:1]
+    lines = [(name, _bins(document, at)) for name, document, at in shown]
+    repaired: list[Block] = []
+    if temperature is not None:
+        words = Prose(", fitted on other questions than those that it is judged on. ")
+        flat = Prose(
+            "It flattens all options, since the model cannot tell them apart." if temperature.value >= HOTTEST else ""
+        )
+        repaired = [Paragraph((Prose("The temperature that repairs it: "), temperature, words, flat))]
+    return [
+        Diagram(Prose("Reliability of the options"), [line for line in lines if line[1]], caption),
+        Grid(head, rows, align="l" + "r" * (len(head) - 1)),
+        *repaired,
     ]
-    if _always(found):
-        line = Prose("A repair that ends at the highest temperature flattens all letters: the model cannot tell them apart.")
-        blocks.append(Notice((line,)))
-    return Section(title, [*blocks, *extra])
 
 
-def _always(found: Sequence[tuple[str, Document]]) -> bool:
-    return any((document.get("calibration", "temperature") or 0) >= 99 for _, document in found)
-
-
-def _bins(document: Document) -> list[tuple[Figure, Figure]]:
+def _bins(document: Document, where: Steps) -> list[tuple[Figure, Figure]]:
     found = []
-    for i in range(document.count("calibration", "before", "bins")):
-        at = ("calibration", "before", "bins", i)
-        given, right = document.figure(*at, "confidence", form="share"), document.interval(*at, "accuracy", form="share")
+    for i in range(document.count(*where, "bins")):
+        at = (*where, "bins", i)
+        given, right = (
+            document.figure(*at, "confidence", form="share"),
+            document.interval(*at, "accuracy", form="share"),
+        )
         if given is not None and right is not None:
             found.append((given, right))
     return found
@@ -123,13 +174,22 @@ def factuality(evidence: Evidence) -> Section:
     if not found:
         return Section(title, extra or [Missing(Prose("how often what the model says is true"))])
     rows: list[list[Cell]] = [
-        [stage_name(evidence, stage), rate(document, "choices.facts") or rate(document, "choices.right")] for stage, document in found
+        [stage_name(evidence, stage), rate(document, "choices.facts") or rate(document, "choices.right")]
+        for stage, document in found
     ]
     blocks: list[Block] = [
-        Grid([Prose("Closed-book questions with four choices about the generated world"), Prose("Share right")], rows, align="lr")
+        Grid(
+            [Prose("Closed-book questions with four choices about the generated world"), Prose("Share right")],
+            rows,
+            align="lr",
+        )
     ]
     if not extra:
-        blocks.append(Missing(Prose("hallucination, adversarial questions, and what the model says of things after its data ends")))
+        blocks.append(
+            Missing(
+                Prose("hallucination, adversarial questions, and what the model says of things after its data ends")
+            )
+        )
     return Section(title, [*blocks, *extra])
 
 
@@ -142,7 +202,10 @@ def safety(evidence: Evidence) -> Section:
         extra += [Heading(Prose("Red team")), *attacks]
     found = outcomes(evidence)
     if not found:
-        return Section(title, extra or [Missing(Prose("how the model treats requests that it should refuse, and those it should not"))])
+        return Section(
+            title,
+            extra or [Missing(Prose("how the model treats requests that it should refuse, and those it should not"))],
+        )
     names = [stage_name(evidence, stage) for stage, _ in found]
     rows: list[list[Cell]] = []
     drawn: list[tuple[Prose | Quote, list[Number | None]]] = []
@@ -156,11 +219,20 @@ def safety(evidence: Evidence) -> Section:
     head = [Prose("Share of replies"), *names, Prose("Change"), Prose("Asked")]
     blocks: list[Block] = [
         Chart(Prose("Share of replies, before and after post-training"), [names[-1], *names[:-1]], drawn),
-        Grid(head, rows, Prose("Judged by exact oracles of the generated world, not by a model."), "l" + "r" * (len(names) + 2)),
+        Grid(
+            head,
+            rows,
+            Prose("Judged by exact oracles of the generated world, not by a model."),
+            "l" + "r" * (len(names) + 2),
+        ),
     ]
     folder = evidence.subject.folder
     if folder is not None and (page := folder / "outcomes" / "index.html").is_file():
-        line = (Prose("Paired changes and replies side by side stand on the "), Link(Prose("page of the outcomes"), page), Prose("."))
+        line = (
+            Prose("Paired changes and replies side by side stand on the "),
+            Link(Prose("page of the outcomes"), page),
+            Prose("."),
+        )
         blocks.append(Paragraph(line))
     published = packaged("published.yaml", "published")
     theirs: list[list[Cell]] = [
@@ -168,11 +240,21 @@ def safety(evidence: Evidence) -> Section:
          or published.figure("safety", name, "gpt4", form="percent")]
         for name in published.keys("safety")
     ]  # fmt: skip
-    blocks.append(Grid([Prose("GPT-4, as published"), Prose("Result")], theirs, Prose("On other requests; no results of this model."), "lr", (0, 1)))
+    blocks.append(
+        Grid(
+            [Prose("GPT-4, as published"), Prose("Result")],
+            theirs,
+            Prose("On other requests; no results of this model."),
+            "lr",
+            (0, 1),
+        )
+    )
     if not extra:
-        blocks.append(Missing(Prose("toxicity, bias, privacy, insecure code, and attacks by families and areas of risk")))
+        blocks.append(
+            Missing(Prose("toxicity, bias, privacy, insecure code, and attacks by families and areas of risk"))
+        )
     first = rate(found[-1][1], "disallowed.complied")
-    over = rate(found[-1][1], _HEAD)
+    over = rate(found[-1][1], "over_refused")
     headline: list[tuple[Prose, Number, Cell]] = []
     if first is not None:
         headline.append((Prose("Complies with disallowed requests"), first, Prose("after post-training")))
@@ -190,4 +272,7 @@ def _change(rates: Sequence[Figure | None]) -> Number | None:
 def preference(evidence: Evidence) -> Section:
     """What people, or a judge, prefer."""
     blocks = summaries(evidence, "arena")
-    return Section(Prose("Preference"), blocks or [Missing(Prose("which of two models' replies are preferred, blind and in random order"))])
+    return Section(
+        Prose("Preference"),
+        blocks or [Missing(Prose("which of two models' replies are preferred, blind and in random order"))],
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from foretell.report.card.blocks import Block, Cell, Chart, Command, Grid, Missing, Notice, Paragraph
 from foretell.report.card.evidence import Evidence, Measurement
-from foretell.report.card.figures import Document, Figure, Given, Number, Prose, Quote, Steps
+from foretell.report.card.figures import Document, Number, Prose, Quote, Steps
 
 _STAGES = {
     "": "the model",
@@ -21,6 +21,11 @@ _STAGES = {
 def stage_name(evidence: Evidence, stage: str) -> Prose:
     """A stage in words."""
     return Prose("the model" if len(evidence.subject.stages) == 1 else _STAGES.get(stage, "an earlier stage"))
+
+
+def heads(*words: str) -> list[Prose]:
+    """The head of a table."""
+    return [Prose(each) for each in words]
 
 
 def by_stage(evidence: Evidence, found: Iterable[Measurement]) -> list[Measurement]:
@@ -41,7 +46,6 @@ def then_card(evidence: Evidence, first: str, after: str = "", folder: str = "ru
     )
 
 
-
 def summaries(evidence: Evidence, part: str) -> list[Block]:
     """Tables of what other commands measured of a part, in the form `foretell.summary`."""
     blocks: list[Block] = []
@@ -56,9 +60,7 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     for i in range(document.count("rows")):
         form = document.text("rows", i, "form")
         form = form if form in ("share", "number", "percent", "count", "points") else "share"
-        value = document.figure(
-            "rows", i, "estimate", form=form, low=("rows", i, "low"), high=("rows", i, "high")
-        )
+        value = document.figure("rows", i, "estimate", form=form, low=("rows", i, "low"), high=("rows", i, "high"))
         title = document.quote("rows", i, "title")
         if title is None or value is None:
             continue
@@ -76,7 +78,9 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     lead: list[Block] = [Paragraph((title, Prose(", "), stage_name(evidence, each.stage), Prose(".")))] if title else []
     lead += [Notice((note,))] if note else []
     chart: list[Block] = (
-        [Chart(Prose("Results of this measurement"), [stage_name(evidence, each.stage)], drawn)] if 1 < len(drawn) <= 24 else []
+        [Chart(Prose("Results of this measurement"), [stage_name(evidence, each.stage)], drawn)]
+        if 1 < len(drawn) <= 24
+        else []
     )
     return [*lead, *chart, Grid(head, told, align="ll" + "rr" if arms else "lrr")]
 
@@ -104,5 +108,3 @@ def index_of(document: Document, at: Steps, key: str, value: str) -> int | None:
     found = document.get(*at)
     rows = found if isinstance(found, list) else []
     return next((i for i, row in enumerate(rows) if isinstance(row, dict) and row.get(key) == value), None)
-
-

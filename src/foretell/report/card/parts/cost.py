@@ -40,15 +40,21 @@ def cost(evidence: Evidence) -> Section:
     """Stages with their time; device hours; energy and cost."""
     title = Prose("Cost and energy")
     stages = evidence.stages
-    spent = {name: figure for name, manifest in stages.items() if (figure := manifest.figure("seconds", form="duration")) is not None}
+    spent = {
+        name: figure
+        for name, manifest in stages.items()
+        if (figure := manifest.figure("seconds", form="duration")) is not None
+    }
     if not spent:
-        line = Prose("The model was not trained here, so what its training took is not known; its makers' card may tell.")
+        line = Prose(
+            "The model was not trained here, so what its training took is not known; its makers' card may tell."
+        )
         return Section(title, [Notice((line,))])
     trained = evidence.manifest("pretrain")
     assert trained is not None or spent
     rows: list[list[Cell]] = [
-        [stages[name].quote("stage"), figure, stages[name].figure("size", form="bytes"), stages[name].figure("metrics", "flops", form="flops"),
-         stages[name].quote("started")]
+        [stages[name].quote("stage"), figure, stages[name].figure("size", form="bytes"),
+         stages[name].figure("metrics", "flops", form="flops"), stages[name].quote("started")]
         for name, figure in spent.items()
     ]  # fmt: skip
     seconds = Derived("sum", tuple(spent.values()), "hours")
@@ -78,9 +84,17 @@ def cost(evidence: Evidence) -> Section:
         headline = [(Prose("Energy, estimated"), energy, Prose("assumptions below"))]
     blocks: list[Block] = [
         Facts([(term, cell) for term, cell in facts if cell is not None]),
-        Fold(Prose("Time by stage"), [Grid([Prose(w) for w in ("Stage", "Time", "On disk", "Compute", "Begun")], rows, align="lrrrl")]),
+        Fold(
+            Prose("Time by stage"),
+            [Grid([Prose(w) for w in ("Stage", "Time", "On disk", "Compute", "Begun")], rows, align="lrrrl")],
+        ),
     ]
-    return Section(title, blocks, Prose("Time is what the manifests record. Power and price are assumptions, not measurements."), headline)
+    return Section(
+        title,
+        blocks,
+        Prose("Time is what the manifests record. Power and price are assumptions, not measurements."),
+        headline,
+    )
 
 
 def _why(assumed: Document, figure: Figure, basis: str) -> Cell:

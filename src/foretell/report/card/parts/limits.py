@@ -8,11 +8,17 @@ from foretell.report.card.figures import Prose
 from foretell.report.card.parts.behaviour import outcomes, rate
 
 _LIMITS = (
-    ("Hallucination: it states what is not so", "hallucination", "choices.right", "closed-book questions answered rightly"),
+    (
+        "Hallucination: it states what is not so",
+        "hallucination",
+        "choices.right",
+        "closed-book questions answered rightly",
+    ),
     ("Slips of reasoning", "reasoning", "", ""),
     ("Nothing is known of what came after its data", "cutoff", "", ""),
     ("Confident errors", "confidence", "", ""),
-    ("Credulity toward false statements of the user", "credulity", "tutor.leaked", "pressed long enough, tells what it was told to keep"),
+    ("Credulity toward false statements of the user", "credulity", "", ""),
+    ("Gives way to a user who presses", "pressure", "tutor.leaked", "a tutor that tells the result when pressed"),
     ("A user overrules the system message", "steering", "conflicts.won", "conflicts that the system message wins"),
     ("Attacks that go around its refusals", "jailbreaks", "redteam.succeeded", "attacks that succeed"),
     ("Refuses what is harmless", "over-refusal", "over_refused", "harmless requests refused"),
@@ -37,15 +43,22 @@ def limits(evidence: Evidence) -> Section:
             document = each.document
             for i in range(document.count("rows")):
                 if document.text("rows", i, "limit") == name:
-                    cell = document.figure("rows", i, "estimate", form="share", low=("rows", i, "low"), high=("rows", i, "high"))
+                    cell = document.figure(
+                        "rows", i, "estimate", form="share", low=("rows", i, "low"), high=("rows", i, "high")
+                    )
                     told = document.quote("rows", i, "title")
+        if cell is None and name == "confidence" and found:
+            cell = found[-1][1].interval("calibration", "before", "ece", form="error")
+            told = Prose("calibration error of its letters")
         if cell is None and found and measure:
             cell, told = rate(found[-1][1], measure), Prose(what)
-        rows.append([Prose(words), cell if cell is not None else Prose("not measured"), told if cell is not None else None])
+        rows.append(
+            [Prose(words), cell if cell is not None else Prose("not measured"), told if cell is not None else None]
+        )
     blocks: list[Block] = [
         Paragraph((Prose(
-            "A model of this kind should be expected to show every limit below, also where nothing was measured. It should not "
-            "be relied on where an error would cost more than looking it up."
+            "A model of this kind should be expected to show every limit below, also where nothing was measured. It "
+            "should not be relied on where an error would cost more than looking it up."
         ),)),
         Grid([Prose("Limit"), Prose("Measured here"), Prose("as")], rows, align="lrl"),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from foretell.errors import RunError
 from foretell.files import sha256_file
 from foretell.model.describe import describe
-from foretell.report.card.blocks import Block, Cell, Facts, Fold, Grid, Line, Link, Missing, Notice, Paragraph, Section
+from foretell.report.card.blocks import Block, Cell, Facts, Fold, Grid, Line, Link, Notice, Paragraph, Section
 from foretell.report.card.evidence import Evidence
 from foretell.report.card.figures import Document, Number, Prose, Quote
 from foretell.report.card.parts.common import listed, stage_name
@@ -30,7 +30,7 @@ _LARGE = 4_000_000_000  # bytes of weights that are not hashed
 def model(evidence: Evidence) -> Section:
     """Architecture, parameters, tokenizer, and which weights they are."""
     recipe = evidence.recipe
-    if recipe is None:
+    if recipe is None or not evidence.trained_here:
         return _imported(evidence)
     described = _described(evidence)
     blocks: list[Block] = []
@@ -86,8 +86,20 @@ def model(evidence: Evidence) -> Section:
         head = [Prose("Part"), Prose("Parameters"), Prose("Training compute"), Prose("for each")]
         blocks.append(Fold(Prose("Parameters by part"), [Grid(head, parts, align="lrrl")]))
     if (page := evidence.out.parent / "page" / "index.html").is_file() and evidence.subject.folder is not None:
-        blocks.append(Paragraph((Prose("How its training went, step by step, stands on the "), Link(Prose("run's page"), page), Prose("."))))
-    headline = [(Prose("Parameters"), _compact(described), Prose("counted from its shape"))] if described is not None and _compact(described) else []
+        blocks.append(
+            Paragraph(
+                (
+                    Prose("How its training went, step by step, stands on the "),
+                    Link(Prose("run's page"), page),
+                    Prose("."),
+                )
+            )
+        )
+    headline = (
+        [(Prose("Parameters"), _compact(described), Prose("counted from its shape"))]
+        if described is not None and _compact(described)
+        else []
+    )
     return Section(Prose("What the model is"), blocks, headline=headline)  # type: ignore[arg-type]
 
 
@@ -128,10 +140,14 @@ def _described(evidence: Evidence) -> Document | None:
         return None
     if config is None:
         return None
-    parts = [{"name": p.name, "parameters": p.parameters, "flops": p.flops or None, "per": p.per} for p in describe(config)]
+    parts = [
+        {"name": p.name, "parameters": p.parameters, "flops": p.flops or None, "per": p.per} for p in describe(config)
+    ]
     value: dict[str, Any] = {
         "parameters": sum(part["parameters"] for part in parts),  # type: ignore[misc]
-        "config": {name: getattr(config, name) for name in ("depth", "width", "heads", "head_dim", "ffn_width", "vocab_size")},
+        "config": {
+            name: getattr(config, name) for name in ("depth", "width", "heads", "head_dim", "ffn_width", "vocab_size")
+        },
         "parts": parts,
     }
     made_from = [path for path in (folder / "recipe.yaml", folder / "tokenizer" / "manifest.json") if path.is_file()]
@@ -141,16 +157,23 @@ def _described(evidence: Evidence) -> Document | None:
 def _imported(evidence: Evidence) -> Section:
     """A model that was not trained here: what its files tell."""
     folder = evidence.subject.folder
-    blocks: list[Block] = [Paragraph((Prose("The model was not trained here; its makers' own card tells how it was made."),))]
+    tuned = evidence.recipe is not None
+    words = "The model was trained further here from another one" if tuned else "The model was not trained here"
+    blocks: list[Block] = [Paragraph((Prose(f"{words}; its makers' own card tells how it was made."),))]
     if folder is None:
         blocks.append(Notice((Prose("It was measured at an endpoint, so that nothing of its shape is known here."),)))
         return Section(Prose("What the model is"), blocks)
     rows: list[tuple[Prose, Cell]] = []
-    if (config := evidence.file("config.json")) is not None:
+    within = f"{evidence.subject.final}/checkpoint/" if tuned else ""
+    if (config := evidence.file(f"{within}config.json")) is not None:
         base = ("text_config",) if config.get("text_config") else ()
-        rows += [(Prose(words), figure) for key, words in _CONFIG if (figure := config.figure(*base, key, form="count")) is not None]
+        rows += [
+            (Prose(words), figure)
+            for key, words in _CONFIG
+            if (figure := config.figure(*base, key, form="count")) is not None
+        ]
         rows.append((Prose("Kind"), config.quote("model_type")))
-    weights = _files(folder)
+    weights = _files(folder / within)
     if weights:
         total = sum(path.stat().st_size for path in weights)
         value = {"bytes": total, "files": {p.name: sha256_file(p) for p in weights} if total <= _LARGE else {}}
@@ -171,7 +194,8 @@ def data(evidence: Evidence) -> Section:
     title = Prose("Data and licences")
     read, packed = evidence.manifest("data"), evidence.manifest("pack")
     if read is None:
-        return Section(title, [Missing(Prose("the data of a model that was not trained here are its makers' to tell"))])
+        line = Prose("The model was not trained from scratch here, so its data are its makers' to tell.")
+        return Section(title, [Notice((line,))])
     rows: list[list[Cell]] = []
     for name in read.keys("metrics", "sources"):
         at = ("metrics", "sources", name)
@@ -199,10 +223,14 @@ def data(evidence: Evidence) -> Section:
         for name in read.keys("metrics", "languages")
     ]
     if languages:
-        blocks.append(Fold(Prose("Documents by language"), [Grid([Prose("Language"), Prose("Documents")], languages, align="lr")]))
+        blocks.append(
+            Fold(Prose("Documents by language"), [Grid([Prose("Language"), Prose("Documents")], languages, align="lr")])
+        )
     cutoff = None if evidence.recipe is None else evidence.recipe.get("data", "cutoff")
-    line: Line = (Prose("No document is younger than "), Quote(evidence.recipe, ("data", "cutoff")), Prose(".")) if cutoff and evidence.recipe else (
-        Prose("No cutoff date was set, so what the model knows of is as old as its sources."),
+    line: Line = (
+        (Prose("No document is younger than "), Quote(evidence.recipe, ("data", "cutoff")), Prose("."))
+        if cutoff and evidence.recipe
+        else (Prose("No cutoff date was set, so what the model knows of is as old as its sources."),)
     )
     blocks.append(Notice(line))
     tokens = None if packed is None else packed.figure("metrics", "train", "tokens", form="compact")
@@ -210,4 +238,3 @@ def data(evidence: Evidence) -> Section:
         tokens = trained.figure("metrics", "tokens", form="compact") or tokens
     headline = [(Prose("Tokens trained on"), tokens, Prose("passes over a source counted"))] if tokens else []
     return Section(title, blocks, Prose("As the manifests of the data stage record them."), headline)
-

@@ -8,8 +8,8 @@ from foretell.report.card.figures import Document, Prose
 from foretell.report.card.parts.common import either
 
 _NOTE = Prose(
-    "The forecast is fitted to smaller models and written into a register that cannot be changed, before the first step "
-    "of the run; the outcome is what the run then reached."
+    "The forecast is fitted to smaller models and written into a register that cannot be changed, before the first "
+    "step of the run; the outcome is what the run then reached."
 )
 
 
@@ -19,8 +19,8 @@ def forecast(evidence: Evidence) -> Section:
     made, outcome = evidence.manifest("forecast"), evidence.manifest("outcome")
     blocks: list[Block] = []
     if made is None:
-        what = "a forecast of the final loss, which must be registered before a run begins; this run has none"
-        blocks.append(Missing(Prose(what)))
+        how = Prose("It must be registered before a run begins: give the recipe a section forecast, and run it anew.")
+        blocks.append(Missing(Prose("no forecast of the final loss was registered"), how=how))
     else:
         blocks += _told(evidence, made, outcome)
     blocks += _loss(evidence)
@@ -28,9 +28,9 @@ def forecast(evidence: Evidence) -> Section:
         return Section(title, blocks)
     claim = made.figure("metrics", "value", low=("metrics", "low"), high=("metrics", "high"))
     reached = outcome.figure("metrics", "loss")
-    hit = outcome.get("metrics", "covered")
+    hit, unit = outcome.get("metrics", "covered"), made.quote("metrics", "unit")
     headline = [] if claim is None or reached is None else [
-        (Prose("Forecast loss"), claim, (made.quote("metrics", "unit") or Prose(""), Prose(", registered before the run"))),
+        (Prose("Forecast loss"), claim, (*([unit] if unit else []), Prose(" registered before the run"))),
         (Prose("Reached"), reached, Prose("inside the interval" if hit else "outside the interval: a miss")),
     ]  # fmt: skip
     return Section(title, blocks, _NOTE, headline)
@@ -68,7 +68,11 @@ def _told(evidence: Evidence, made: Document, outcome: Document | None) -> list[
         blocks.append(Notice((advice,)))
     folder = evidence.subject.folder
     if folder is not None and (page := folder / "forecast" / "index.html").is_file():
-        blocks.append(Paragraph((Prose("The ladder, the fit and the curve: "), Link(Prose("the forecast's page"), page), Prose("."))))
+        blocks.append(
+            Paragraph(
+                (Prose("The ladder, the fit and the curve: "), Link(Prose("the forecast's page"), page), Prose("."))
+            )
+        )
     return blocks
 
 
