@@ -254,8 +254,9 @@ Number = Figure | Derived
 
 @dataclass(frozen=True)
 class Quote:
-    """Words as they stand in a file, at `at`; with `key` the last step itself, such as the name of a task. A time in UTC
-    is told to the minute."""
+    """Words as they stand in a file, at `at`; with `key` the last step itself, such as the name of a task.
+
+    A time in UTC is told to the minute."""
 
     document: Document
     at: Steps

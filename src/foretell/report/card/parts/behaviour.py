@@ -78,13 +78,14 @@ def calibration(evidence: Evidence) -> Section:
     blocks: list[Block] = []
     for each in evidence.of("calibration"):
         columns, repaired = _sides(evidence, each), each.document.figure("repair", "temperature")
-        blocks += _calibrated(columns, repaired, each.document if each.document.get("change") else None)
+        changed = each.document if each.document.get("change") else None
+        blocks += _calibrated(columns, 1 if changed else 0, repaired, changed)
     found = [(s, d) for s, d in outcomes(evidence) if d.figure("calibration", "before", "ece", "estimate") is not None]
     if not blocks and found:
         columns = [(stage_name(evidence, stage), document, ("calibration", "before")) for stage, document in found]
         last = found[-1][1]
         columns.append((Prose("and repaired"), last, ("calibration", "after")))
-        blocks += _calibrated(columns, last.figure("calibration", "temperature"), None)
+        blocks += _calibrated(columns, len(found) - 1, last.figure("calibration", "temperature"), None)
     blocks += summaries(evidence, "calibration")
     if not blocks:
         again = then_card(evidence, "foretell exam calibration ", "", "FOLDER")
@@ -122,7 +123,10 @@ _MEASURES = (
 )
 
 
-def _calibrated(columns: Sequence[Column], temperature: Figure | None, changed: Document | None) -> list[Block]:
+def _calibrated(
+    columns: Sequence[Column], after: int, temperature: Figure | None, changed: Document | None
+) -> list[Block]:
+    """after: the column of the model after post-training, 0 where there is but one."""
     rows: list[list[Cell]] = []
     for what, key, form in _MEASURES:
         cells: list[Cell] = [document.estimate(*at, key, form=form) for _, document, at in columns]
@@ -133,11 +137,12 @@ def _calibrated(columns: Sequence[Column], temperature: Figure | None, changed: 
     published = packaged("published.yaml", "published")
     theirs: list[Cell] = [None] * (len(columns) + (changed is not None))
     theirs[0] = published.figure("calibration", "before", form="error")
-    theirs[1 if len(theirs) > 1 else 0] = published.figure("calibration", "after", form="error")
+    if after:
+        theirs[after] = published.figure("calibration", "after", form="error")
     rows.append([(Prose("GPT-4, published: "), Quote(published, ("calibration", "what"))), *theirs])
     head = [Prose("Measure"), *(name for name, _, _ in columns), *([Prose("change")] if changed is not None else [])]
     caption = Prose("Every option of every question is a point: its probability, and how often such options are right.")
-    shown = [columns[0], columns[-2]] if len(columns) > 2 else columns[:1]
+    shown = [columns[0], columns[after]] if after else columns[:1]
     lines = [(name, _bins(document, at)) for name, document, at in shown]
     repaired: list[Block] = []
     if temperature is not None:

@@ -74,12 +74,15 @@ def contamination(evidence: Evidence) -> Section:
         if corpus is not None:
             words = " documents of the training data, by random substrings of letters and digits, as in the report."
             blocks.append(Paragraph((Prose("Looked for in "), corpus, Prose(words))))
-        rows += [_contaminated(row, published) for row in each.document.rows("evals")]
-    head = heads("Eval", "Items", "Found", "Share", "All", "Clean", "Change", "To report", "GPT-4: found")
-    caption = Prose(
-        "Clean: the items that were not found, in the same run. The lower of both scores is to be reported."
+        rows += [_contaminated(evidence, row, published) for row in each.document.rows("evals")]
+    head = heads(
+        "Eval", "Model", "Items", "Found", "Short", "Share", "All", "Clean", "Change", "Report", "GPT-4's share"
     )
-    grid = Grid(head, rows, caption, "lrrrrrrrr", published=(8,))
+    caption = Prose(
+        "Short: found as a whole, of fewer letters and digits than a substring has; most such hits are chance. Clean: "
+        "the items that were not found, in the same run. The lower of both scores is the one to report."
+    )
+    grid = Grid(head, rows, caption, "llrrrrrrrrr", published=(10,))
     return Section(title, [*blocks, grid, *summaries(evidence, "contamination")])
 
 

@@ -23,8 +23,8 @@ def exams(evidence: Evidence) -> Section:
         missing = Missing(Prose("no exam was sat"), then_card(evidence, "foretell exam run ", " world --holdout"))
         return Section(title, extra or [missing])
     rows = [_exam_row(evidence, each.document, each.stage) for each in found]
-    head = heads("Exam", "Which model", "Questions", "Points", "Score", "Percentile", "Seen before")
-    blocks: list[Block] = [_exam_chart(evidence, found), Grid(head, rows, align="llrrrrl")]
+    head = heads("Exam", "Which model", "Questions", "Points", "Of", "Score", "Percentile", "Seen before")
+    blocks: list[Block] = [_exam_chart(evidence, found), Grid(head, rows, align="llrrrrrl")]
     blocks += _notices(found)
     blocks.append(_sections(evidence, found))
     blocks += _before_after(evidence, found)
@@ -54,13 +54,13 @@ def _percentile(document: Document) -> Figure | None:
 
 
 def _exam_row(evidence: Evidence, document: Document, stage: str) -> list[Cell]:
-    points, highest = document.interval("raw", form="percentile"), document.figure("raw_highest", form="plain")
     model = (stage_name(evidence, stage), *((Prose(", without images"),) if document.get("vision") is False else ()))
     return [
         _exam_name(document),
         model,
         document.figure("questions", form="count"),
-        None if points is None or highest is None else (points, Prose(" of "), highest),
+        document.interval("raw", form="percentile"),
+        document.figure("raw_highest", form="plain"),
         _score(document),
         _percentile(document),
         _seen(document),
