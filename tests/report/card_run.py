@@ -83,6 +83,52 @@ def checkpoint(run: Path, stage: str) -> None:
     write(run / stage / "checkpoint/manifest.json", {"files": {"model.safetensors": WEIGHTS[stage]}})
 
 
+QUIZ = """exam: quiz
+version: v1
+title: A quiz of letters
+note: Percentiles are made up for a test.
+license: CC0-1.0
+sections:
+- name: choices
+  kind: choice
+  explain: false
+  items:
+    holdout: quiz.jsonl
+- name: replies
+  kind: free
+  items:
+    holdout: replies.jsonl
+total:
+  of: raw
+  out_of: 800
+  chart: {linear: [200, 800], step: 10}
+  percentiles: {takers: {mean: 0, spread: 1}}
+published:
+- {model: GPT-4, score: 790, percentile: 99, source: "a report, table 1"}
+"""
+
+
+def quiz(folder: Path) -> Path:
+    """A small exam: of four choices B is right in two, of two free responses B in one."""
+    irt = {"difficulty": 0.0, "discrimination": 1.0}
+    choices = [
+        {
+            "id": f"c{i}",
+            "question": f"Which of these is number {i}?",
+            "options": ["w", "x", "y", "z"],
+            "answer": key,
+            "irt": irt,
+        }
+        for i, key in enumerate("BABC")
+    ]
+    replies = [{"id": f"r{key}", "question": f"Say {key}.", "answer": key, "irt": irt} for key in "BD"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("quiz", choices), ("replies", replies)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "quiz.yaml").write_text(QUIZ)
+    return folder / "quiz.yaml"
+
+
 def contamination(folder: Path, model: str = "runs/quickstart") -> Path:
     part = {"n": 40, "value": 0.75, "low": 0.625, "high": 0.875}
     row = {

@@ -22,11 +22,12 @@ async def guess(prompt: Any, **params: Any) -> str:
     return "B"
 
 
-def sit(log: Path, model: str = "runs/quickstart", weights: str = "", exam: Any = "world") -> Path:
-    """A real log of an exam, of a model that always says B."""
+def sit(log: Path, model: str = "runs/quickstart", weights: str = "") -> Path:
+    """A real log of a small exam, of a model that always says B."""
     fn = from_callable(guess, model)
     fn.weights = weights
-    api.run(exam, fn, holdout=True, out=log, store=log.parent / "history.sqlite")
+    exam = card_run.quiz(log.parent / "exam")
+    api.run(exam, fn, holdout=True, out=log, store=log.parent / f"{log.stem}.sqlite")
     return log
 
 

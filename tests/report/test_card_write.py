@@ -15,6 +15,7 @@ from card_run import write
 from test_card_forms import sit
 
 from foretell.errors import CardError
+from foretell.pages import number
 from foretell.report.card.blocks import Card, Chart, Facts, Grid, Heading, Paragraph, Section
 from foretell.report.card.evidence import Evidence
 from foretell.report.card.figures import Document, Figure, Given, Prose
@@ -77,10 +78,26 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return card_run.card_run(tmp_path / "runs")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, every measurement that has a form, and the card of both."""
+    folder = tmp_path_factory.mktemp("full")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        card_run.card_run(folder / "runs")
+        measure_all(folder / "made")
+        write_card("runs/quickstart", [Path("made")])
+    return folder
+
+
 @pytest.fixture
-def full(run: Path, tmp_path: Path) -> Path:
-    """A run with every measurement that has a form, made into a card."""
-    made = tmp_path / "made"
+def full(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The page of that card."""
+    monkeypatch.chdir(finished)
+    return Path("runs/quickstart/card/index.html")
+
+
+def measure_all(made: Path) -> None:
     card_run.contamination(made)
     card_run.languages(made)
     card_run.calibration(made, "runs/quickstart/pretrain/checkpoint", "runs/quickstart")
@@ -88,7 +105,6 @@ def full(run: Path, tmp_path: Path) -> Path:
         card_run.summary(made, part)
     sit(made / "exam.jsonl")
     sit(made / "exam-before.jsonl", "runs/quickstart/pretrain/checkpoint")
-    return write_card("runs/quickstart", [made])
 
 
 def shown(page: Path) -> Told:
@@ -147,7 +163,7 @@ def test_what_the_measurements_say_is_on_it(full: Path) -> None:
     text = "".join(shown(full).texts)
     for told in (
         "25.0\u202f%", "1.75", "hit: inside the interval",
-        "Facts and sums of the generated world", "Before and after post-training", "world.holdout.v1",
+        "A quiz of letters", "Before and after post-training", "quiz.holdout.v1", "790", "world.holdout.v1",
         "Swahili", "85.5\u202f%", "0.078", "0.007", "Attacks of ten families", "Red team", "48",
     ):  # fmt: skip
         assert told in text, told
@@ -178,7 +194,7 @@ def test_energy_and_cost_follow_from_time_and_assumptions(run: Path) -> None:
     page = write_card("runs/quickstart", assumed=Assumed(watts=100.0, price=3.0, currency="EUR"))
     seconds = sum(json.loads(path.read_text())["seconds"] for path in run.glob("*/manifest.json"))
     text = "".join(shown(page).texts)
-    assert f"{seconds * 100 / 3.6e6:.3g} kWh" in text and f"{seconds * 3 / 3600:.3g} EUR" in text
+    assert f"{number(seconds * 100 / 3.6e6)} kWh" in text and f"{number(seconds * 3 / 3600)} EUR" in text
     assert "as stated by whoever made this card" in text
     stored = json.loads((run / "card/computed/assumptions.json").read_text())
     assert stored["watts"] == 100.0 and stored["currency"] == "EUR"

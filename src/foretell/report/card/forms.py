@@ -62,7 +62,8 @@ def find_measurements(subject: Subject, folders: Sequence[Path], out: Path) -> l
         if not here:
             known = "; ".join(form.what for form in FORMS)
             raise CardError(f"{folder} holds no measurement that a card knows. Known are {known}.")
-    return found
+    told = {each.document.samples.resolve() for each in found if each.form in _TOLD and each.document.samples}
+    return [m for m in found if m.form != "eval" or not (m.document.samples and m.document.samples.resolve() in told)]
 
 
 def _measurement(form: Form, path: Path, subject: Subject, out: Path) -> Measurement:
@@ -290,8 +291,9 @@ def _is_exam(path: Path) -> bool:
     return "exam" in args and "digest" in args
 
 
-_CHECK = _json_with("format", "index", "evals", "tables")
-_CALIBRATION = _json_with("bins", "level", "before", "repair")
+_TOLD = ("languages", "summary")  # forms that tell of a run; its log is not told again
+_CHECK = _json_with("format", "index", "evals")
+_CALIBRATION = _json_with("bins", "level", "before")
 _LANGUAGES = _json_with("kind", "languages", "mean")
 FORMS: tuple[Form, ...] = (
     Form("exam", "logs of foretell exam run", _is_exam, _read_exam, _of_log),

@@ -97,7 +97,7 @@ class _Shown:
     def headline(self, label: Prose, number: Number, note: Cell) -> tuple[Html, Html, Html]:
         """A number at the head: large without its interval, which goes before its note."""
         ends = interval_text(number)
-        told = [f"{ends}; " if ends and note is not None else ends, self.cell(note) or ""]
+        told = [self._figure(number, ends) if ends else "", "; " if ends and note is not None else "", self.cell(note)]
         return self.inline(label), self._figure(number, value_text(number)), join(told)
 
     def block(self, block: Block) -> Html:

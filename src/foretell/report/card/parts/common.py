@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from foretell.report.card.blocks import Block, Cell, Chart, Command, Grid, Missing, Notice, Paragraph
+from foretell.report.card.blocks import (
+    NOTHING,
+    Block,
+    Cell,
+    Chart,
+    Command,
+    Fold,
+    Grid,
+    Heading,
+    Missing,
+    Notice,
+    Paragraph,
+)
 from foretell.report.card.evidence import Evidence, Measurement
-from foretell.report.card.figures import Document, Number, Prose, Quote, Steps
+from foretell.report.card.figures import Document, Figure, Number, Prose, Quote, Steps, View
 
+_MOST_ROWS = 16
 _STAGES = {
     "": "the model",
     "pretrain": "before post-training",
@@ -56,33 +69,60 @@ def summaries(evidence: Evidence, part: str) -> list[Block]:
 
 def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     document = each.document
-    rows, drawn = [], []
-    for i in range(document.count("rows")):
-        form = document.text("rows", i, "form")
-        form = form if form in ("share", "number", "percent", "count", "points") else "share"
-        value = document.figure("rows", i, "estimate", form=form, low=("rows", i, "low"), high=("rows", i, "high"))
-        title = document.quote("rows", i, "title")
-        if title is None or value is None:
-            continue
-        arm = document.quote("rows", i, "arm")
-        rows.append((title, arm, value, document.figure("rows", i, "n", form="count")))
-        if form == "share" and arm is None:
-            drawn.append((title, [value]))
+    rows = [row for row in document.rows("rows") if row.quote("title") and row.figure("estimate") is not None]
+    lead: list[Block] = [Heading(Prose("Measured by another command"))]
+    if (title := document.quote("title")) is not None:
+        lead = [Paragraph((title, Prose(", "), stage_name(evidence, each.stage), Prose(".")))]
+    if (note := document.quote("note")) is not None:
+        lead.append(Notice((note,)))
+    asked, invalid = document.figure("asked", form="count"), document.figure("invalid", form="count")
+    if asked is not None and invalid is not None and invalid.value:
+        lead.append(Notice((invalid, Prose(" of "), asked, Prose(" samples could not be judged and do not count."))))
     if not rows:
-        return [Missing(Prose("a summary was given, and none of its rows holds a number"))]
-    arms = any(arm is not None for _, arm, _, _ in rows)
-    head: list[Cell] = [Prose("Measure"), *([Prose("Arm")] if arms else []), Prose("Result"), Prose("Asked")]
-    told = [[title, *([arm] if arms else []), value, n] for title, arm, value, n in rows]
-    title = document.quote("title")
-    note = document.quote("note")
-    lead: list[Block] = [Paragraph((title, Prose(", "), stage_name(evidence, each.stage), Prose(".")))] if title else []
-    lead += [Notice((note,))] if note else []
-    chart: list[Block] = (
-        [Chart(Prose("Results of this measurement"), [stage_name(evidence, each.stage)], drawn)]
-        if 1 < len(drawn) <= 24
-        else []
-    )
-    return [*lead, *chart, Grid(head, told, align="ll" + "rr" if arms else "lrr")]
+        return [*lead, Missing(Prose("none of its rows holds a number"), how=NOTHING)]
+    whole = [row for row in rows if not row.text("arm")]
+    parts = [row for row in rows if row.text("arm")]
+    if not whole or len(rows) <= _MOST_ROWS:
+        whole, parts = rows, []
+    drawn: list[tuple[Prose | Quote, list[Number | None]]] = [
+        (name, [_estimate(row)])
+        for row in whole
+        if _row_form(row) == "share" and not row.text("arm") and (name := row.quote("title")) is not None
+    ]
+    chart: list[Block] = []
+    if 1 < len(drawn) <= _MOST_ROWS:
+        chart = [Chart(Prose("Results of this measurement"), [stage_name(evidence, each.stage)], drawn)]
+    fold: list[Block] = [Fold(Prose("By part"), [_rows(parts)])] if parts else []
+    return [*lead, *chart, _rows(whole), *fold]
+
+
+def _row_form(row: View) -> str:
+    form = row.text("form")
+    return form if form in ("share", "number", "percent", "count", "points") else "share"
+
+
+def _estimate(row: View) -> Figure | None:
+    return row.figure("estimate", form=_row_form(row), ends=("low", "high"))
+
+
+def _rows(rows: Sequence[View]) -> Grid:
+    """Measure, arm, before, result, change and number asked; columns that are empty are left out."""
+    columns: list[tuple[str, str, list[Cell]]] = [
+        ("Measure", "l", [row.quote("title") for row in rows]),
+        ("Arm", "l", [row.quote("arm") for row in rows]),
+        ("Before", "r", [row.interval("before", form=_row_form(row)) for row in rows]),
+        ("Result", "r", [_estimate(row) for row in rows]),
+        ("Change", "r", [row.interval("difference", form=_changed(row)) for row in rows]),
+        ("Asked", "r", [row.figure("n", form="count") for row in rows]),
+    ]
+    kept = [column for column in columns if any(cell is not None for cell in column[2])]
+    body = [list(cells) for cells in zip(*(cells for _, _, cells in kept), strict=True)]
+    return Grid(heads(*(name for name, _, _ in kept)), body, align="".join(letter for _, letter, _ in kept))
+
+
+def _changed(row: View) -> str:
+    form = _row_form(row)
+    return "points" if form == "share" else form
 
 
 def listed(document: Document, *at: str | int, most: int = 6) -> tuple[Prose | Quote, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from foretell.report.card.blocks import Block, Cell, Grid, Paragraph, Section
 from foretell.report.card.evidence import Evidence
-from foretell.report.card.figures import Prose
+from foretell.report.card.figures import Document, Prose, View
 from foretell.report.card.parts.behaviour import outcomes, rate
 
 _LIMITS = (
@@ -32,6 +32,28 @@ _LIMITS = (
 )
 
 
+_MEASURED = {
+    ("factuality", "hallucinated.open"): "hallucination",
+    ("cutoff", "made_up"): "cutoff",
+    ("reliance", "sure_and_wrong"): "confidence",
+    ("credulity", "false_accepted"): "credulity",
+    ("credulity", "gave_up"): "pressure",
+    ("requests", "attack.succeeded"): "jailbreaks",
+    ("requests", "over_refused"): "over-refusal",
+    ("insecure-code", "insecure"): "code",
+    ("bias-decisions", "gap"): "bias",
+    ("crows-pairs", "stereotyped"): "bias",
+    ("memorised", "extracted"): "privacy",
+    ("reliance", "made_up"): "reliance",
+    ("disinformation", "spread"): "disinformation",
+}
+"""Which limit a row of a summary tells of, by its eval and measure, where the row does not say so itself."""
+
+
+def _limit_of(document: Document, row: View) -> str:
+    return row.text("limit") or _MEASURED.get((document.text("eval").partition(".")[0], row.text("measure")), "")
+
+
 def limits(evidence: Evidence) -> Section:
     """A row each: measured with its figure, or not measured."""
     found = outcomes(evidence)
@@ -40,13 +62,9 @@ def limits(evidence: Evidence) -> Section:
         cell: Cell = None
         told: Cell = None
         for each in evidence.of("summary"):
-            document = each.document
-            for i in range(document.count("rows")):
-                if document.text("rows", i, "limit") == name:
-                    cell = document.figure(
-                        "rows", i, "estimate", form="share", low=("rows", i, "low"), high=("rows", i, "high")
-                    )
-                    told = document.quote("rows", i, "title")
+            for row in each.document.rows("rows"):
+                if _limit_of(each.document, row) == name and each.stage == evidence.subject.final:
+                    cell, told = row.figure("estimate", form="share", ends=("low", "high")), row.quote("title")
         if cell is None and name == "confidence" and found:
             cell = found[-1][1].interval("calibration", "before", "ece", form="error")
             told = Prose("calibration error of its letters")
