@@ -232,7 +232,8 @@ def test_a_damaged_file_of_the_run_is_named(run: Path, name: str) -> None:
 
 def test_a_run_without_a_manifest_of_its_data_says_so(run: Path) -> None:
     shutil.rmtree(run / "data")
-    assert "its makers' to tell" in "".join(shown(write_card("runs/quickstart")).texts)
+    text = "".join(shown(write_card("runs/quickstart")).texts)
+    assert "Not measured: the sources of its data and their licences" in text and "foretell run runs/quickstart" in text
 
 
 def test_open_weights_have_a_card_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

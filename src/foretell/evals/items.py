@@ -59,8 +59,8 @@ def items_of_log(log: RunLog, registries: Sequence[Path] = (), part: Part = "que
     """
     wanted = list(dict.fromkeys(id for id, _, _ in samples_of(log)))
     name = str(log.spec.get("eval_name"))
-    if (asked := _exam_items(log, wanted, part)) is not None:
-        return asked
+    if (of_exam := _exam_items(log, wanted, part)) is not None:
+        return of_exam
     try:
         items = items_of(_eval_of(log, name, registries), part)
         if lacking := next((id for id in wanted if id not in items.texts), None):

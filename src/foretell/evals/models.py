@@ -66,12 +66,12 @@ def as_model(model: Any, registry: Registry, concurrency: int = 64) -> Completio
         return from_endpoint(generator, generator.model or generator.url)
     if isinstance(generator, Generator):
         chat = None if getattr(generator, "template", True) is not None else False
-        fn = from_generator(generator, str(getattr(model, "path", type(generator).__name__)), chat=chat)
+        made = from_generator(generator, str(getattr(model, "path", type(generator).__name__)), chat=chat)
         if isinstance(path := getattr(model, "path", None), Path):
             from foretell.loading import weights_digest
 
-            fn.weights = weights_digest(path)
-        return fn
+            made.weights = weights_digest(path)
+        return made
     if hasattr(model, "can_score") and callable(model):
         fn: CompletionFn = model
         return fn

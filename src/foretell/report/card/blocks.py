@@ -76,7 +76,7 @@ class Diagram:
 
 @dataclass(frozen=True)
 class Heading:
-    words: Prose
+    words: Cell
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ it is told (an exam's percentile stands in no log) is computed, written into the
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -118,8 +119,11 @@ def _of_log(document: Document) -> Sequence[Of]:
     return [(document.text("model"), document.text("weights"))]
 
 
-def _name(path: Path) -> str:
-    return re.sub(r"[^\w.-]+", "-", path.stem)[:120] + ".json"
+def _name(path: Path, out: Path) -> str:
+    """A name for what is computed of a file: its own, with a number where another one has it."""
+    stem = re.sub(r"[^\w.-]+", "-", path.stem)[:120]
+    names = (f"{stem}{f'-{i}' if i > 1 else ''}.json" for i in itertools.count(1))
+    return next(name for name in names if not (out / COMPUTED / name).exists())
 
 
 def _read_exam(path: Path, out: Path) -> Document:
@@ -153,7 +157,7 @@ def _read_exam(path: Path, out: Path) -> Document:
         "published": [{k: v for k, v in p.model_dump().items() if v is not None} for p in spec.published],
         "has_chart": bool(score.exam.chart), "warnings": list(score.exam.warnings),
     }  # fmt: skip
-    return compute(out, _name(path), value, [path], path)
+    return compute(out, _name(path, out), value, [path], path)
 
 
 def _read_eval(path: Path, out: Path) -> Document:
@@ -188,7 +192,7 @@ def _read_eval(path: Path, out: Path) -> Document:
         "report": {k: v for k, v in row.report.items() if isinstance(v, int | float) and math.isfinite(v)},
         "samples": summary.n + summary.invalid,
     }  # fmt: skip
-    return compute(out, _name(path), value, [path], path)
+    return compute(out, _name(path, out), value, [path], path)
 
 
 def _weights_of(spec: Any) -> str:

@@ -66,7 +66,7 @@ class _Told:
         if isinstance(block, Notice):
             return [f"> {self.line(block.line)}", ""]
         if isinstance(block, Heading):
-            return [f"### {self.inline(block.words)}", ""]
+            return [f"### {self.cell(block.words)}", ""]
         if isinstance(block, Facts):
             return [*(f"- {self.inline(term)}: {self.cell(cell)}" for term, cell in block.rows if cell is not None), ""]
         if isinstance(block, Grid):

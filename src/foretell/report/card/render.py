@@ -20,6 +20,7 @@ from foretell.pages import (
     join,
     line_chart,
     notice,
+    number,
     page,
     percent,
     section,
@@ -94,11 +95,11 @@ class _Shown:
         note = el("p", self.inline(part.note), class_="note") if part.note else ""
         return section(str(self._prose(part.title)), note, *(self.block(block) for block in part.blocks))
 
-    def headline(self, label: Prose, number: Number, note: Cell) -> tuple[Html, Html, Html]:
+    def headline(self, label: Prose, told: Number, note: Cell) -> tuple[Html, Html, Html]:
         """A number at the head: large without its interval, which goes before its note."""
-        ends = interval_text(number)
-        told = [self._figure(number, ends) if ends else "", "; " if ends and note is not None else "", self.cell(note)]
-        return self.inline(label), self._figure(number, value_text(number)), join(told)
+        ends = interval_text(told)
+        below = [self._figure(told, ends) if ends else "", "; " if ends and note is not None else "", self.cell(note)]
+        return self.inline(label), self._figure(told, value_text(told)), join(below)
 
     def block(self, block: Block) -> Html:
         if isinstance(block, Paragraph):
@@ -106,7 +107,7 @@ class _Shown:
         if isinstance(block, Notice):
             return notice(self.line(block.line))
         if isinstance(block, Heading):
-            return el("h3", self._prose(block.words))
+            return el("h3", self.cell(block.words))
         if isinstance(block, Facts):
             return definitions((self._prose(term), self.cell(cell)) for term, cell in block.rows if cell is not None)
         if isinstance(block, Grid):
@@ -155,8 +156,8 @@ class _Shown:
             f"{part!r} cannot be told on a card: it is a {type(part).__name__}, which names no file that it is from."
         )
 
-    def _figure(self, number: Number, *told: str) -> Html:
-        return el("a", *told, href=f"#{self.sources.entry(number).id}", class_="fig", title=self.sources.tip(number))
+    def _figure(self, told: Number, *shown: str) -> Html:
+        return el("a", *shown, href=f"#{self.sources.entry(told).id}", class_="fig", title=self.sources.tip(told))
 
     @staticmethod
     def _prose(words: object) -> str:
@@ -197,7 +198,7 @@ class _Shown:
                 if point is not None and not isinstance(point, Figure | Derived):
                     raise CardError(f"A chart draws {point!r}, which is no figure.")
             rows.append(Row(_label(label), [None if p is None else _interval(p) for p in points]))
-        form = (lambda value: percent(value, 0)) if block.unit else (lambda value: f"{value:.4g}")
+        form = _whole if block.unit else number
         told = "; ".join(
             f"{row.label}: " + ", ".join(f"{n} {form(p.value)}" for n, p in zip(names, row.points, strict=False) if p)
             for row in rows
@@ -262,6 +263,10 @@ class _Shown:
         )
 
 
+def _whole(value: float) -> str:
+    return percent(value, 0)
+
+
 def _label(told: object) -> str:
     if isinstance(told, Prose):
         return str(told)
@@ -270,5 +275,5 @@ def _label(told: object) -> str:
     raise CardError(f"A chart is labelled with {told!r}; expected Prose or a Quote.")
 
 
-def _interval(number: Number) -> Interval:
-    return Interval(number.value, *(number.interval or ()))
+def _interval(told: Number) -> Interval:
+    return Interval(told.value, *(told.interval or ()))

@@ -38,6 +38,11 @@ class Subject:
         return self.given if self.folder is None else place_of(self.folder)
 
     @property
+    def run(self) -> Path | None:
+        """The run's folder; None for what is no run."""
+        return None if self.stages == ("",) else self.folder
+
+    @property
     def final(self) -> str:
         """The stage that the model is talked to by."""
         return self.stages[-1]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from foretell.errors import CardError, RunError
 from foretell.files import write_text
-from foretell.report.card.blocks import Block, Card, Command, Grid, Link, Paragraph, Section
+from foretell.report.card.blocks import Card, Grid, Paragraph, Section
 from foretell.report.card.evidence import COMPUTED, Evidence, check_finished
-from foretell.report.card.figures import Given, Prose, Quote
+from foretell.report.card.figures import Document, Given, Prose, Quote
 from foretell.report.card.forms import find_measurements
 from foretell.report.card.markdown import to_markdown
 from foretell.report.card.parts import PARTS
 from foretell.report.card.parts.cost import Assumed, assume
 from foretell.report.card.render import render
 from foretell.report.card.sources import Sources
-from foretell.report.card.subject import Subject, subject_of
-from foretell.run import RECIPE
+from foretell.report.card.subject import subject_of
 
 PAGE, TEXT = "index.html", "card.md"
 OWN_MEASUREMENTS = ("exams",)
@@ -41,23 +39,16 @@ def write_card(
     Raises CardError where there is no model, its run is unfinished, a file is damaged, or measures another model.
     """
     subject = subject_of(str(reference))
-    folder = subject.folder
-    run = (
-        folder
-        if folder is not None
-        and folder.is_dir()
-        and (folder / RECIPE).is_file()
-        and len(subject.stages)
-        and subject.stages != ("",)
-        else None
-    )
-    place = out or (run / "card" if run else Path("runs") / "cards" / _plain(subject.name))
+    run = subject.run
+    place = out or (run / "card" if run is not None else Path("runs") / "cards" / _plain(subject.name))
     if run is not None:
         check_finished(run, building)
-    shutil.rmtree(place / COMPUTED, ignore_errors=True)
+    for old in (place / COMPUTED).glob("*.json"):
+        old.unlink()
     own = [run / stage for stage in OWN_MEASUREMENTS if run is not None and (run / stage).is_dir()]
     evidence = Evidence(subject, place, find_measurements(subject, [*own, *measured], place))
-    evidence = replace(evidence, assumed=_assumed(evidence, assumed or Assumed()) if run is not None else None)
+    if run is not None:
+        evidence = replace(evidence, assumed=_assumed(evidence, assumed or Assumed()))
     card = make_card(evidence)
     try:
         write_text(place / PAGE, render(card, Sources(run, place)))
@@ -92,7 +83,7 @@ def _not_measured(sections: Sequence[Section]) -> Section:
     )
 
 
-def _assumed(evidence: Evidence, assumed: Assumed):  # type: ignore[no-untyped-def]
+def _assumed(evidence: Evidence, assumed: Assumed) -> Document:
     trained = evidence.manifest("pretrain")
     device = "" if trained is None else trained.text("metrics", "device")
     count = None if trained is None else trained.get("metrics", "threads" if device in ("", "cpu") else "processes")
@@ -103,4 +94,4 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip("-.") or "model"
 
 
-__all__ = ["Assumed", "Block", "Command", "Link", "Subject", "make_card", "write_card"]
+__all__ = ["Assumed", "make_card", "write_card"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from foretell.report.card.blocks import Block, Cell, Chart, Command, Grid, Missing, Paragraph, Section
+from foretell.report.card.blocks import Block, Chart, Command, Missing, Paragraph, Section
 from foretell.report.card.evidence import Evidence, packaged
 from foretell.report.card.figures import Document, Number, Prose, Quote, View
-from foretell.report.card.parts.common import by_stage, heads, stage_name, summaries, then_card
+from foretell.report.card.parts.common import Column, by_stage, filled, stage_name, summaries, then_card
 
 _SHARES = frozenset(
     ("accuracy", "share", "acc", "em", "f1", "exact_match", "macro_accuracy", "pass@1", "mc1", "mc2", "prompt_strict")
@@ -21,35 +21,32 @@ def benchmarks(evidence: Evidence) -> Section:
         missing = Missing(Prose("no benchmark was run"), then_card(evidence, "foretell eval run ", " mmlu"))
         return Section(title, [missing])
     published = packaged("published.yaml", "published")
-    rows: list[list[Cell]] = []
-    drawn: list[tuple[Quote, list[Number | None]]] = []
-    for each in by_stage(evidence, found):
-        document = each.document
-        theirs = View(published, ("academic", document.text("eval").partition(".")[0]))
-        name = document.quote("eval")
-        value = document.figure("value", form=_form(document), low=("low",), high=("high",))
-        rows.append(
-            [
-                name,
-                stage_name(evidence, each.stage),
-                document.quote("metric"),
-                document.figure("args", "num_few_shot", form="count"),
-                document.figure("n", form="count"),
-                value,
-                theirs.figure("gpt4", form="percent"),
-                theirs.figure("gpt35", form="percent"),
-                theirs.quote("how"),
-            ]
-        )
-        if name is not None and value is not None and value.form == "share":
-            drawn.append((name, [value]))
+    found = by_stage(evidence, found)
+    documents = [each.document for each in found]
+    theirs = [View(published, ("academic", document.text("eval").partition(".")[0])) for document in documents]
+    values = [d.figure("value", form=_form(d), low=("low",), high=("high",)) for d in documents]
+    drawn: list[tuple[Quote, list[Number | None]]] = [
+        (name, [value])
+        for document, value in zip(documents, values, strict=True)
+        if (name := document.quote("eval")) is not None and value is not None and value.form == "share"
+    ]
     blocks: list[Block] = []
     if 1 < len(drawn) <= 30:
         blocks.append(Chart(Prose("Results with their intervals"), [Prose("this model")], drawn))
-    if rows:
-        head = heads("Benchmark", "Which model", "Metric", "Shots", "Samples", "Result", "GPT-4", "GPT-3.5", "asked")
+    if found:
+        columns: list[Column] = [
+            ("Benchmark", "l", [d.quote("eval") for d in documents]),
+            ("Which model", "l", [stage_name(evidence, each.stage) for each in found]),
+            ("Metric", "l", [d.quote("metric") for d in documents]),
+            ("Shots", "r", [d.figure("args", "num_few_shot", form="count") for d in documents]),
+            ("Samples", "r", [d.figure("n", form="count") for d in documents]),
+            ("Result", "r", values),
+            ("GPT-4", "r", [view.figure("gpt4", form="percent") for view in theirs]),
+            ("GPT-3.5", "r", [view.figure("gpt35", form="percent") for view in theirs]),
+            ("asked", "l", [view.quote("how") for view in theirs]),
+        ]
         caption = Prose("Grey figures are what GPT-4's makers published of other models, no results of this one.")
-        blocks.append(Grid(head, rows, caption, "lllrrrrrl", published=(6, 7, 8)))
+        blocks.append(filled(columns, caption, ("GPT-4", "GPT-3.5", "asked")))
     return Section(title, [*blocks, *extra])
 
 
@@ -67,42 +64,45 @@ def contamination(evidence: Evidence) -> Section:
         what = Prose("what of the evals stood in the training data was not looked for")
         return Section(title, [Missing(what, _look(evidence))])
     published = packaged("published.yaml", "published")
-    rows: list[list[Cell]] = []
     blocks: list[Block] = []
+    rows: list[View] = []
     for each in found:
         corpus = each.document.figure("index", "documents", form="count")
         if corpus is not None:
             words = " documents of the training data, by random substrings of letters and digits, as in the report."
             blocks.append(Paragraph((Prose("Looked for in "), corpus, Prose(words))))
-        rows += [_contaminated(evidence, row, published) for row in each.document.rows("evals")]
-    head = heads(
-        "Eval", "Model", "Items", "Found", "Short", "Share", "All", "Clean", "Change", "Report", "GPT-4's share"
-    )
+        rows += each.document.rows("evals")
+    known = [published.figure("contamination", row.text("eval").partition(".")[0], form="percent") for row in rows]
+    columns: list[Column] = [
+        ("Eval", "l", [row.quote("eval") for row in rows]),
+        ("Model", "l", [_model(evidence, row) for row in rows]),
+        ("Items", "r", [row.figure("items", form="count") for row in rows]),
+        ("Found", "r", [row.figure("contaminated_items", form="count") for row in rows]),
+        ("Short", "r", [row.figure("short_contaminated_items", form="count") for row in rows]),
+        ("Share", "r", [row.figure("share", form="share") for row in rows]),
+        ("All", "r", [row.figure("whole", "value", form=_scale(row)) for row in rows]),
+        ("Clean", "r", [row.figure("clean", "value", form=_scale(row)) for row in rows]),
+        ("Change", "r", [row.interval("degradation", form="points") for row in rows]),
+        ("To report", "r", [row.figure("reported", form=_scale(row)) for row in rows]),
+        ("GPT-4", "r", known),
+    ]
     caption = Prose(
         "Short: found as a whole, of fewer letters and digits than a substring has; most such hits are chance. Clean: "
-        "the items that were not found, in the same run. The lower of both scores is the one to report."
+        "the items that were not found, in the same run. The lower of both scores is the one to report. GPT-4: the "
+        "share that its makers found in its own data."
     )
-    grid = Grid(head, rows, caption, "llrrrrrrrrr", published=(10,))
+    grid = filled(columns, caption, ("GPT-4",))
     return Section(title, [*blocks, grid, *summaries(evidence, "contamination")])
 
 
-def _contaminated(evidence: Evidence, row: View, published: Document) -> list[Cell]:
-    values = [row.get(part, "value") for part in ("whole", "clean")]
-    form = "share" if all(v is None or 0 <= v <= 1 for v in values) else "number"
+def _model(evidence: Evidence, row: View) -> Prose | None:
     stage = evidence.subject.stage_of(row.text("model")) if row.text("model") else None
-    return [
-        row.quote("eval"),
-        None if stage is None else stage_name(evidence, stage),
-        row.figure("items", form="count"),
-        row.figure("contaminated_items", form="count"),
-        row.figure("short_contaminated_items", form="count"),
-        row.figure("share", form="share"),
-        row.figure("whole", "value", form=form),
-        row.figure("clean", "value", form=form),
-        row.interval("degradation", form="points"),
-        row.figure("reported", form=form),
-        published.figure("contamination", row.text("eval").partition(".")[0], form="percent"),
-    ]
+    return None if stage is None else stage_name(evidence, stage)
+
+
+def _scale(row: View) -> str:
+    values = [row.get(part, "value") for part in ("whole", "clean")]
+    return "share" if all(v is None or 0 <= v <= 1 for v in values) else "number"
 
 
 def _look(evidence: Evidence) -> Command:

@@ -15,11 +15,11 @@ from foretell.report.card.blocks import (
     Heading,
     Missing,
     Notice,
-    Paragraph,
 )
 from foretell.report.card.evidence import Evidence, Measurement
 from foretell.report.card.figures import Document, Figure, Number, Prose, Quote, Steps, View
 
+Column = tuple[str, str, Sequence[Cell]]  # head, alignment (l or r), a cell a row
 _MOST_ROWS = 16
 _STAGES = {
     "": "the model",
@@ -39,6 +39,14 @@ def stage_name(evidence: Evidence, stage: str) -> Prose:
 def heads(*words: str) -> list[Prose]:
     """The head of a table."""
     return [Prose(each) for each in words]
+
+
+def filled(columns: Sequence[Column], caption: Prose = NOTHING, published: Sequence[str] = ()) -> Grid:
+    """A table of its columns, without those that hold nothing. published: heads of what others published."""
+    kept = [column for column in columns if any(cell is not None for cell in column[2])]
+    body = [list(cells) for cells in zip(*(cells for _, _, cells in kept), strict=True)]
+    grey = tuple(i for i, (name, _, _) in enumerate(kept) if name in published)
+    return Grid(heads(*(name for name, _, _ in kept)), body, caption, "".join(letter for _, letter, _ in kept), grey)
 
 
 def by_stage(evidence: Evidence, found: Iterable[Measurement]) -> list[Measurement]:
@@ -72,7 +80,7 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     rows = [row for row in document.rows("rows") if row.quote("title") and row.figure("estimate") is not None]
     lead: list[Block] = [Heading(Prose("Measured by another command"))]
     if (title := document.quote("title")) is not None:
-        lead = [Paragraph((title, Prose(", "), stage_name(evidence, each.stage), Prose(".")))]
+        lead = [Heading((title, Prose(", "), stage_name(evidence, each.stage)))]
     if (note := document.quote("note")) is not None:
         lead.append(Notice((note,)))
     asked, invalid = document.figure("asked", form="count"), document.figure("invalid", form="count")
@@ -106,8 +114,8 @@ def _estimate(row: View) -> Figure | None:
 
 
 def _rows(rows: Sequence[View]) -> Grid:
-    """Measure, arm, before, result, change and number asked; columns that are empty are left out."""
-    columns: list[tuple[str, str, list[Cell]]] = [
+    """Measure, arm, before, result, change and number asked."""
+    columns: list[Column] = [
         ("Measure", "l", [row.quote("title") for row in rows]),
         ("Arm", "l", [row.quote("arm") for row in rows]),
         ("Before", "r", [row.interval("before", form=_row_form(row)) for row in rows]),
@@ -115,9 +123,7 @@ def _rows(rows: Sequence[View]) -> Grid:
         ("Change", "r", [row.interval("difference", form=_changed(row)) for row in rows]),
         ("Asked", "r", [row.figure("n", form="count") for row in rows]),
     ]
-    kept = [column for column in columns if any(cell is not None for cell in column[2])]
-    body = [list(cells) for cells in zip(*(cells for _, _, cells in kept), strict=True)]
-    return Grid(heads(*(name for name, _, _ in kept)), body, align="".join(letter for _, letter, _ in kept))
+    return filled(columns)
 
 
 def _changed(row: View) -> str:

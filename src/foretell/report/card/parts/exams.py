@@ -141,7 +141,8 @@ def _before_after(evidence: Evidence, found: list[Measurement]) -> list[Block]:
         return [Missing(Prose("the same exam before post-training, to compare with"), again)]
     logs = [[by[name].document.made_from[0] for name in common] for by in (last, first)]
     try:
-        table = against(*([read_score(log) for log in side] for side in logs))
+        after, before = ([read_score(log) for log in side] for side in logs)
+        table = against(after, before)
     except EvalError:
         why = "The exams before and after post-training were asked in different ways, so they are not compared."
         return [Notice((Prose(why),))]
@@ -161,8 +162,8 @@ def _before_after(evidence: Evidence, found: list[Measurement]) -> list[Block]:
         ]
         for row in made.rows("rows")
     ]
-    before, after = made.figure("baseline", form="share"), made.figure("candidate", form="share")
-    rows.append([Prose("Mean of exams"), None, before, after, made.interval("mean", form="points")])
+    means = [made.figure(side, form="share") for side in ("baseline", "candidate")]
+    rows.append([Prose("Mean of exams"), None, *means, made.interval("mean", form="points")])
     published = packaged("published.yaml", "published")
     theirs = [published.figure("exams_mean", side, form="percent") for side in ("before", "after")]
     rows.append([(Prose("GPT-4, published: "), Quote(published, ("exams_mean", "what"))), None, *theirs, None])

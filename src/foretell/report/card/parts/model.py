@@ -8,10 +8,22 @@ from typing import Any
 from foretell.errors import RunError
 from foretell.files import sha256_file
 from foretell.model.describe import describe
-from foretell.report.card.blocks import Block, Cell, Facts, Fold, Grid, Line, Link, Notice, Paragraph, Section
+from foretell.report.card.blocks import (
+    Block,
+    Cell,
+    Facts,
+    Fold,
+    Grid,
+    Line,
+    Link,
+    Missing,
+    Notice,
+    Paragraph,
+    Section,
+)
 from foretell.report.card.evidence import Evidence
 from foretell.report.card.figures import Document, Number, Prose, Quote
-from foretell.report.card.parts.common import listed, stage_name
+from foretell.report.card.parts.common import command, listed, stage_name
 from foretell.report.ledger import model_config
 from foretell.report.record import read_run
 
@@ -39,10 +51,8 @@ def model(evidence: Evidence) -> Section:
     tokenizer = evidence.manifest("tokenizer")
     shape = ("model",)
     rows: list[tuple[Prose, Cell]] = []
-    parameters: Number | None = None
     if described is not None:
-        parameters = described.figure("parameters", form="count")
-        rows.append((Prose("Parameters"), parameters))
+        rows.append((Prose("Parameters"), described.figure("parameters", form="count")))
         rows.append((Prose("Decoder"), _joined(
             (described.figure("config", "depth", form="count"), " layers, width "),
             (described.figure("config", "width", form="count"), ", "),
@@ -95,20 +105,14 @@ def model(evidence: Evidence) -> Section:
                 )
             )
         )
-    headline = (
-        [(Prose("Parameters"), _compact(described), Prose("counted from its shape"))]
-        if described is not None and _compact(described)
-        else []
-    )
-    return Section(Prose("What the model is"), blocks, headline=headline)  # type: ignore[arg-type]
+    headline: list[tuple[Prose, Number, Cell]] = []
+    if described is not None and (count := described.figure("parameters", form="compact")) is not None:
+        headline = [(Prose("Parameters"), count, Prose("counted from its shape"))]
+    return Section(Prose("What the model is"), blocks, headline=headline)
 
 
 def _weights(evidence: Evidence, stage: str) -> Prose:
     return Prose(f"SHA-256 of the weights, {stage_name(evidence, stage)}")
-
-
-def _compact(described: Document | None) -> Number | None:
-    return None if described is None else described.figure("parameters", form="compact")
 
 
 def _path(evidence: Evidence) -> Line:
@@ -144,7 +148,7 @@ def _described(evidence: Evidence) -> Document | None:
         {"name": p.name, "parameters": p.parameters, "flops": p.flops or None, "per": p.per} for p in describe(config)
     ]
     value: dict[str, Any] = {
-        "parameters": sum(part["parameters"] for part in parts),  # type: ignore[misc]
+        "parameters": sum(part.parameters for part in describe(config)),
         "config": {
             name: getattr(config, name) for name in ("depth", "width", "heads", "head_dim", "ffn_width", "vocab_size")
         },
@@ -193,9 +197,12 @@ def data(evidence: Evidence) -> Section:
     """Sources with their licences and amounts, from the manifests of the data."""
     title = Prose("Data and licences")
     read, packed = evidence.manifest("data"), evidence.manifest("pack")
+    if read is None and evidence.trained_here:
+        what = Prose("the sources of its data and their licences: the run has no manifest of its data")
+        return Section(title, [Missing(what, command(evidence, "foretell run "))])
     if read is None:
-        line = Prose("The model was not trained from scratch here, so its data are its makers' to tell.")
-        return Section(title, [Notice((line,))])
+        elsewhere = Prose("The model was not trained from scratch here, so its data are its makers' to tell.")
+        return Section(title, [Notice((elsewhere,))])
     rows: list[list[Cell]] = []
     for name in read.keys("metrics", "sources"):
         at = ("metrics", "sources", name)
@@ -236,5 +243,7 @@ def data(evidence: Evidence) -> Section:
     tokens = None if packed is None else packed.figure("metrics", "train", "tokens", form="compact")
     if evidence.manifest("pretrain") is not None and (trained := evidence.manifest("pretrain")):
         tokens = trained.figure("metrics", "tokens", form="compact") or tokens
-    headline = [(Prose("Tokens trained on"), tokens, Prose("passes over a source counted"))] if tokens else []
+    headline: list[tuple[Prose, Number, Cell]] = []
+    if tokens is not None:
+        headline = [(Prose("Tokens trained on"), tokens, Prose("passes over a source counted"))]
     return Section(title, blocks, Prose("As the manifests of the data stage record them."), headline)

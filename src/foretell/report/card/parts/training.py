@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from foretell.report.card.blocks import Block, Cell, Facts, Grid, Link, Missing, Notice, Paragraph, Section
+from foretell.report.card.blocks import Block, Cell, Chart, Facts, Grid, Link, Missing, Notice, Paragraph, Section
 from foretell.report.card.evidence import Evidence
-from foretell.report.card.figures import Document, Prose
-from foretell.report.card.parts.common import either
+from foretell.report.card.figures import Document, Number, Prose
+from foretell.report.card.parts.common import either, heads
 
 _NOTE = Prose(
     "The forecast is fitted to smaller models and written into a register that cannot be changed, before the first "
@@ -29,10 +29,11 @@ def forecast(evidence: Evidence) -> Section:
     claim = made.figure("metrics", "value", low=("metrics", "low"), high=("metrics", "high"))
     reached = outcome.figure("metrics", "loss")
     hit, unit = outcome.get("metrics", "covered"), made.quote("metrics", "unit")
-    headline = [] if claim is None or reached is None else [
-        (Prose("Forecast loss"), claim, (*([unit] if unit else []), Prose(" registered before the run"))),
-        (Prose("Reached"), reached, Prose("inside the interval" if hit else "outside the interval: a miss")),
-    ]  # fmt: skip
+    headline: list[tuple[Prose, Number, Cell]] = []
+    if claim is not None and reached is not None:
+        registered: Cell = (*([unit] if unit else []), Prose(" registered before the run"))
+        came = Prose("inside the interval" if hit else "outside the interval: a miss")
+        headline = [(Prose("Forecast loss"), claim, registered), (Prose("Reached"), reached, came)]
     return Section(title, blocks, _NOTE, headline)
 
 
@@ -64,6 +65,11 @@ def _told(evidence: Evidence, made: Document, outcome: Document | None) -> list[
             (Prose("Error, of what was reached"), outcome.figure("metrics", "error", form="points")),
         ]
     blocks.append(Facts([(term, cell) for term, cell in rows if cell is not None]))
+    if claim is not None:
+        reached = None if outcome is None else outcome.figure("metrics", "loss")
+        names = heads("forecast", *(["reached"] if reached else []))
+        points = [claim, *([reached] if reached else [])]
+        blocks.append(Chart(Prose("Final loss"), names, [(Prose("Final loss"), points)], unit=False))
     if advice := made.quote("metrics", "advice"):
         blocks.append(Notice((advice,)))
     folder = evidence.subject.folder
