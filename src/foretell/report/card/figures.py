@@ -24,7 +24,7 @@ from foretell.pages import compact, duration, number, percent, size
 
 Step = str | int
 Steps = tuple[Step, ...]
-Kind = Literal["measured", "published", "assumed"]
+Kind = Literal["measured", "published", "assumed", "method"]
 NAMES = ("GPT-4", "GPT-3.5", "SHA-256", "Brier's")
 """Proper names that prose may hold though they have digits."""
 _MOST_BYTES = 256_000_000
@@ -58,9 +58,9 @@ class Given:
 class Document:
     """A JSON or YAML file that was read. folder: of the run or measurement; name: within it.
 
-    kind: whether it tells what was measured, what others published, or what is assumed. made_from: for a file that the
-    card computed, the files it was computed from. samples: where the single answers behind its numbers lie, within
-    the folder. value, sha256: what the file holds, and its digest.
+    kind: whether it tells what was measured, what others published, what is assumed, or how it is done. made_from: for
+    a file that the card computed, the files it was computed from. samples: where the single answers behind its numbers
+    lie. value, sha256: what the file holds, and its digest.
     Raises CardError for a file that is missing, damaged, or larger than 256 MB.
     """
 
@@ -299,6 +299,7 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "compact": compact,
     "flops": lambda value: compact(value) + "FLOP",
     "share": percent,
+    "level": lambda value: percent(value, 0),
     "points": _signed,
     "percent": lambda value: f"{value:.1f}\u202f%".replace("-", "−"),
     "percentile": lambda value: f"{value:.3g}",

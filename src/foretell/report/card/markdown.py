@@ -23,7 +23,7 @@ from foretell.report.card.blocks import (
     Paragraph,
 )
 from foretell.report.card.figures import Derived, Figure, Given, Prose, Quote, written
-from foretell.report.card.render import _SOURCES
+from foretell.report.card.render import KINDS, SOURCES
 from foretell.report.card.sources import Sources
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~])")
@@ -117,11 +117,11 @@ class _Told:
         return [*lines, ""]
 
     def sources_list(self) -> list[str]:
-        lines = ["## Sources", "", _escape(_SOURCES), ""]
+        lines = ["## Sources", "", _escape(SOURCES), ""]
         targets = []
         for document, entries in self.sources.documents():
             label, href = self.sources.label(document.path), self.sources.href(document.path)
-            about = {"published": "published by others; ", "assumed": "assumed, not measured; "}.get(document.kind, "")
+            about = f"{KINDS[document.kind]}; " if KINDS[document.kind] else ""
             lines += [f"- `{label}`: {about}SHA-256 `{document.sha256}`"]
             lines += [f"  - computed from `{self.sources.label(path)}`" for path in document.made_from]
             if document.samples is not None:

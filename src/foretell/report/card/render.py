@@ -59,8 +59,13 @@ from foretell.report.card.sources import Entry, Sources
 
 _DIGEST = re.compile("[0-9a-f]{40,64}")
 _LINKABLE = re.compile(r"[\w./-]+")
-_KINDS = {"published": "published by others", "assumed": "assumed, not measured", "measured": ""}
-_SOURCES = Prose(
+KINDS = {
+    "published": "published by others",
+    "assumed": "assumed, not measured",
+    "method": "how it is done",
+    "measured": "",
+}
+SOURCES = Prose(
     "Every number above links to its line here: the file it was read from, by its SHA-256, the field, and the value as "
     "it is stored. What the card computed from logs lies in its own folder, with the log it was computed from."
 )
@@ -228,7 +233,7 @@ class _Shown:
         return figure(drawn, self._prose(block.caption))
 
     def sources_section(self) -> Html:
-        parts: list[object] = [el("p", _SOURCES, class_="note")]
+        parts: list[object] = [el("p", SOURCES, class_="note")]
         parts += [self._document(document, entries) for document, entries in self.sources.documents()]
         if derived := self.sources.derived():
             rows = [
@@ -246,8 +251,8 @@ class _Shown:
     def _document(self, document: Document, entries: Sequence[Entry]) -> Html:
         """A file, folded: where it is, its digest, what it was computed from, its samples, the fields that count."""
         label, sources = self.sources.label(document.path), self.sources
-        kind = _KINDS[document.kind]
-        file = label if document.kind == "published" else self._linked(label, sources.href(document.path))
+        kind = KINDS[document.kind]
+        file = label if document.kind in ("published", "method") else self._linked(label, sources.href(document.path))
         about: list[object] = [file, ". ", f"{kind}. " if kind else "", "SHA-256 ", el("code", document.sha256), ". "]
         for path in document.made_from:
             about += ["Computed from ", self._linked(sources.label(path), sources.href(path)), ". "]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from foretell.errors import CardError, RunError
 from foretell.files import write_text
-from foretell.report.card.blocks import Card, Grid, Paragraph, Section
-from foretell.report.card.evidence import COMPUTED, Evidence, check_finished
-from foretell.report.card.figures import Document, Given, Prose, Quote
+from foretell.report.card.blocks import Card, Grid, Inline, Paragraph, Section
+from foretell.report.card.evidence import COMPUTED, Evidence, check_finished, packaged
+from foretell.report.card.figures import Document, Given, Prose
 from foretell.report.card.forms import find_measurements
 from foretell.report.card.markdown import to_markdown
 from foretell.report.card.parts import PARTS
@@ -65,10 +65,12 @@ def make_card(evidence: Evidence) -> Card:
     name = (recipe.quote("name") if recipe is not None else None) or Given(evidence.subject.name)
     lead = recipe.quote("description") if recipe is not None else None
     trained = evidence.manifest("pretrain")
-    facts: list[Prose | Quote | Given] = []
+    facts: list[Inline] = []
     if trained is not None and (when := trained.quote("finished")) is not None:
         facts += [Prose("Pre-trained until "), when, Prose(". ")]
-    facts.append(Prose("Ranges in brackets are intervals; every number links to the file it was read from."))
+    level = packaged("method.yaml", "method").figure("level", form="level")
+    facts += [Prose("Ranges in brackets are intervals"), *([Prose(" of "), level] if level is not None else [])]
+    facts.append(Prose(", those of a forecast of its own level. Every number links to the file it was read from."))
     return Card(name, lead, tuple(facts), [*sections, _not_measured(sections)])
 
 
