@@ -296,3 +296,33 @@ def test_a_further_part_needs_only_a_function(run: Path, tmp_path: Path) -> None
     section = (*PARTS, toxicity)[-1](Evidence(Subject("x", None, "x"), tmp_path))
     html = render(Card(Given("x"), None, (), [section]), Sources(None, tmp_path))
     assert "0.7\u202f%" in html and "more.json" in html
+
+
+def table_of(run: Path, rows: list[dict[str, Any]]) -> str:
+    """The factuality part of a card whose summary has these rows, as Markdown without its links."""
+    card_run.summary(Path("made"), "factuality", rows=rows)
+    text = write_card("runs/quickstart", [Path("made")]).with_name("card.md").read_text(encoding="utf-8")
+    part = text[text.index("## Factuality") : text.index("## Safety")]
+    return re.sub(r"\[([^\[\]]+)\]\[s\d+\]", r"\1", part)
+
+
+def test_what_was_before_stands_beside_the_result(run: Path) -> None:
+    row = {"measure": "made_up", "title": "Makes something up", **card_run.interval(0.25), "n": 40, "form": "share"}
+    arms = {"before": 0.5, "change": -0.25, "history": 0.125}
+    rows = [row, *(row | {"arm": arm, "estimate": v, "low": v - 0.125, "high": v + 0.125} for arm, v in arms.items())]
+    told = table_of(run, rows)
+    assert "| Measure | Arm | Before | Result | Change | Asked |" in told
+    assert "| Makes something up | – | 50.0\u202f% (37.5 to 62.5\u202f%) | 25.0\u202f% (18.8 to 31.2\u202f%) | " in told
+    assert "| −25.0\u202f% (−37.5 to −12.5\u202f%) | 40 |" in told
+    assert "| Makes something up | history | – | 12.5\u202f% (0.0 to 25.0\u202f%) | – | 40 |" in told
+
+
+def test_rows_that_are_all_arms_become_columns(run: Path) -> None:
+    rows = [
+        {"title": title, "arm": arm, "estimate": value, "low": None, "high": None, "n": 40}
+        for title in ("VQAv2", "NLVR")
+        for arm, value in (("with its image", 0.75), ("blind", 0.5))
+    ]
+    told = table_of(run, rows)
+    assert "| Measure | with its image | blind | Asked |" in told
+    assert "| VQAv2 | 75.0\u202f% | 50.0\u202f% | 40 |" in told and "| NLVR |" in told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from foretell.report.card.blocks import (
     NOTHING,
@@ -20,7 +20,8 @@ from foretell.report.card.evidence import Evidence, Measurement
 from foretell.report.card.figures import Document, Figure, Number, Prose, Quote, Steps, View
 
 Column = tuple[str, str, Sequence[Cell]]  # head, alignment (l or r), a cell a row
-_MOST_ROWS = 16
+_MOST_ROWS, _MOST_ARMS = 16, 8
+_COMPARED = ("before", "change")  # arms that stand beside the result of their measure
 _STAGES = {
     "": "the model",
     "pretrain": "before post-training",
@@ -89,9 +90,15 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     if not rows:
         return [*lead, Missing(Prose("none of its rows holds a number"), how=NOTHING)]
     whole = [row for row in rows if not row.text("arm")]
-    parts = [row for row in rows if row.text("arm")]
-    if not whole or len(rows) <= _MOST_ROWS:
-        whole, parts = rows, []
+    compared = {(_measure(row), row.text("arm")): row for row in rows if whole and row.text("arm") in _COMPARED}
+    parts = [row for row in rows if row.text("arm") and (_measure(row), row.text("arm")) not in compared]
+    if not whole:
+        return [*lead, *_arms(parts)]
+    fold: list[Block] = []
+    if parts and len(whole) + len(parts) > _MOST_ROWS:
+        fold = [Fold(Prose("By part"), [_rows(parts, {})])]
+    else:
+        whole += parts
     drawn: list[tuple[Prose | Quote, list[Number | None]]] = [
         (name, [_estimate(row)])
         for row in whole
@@ -100,8 +107,11 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     chart: list[Block] = []
     if 1 < len(drawn) <= _MOST_ROWS:
         chart = [Chart(Prose("Results of this measurement"), [stage_name(evidence, each.stage)], drawn)]
-    fold: list[Block] = [Fold(Prose("By part"), [_rows(parts)])] if parts else []
-    return [*lead, *chart, _rows(whole), *fold]
+    return [*lead, *chart, _rows(whole, compared), *fold]
+
+
+def _measure(row: View) -> str:
+    return row.text("measure") or row.text("title")
 
 
 def _row_form(row: View) -> str:
@@ -109,26 +119,49 @@ def _row_form(row: View) -> str:
     return form if form in ("share", "number", "percent", "count", "points") else "share"
 
 
-def _estimate(row: View) -> Figure | None:
-    return row.figure("estimate", form=_row_form(row), ends=("low", "high"))
+def _estimate(row: View | None, form: str = "") -> Figure | None:
+    return None if row is None else row.figure("estimate", form=form or _row_form(row), ends=("low", "high"))
 
 
-def _rows(rows: Sequence[View]) -> Grid:
-    """Measure, arm, before, result, change and number asked."""
+def _rows(rows: Sequence[View], compared: Mapping[tuple[str, str], View]) -> Grid:
+    """A row each, with what it was before and the paired change where another row of the measure tells them."""
+
+    def arm(row: View, name: str, form: str) -> Figure | None:
+        return None if row.text("arm") else _estimate(compared.get((_measure(row), name)), form)
+
+    changes = ["points" if _row_form(row) == "share" else _row_form(row) for row in rows]
     columns: list[Column] = [
         ("Measure", "l", [row.quote("title") for row in rows]),
         ("Arm", "l", [row.quote("arm") for row in rows]),
-        ("Before", "r", [row.interval("before", form=_row_form(row)) for row in rows]),
+        ("Before", "r", [arm(row, "before", _row_form(row)) for row in rows]),
         ("Result", "r", [_estimate(row) for row in rows]),
-        ("Change", "r", [row.interval("difference", form=_changed(row)) for row in rows]),
+        ("Change", "r", [arm(row, "change", form) for row, form in zip(rows, changes, strict=True)]),
         ("Asked", "r", [row.figure("n", form="count") for row in rows]),
     ]
     return filled(columns)
 
 
-def _changed(row: View) -> str:
-    form = _row_form(row)
-    return "points" if form == "share" else form
+def _arms(rows: Sequence[View]) -> list[Block]:
+    """Measures whose rows are all arms, such as a task with its image and without: a row each, a column an arm."""
+    arms = {row.text("arm"): row.quote("arm") for row in rows}
+    by = {(row.text("title"), row.text("arm")): row for row in rows}
+    titles = {row.text("title"): row for row in rows}
+    if len(arms) > _MOST_ARMS:
+        return [_rows(rows, {})]
+    shares = [arm for arm in arms if all(_row_form(row) == "share" for row in rows if row.text("arm") == arm)]
+    names = [quote for arm in shares[:5] if (quote := arms[arm]) is not None]
+    drawn: list[tuple[Prose | Quote, list[Number | None]]] = [
+        (name, [_estimate(by.get((title, arm))) for arm in shares[:5]])
+        for title, row in titles.items()
+        if (name := row.quote("title")) is not None
+    ]
+    head: list[Cell] = [Prose("Measure"), *arms.values(), Prose("Asked")]
+    body: list[list[Cell]] = [
+        [row.quote("title"), *(_estimate(by.get((title, arm))) for arm in arms), row.figure("n", form="count")]
+        for title, row in titles.items()
+    ]
+    chart: list[Block] = [Chart(Prose("Results of this measurement"), names, drawn)] if names else []
+    return [*chart, Grid(head, body, align="l" + "r" * (len(head) - 1))]
 
 
 def listed(document: Document, *at: str | int, most: int = 6) -> tuple[Prose | Quote, ...]:
