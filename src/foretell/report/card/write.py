@@ -68,8 +68,9 @@ def make_card(evidence: Evidence) -> Card:
     facts: list[Inline] = []
     if trained is not None and (when := trained.quote("finished")) is not None:
         facts += [Prose("Pre-trained until "), when, Prose(". ")]
-    level = packaged("method.yaml", "method").figure("level", form="level")
-    facts += [Prose("Ranges in brackets are intervals"), *([Prose(" of "), level] if level is not None else [])]
+    facts.append(Prose("Ranges in brackets are intervals"))
+    if (level := packaged("method.yaml", "method").figure("level", form="level")) is not None:
+        facts += [Prose(" of "), level]
     facts.append(Prose(", those of a forecast of its own level. Every number links to the file it was read from."))
     return Card(name, lead, tuple(facts), [*sections, _not_measured(sections)])
 
