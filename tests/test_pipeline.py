@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_the_whole_path(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, manifests = finished
     run = folder / "run"
-    assert list(manifests) == ["data", "tokenizer", "pack", "pretrain", "examine", "page"]
+    assert list(manifests) == ["data", "tokenizer", "pack", "pretrain", "examine", "page", "card"]
     recipe, stages = run_status(run)
     assert recipe == tiny(folder) and {stage.state for stage in stages} == {"done"}
     assert manifests["data"]["metrics"]["licenses"].keys() == {"CC0-1.0"}
@@ -97,12 +97,12 @@ def test_only_what_depends_on_a_change_is_stale(finished: tuple[Path, dict[str, 
 
     assert stale(tiny(folder)) == []
     assert stale(tiny(folder, log_every=3, keep=1, checkpoint_minutes=60)) == []
-    assert stale(tiny(folder, tokens=2048)) == ["pretrain", "examine", "page"]
+    assert stale(tiny(folder, tokens=2048)) == ["pretrain", "examine", "page", "card"]
     raw = tiny(folder).model_dump(mode="json")
     raw["examine"]["questions"] = 4
-    assert stale(check_recipe(raw)) == ["examine", "page"]
+    assert stale(check_recipe(raw)) == ["examine", "page", "card"]
     raw["data"]["sources"][0]["weight"] = 2
-    assert stale(check_recipe(raw)) == ["tokenizer", "pack", "pretrain", "examine", "page"]
+    assert stale(check_recipe(raw)) == ["tokenizer", "pack", "pretrain", "examine", "page", "card"]
 
 
 def test_prompts_that_leave_no_room_are_passed_over(tmp_path: Path) -> None:

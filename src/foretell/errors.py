@@ -144,6 +144,10 @@ class EndpointError(GenerationError):
         self.lasting = lasting
 
 
+class CardError(ForetellError):
+    """A system card cannot be made: its run is missing or unfinished, a file is damaged, or measures another model."""
+
+
 class RubricError(ForetellError):
     """A rubric has a gap or a contradiction, or is asked about what it does not judge."""
 

@@ -146,6 +146,16 @@ def find_checkpoint(ref: str | Path) -> Path:
     )
 
 
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's weights, as the manifest beside them has it; empty where there is none."""
+    try:
+        found = read_json(checkpoint / "manifest.json").get("files")
+    except CheckpointError:
+        return ""
+    digest = found.get("model.safetensors") if isinstance(found, dict) else None
+    return digest if isinstance(digest, str) else ""
+
+
 def _sampling(fields: dict[str, Any]) -> Sampling:
     allowed = [field.name for field in dataclasses.fields(Sampling)]
     if unknown := sorted(set(fields) - set(allowed)):

@@ -273,12 +273,13 @@ class TokenizerConfig(Section):
 
 
 class ExamineConfig(Section):
-    """Held-out questions a visual task; samples drawn for the run page."""
+    """Held-out questions a visual task; samples drawn for the run page; exams whose holdouts are sat for the card."""
 
     questions: Positive = 200
     shown: Positive = 12
     samples: Positive = 6
     max_tokens: Positive = 40
+    exams: list[str] = Field(default_factory=list)
 
 
 class ForecastConfig(Section):

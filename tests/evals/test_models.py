@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from foretell.evals.models import as_model, make_model
 from foretell.evals.registry import Registry
 from foretell.evals.runner import run_eval
 from foretell.generate import Prompt, Request, Result, Usage
+from foretell.loading import Model
 
 NONE = Registry(())
 
@@ -227,3 +229,20 @@ def test_a_name_with_a_slash_is_a_hub_id_unless_an_endpoint_is_named(monkeypatch
 
 def shout(prompt: str, **params: Any) -> str:
     return prompt.upper()
+
+
+def test_the_weights_of_a_loaded_model_go_into_the_log(tmp_path: Path) -> None:
+    """They tell others, such as the system card, which model a run is of; its settings are the same without them."""
+    from foretell.evals.results import result_of
+
+    made = small_eval(tmp_path, "Match", [{"input": "q", "ideal": "q!"}])
+    loaded = Model(Echo(), tmp_path / "checkpoint")
+    plain = run_eval(made, [as_model(loaded, NONE)], tmp_path / "plain.jsonl")
+    (tmp_path / "checkpoint").mkdir()
+    digest = "ab" * 32
+    (tmp_path / "checkpoint/manifest.json").write_text(json.dumps({"files": {"model.safetensors": digest}}))
+    fn = as_model(loaded, NONE)
+    assert fn.weights == digest
+    log = run_eval(made, [fn], tmp_path / "log.jsonl")
+    assert log.spec["run_config"]["weights"] == [digest] and "weights" not in plain.spec["run_config"]
+    assert result_of(log).settings_digest == result_of(plain).settings_digest

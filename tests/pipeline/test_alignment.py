@@ -95,7 +95,7 @@ def test_only_what_changed_is_done_again(run: Path) -> None:
     again = check_recipe({**RAW, "align": {**RAW["align"], "outcomes": 7}})
     run_recipe(again, run)
     changed = {path.parent.name for path in before if path.stat().st_mtime_ns != before[path]}
-    assert changed == {"outcomes", "page"}
+    assert changed == {"outcomes", "page", "card"}
     _, states = run_status(run)
     assert {state.state for state in states} == {"done"}
 

@@ -8,6 +8,7 @@ from foretell.cli import (
     admin,
     align,
     capability,
+    card,
     contamination,
     data,
     eval,
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 run.register(app)
 align.register(app)
+app.command()(card.card)
 app.command()(serve.serve)
 app.add_typer(admin.app, name="admin")
 app.add_typer(run.recipe_app, name="recipe")

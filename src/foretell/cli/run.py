@@ -46,7 +46,8 @@ def run(
     overrides: Set = [],  # noqa: B006  (typer copies it)
     depth: Depth = None,
 ) -> None:
-    """Run a recipe: data, tokenizer, pack, pretrain, examine, page. Skips what is done, resumes what was cut off."""
+    """Run a recipe: data, tokenizer, pack, pretrain, examine, page, card. Skips what is done, resumes what was cut
+    off."""
     loaded = load(recipe, overrides, depth)
     given = Path(recipe)
     folder = out or (given if given.is_dir() else Path("runs") / loaded.name)
@@ -62,8 +63,10 @@ def run(
         for note in found.get("notes", ()):
             print(f"Note on the {'held-out' if split == 'heldout' else 'training'} data: {note}", file=sys.stderr)
     if (page := folder / "page" / "index.html").is_file() and until is None:
-        print(f"Run page:   {page.resolve()}\nTalk to it: {_command()} chat {folder}")
-        print(f"Serve it:   {_command()} serve {folder}")
+        print(f"Run page:   {page.resolve()}")
+        if (card := folder / "card" / "index.html").is_file():
+            print(f"Its card:   {card.resolve()}")
+        print(f"Talk to it: {_command()} chat {folder}\nServe it:   {_command()} serve {folder}")
     else:
         print(f"Stages up to {until} are done in {folder}. Go on with: {_command()} run {folder}")
 

@@ -27,7 +27,11 @@ class ModelFn:
     name: what it is called in logs. ask: answers a prompt. identity: all that decides an answer beside prompt and
     parameters, such as a URL or a digest of weights; part of the cache's key. defaults: parameters of every question,
     which an eval's own do not overrule. score: log-probabilities in nats of continuations, where the model tells them.
+    weights: SHA-256 of what was loaded, where that is known; it goes into the log, so that others can tell of which
+    model it is.
     """
+
+    weights = ""
 
     def __init__(
         self,

@@ -59,6 +59,8 @@ def items_of_log(log: RunLog, registries: Sequence[Path] = (), part: Part = "que
     """
     wanted = list(dict.fromkeys(id for id, _, _ in samples_of(log)))
     name = str(log.spec.get("eval_name"))
+    if (of_exam := _exam_items(log, wanted, part)) is not None:
+        return of_exam
     try:
         items = items_of(_eval_of(log, name, registries), part)
         if lacking := next((id for id in wanted if id not in items.texts), None):
@@ -84,6 +86,24 @@ def items_of_log(log: RunLog, registries: Sequence[Path] = (), part: Part = "que
     shared = shared_messages(list(known.values()))
     texts = {id: text_of(known[id], part, shared, id) if id in known else "" for id in wanted}
     return Items(texts, f"Prompts of the log were checked, worked samples included: {why}.")
+
+
+def _exam_items(log: RunLog, wanted: Sequence[str], part: Part) -> Items | None:
+    """The questions of an exam that a log is of; None of other logs, and where the exam is gone or has changed."""
+    from foretell.evals.exams.scoring import exam_of
+
+    try:
+        questions = exam_of(log).questions
+    except (ForetellError, OSError):
+        return None
+    texts = {}
+    for id in wanted:
+        item = questions[int(id.rpartition(".")[2])][1]
+        told = [item.passage, item.question]
+        told += item.options if part != "question" else []
+        told += [*item.letters, item.reference or ""] if part == "all" else []
+        texts[id] = "\n".join(filter(None, told))
+    return Items(texts)
 
 
 def text_of(

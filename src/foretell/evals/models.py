@@ -43,12 +43,14 @@ def make_model(
         return from_endpoint(_endpoint(url, model or None, concurrency, timeout_s), model or url, defaults)
     # A hub id where no endpoint is named, since endpoints call their models alike.
     if Path(ref).expanduser().exists() or ("/" in ref and not os.environ.get("OPENAI_BASE_URL")):
-        from foretell.loading import load
+        from foretell.loading import load, weights_digest
 
         loaded = load(ref)
         chat = None if loaded.generator.template is not None else False
         identity = {"path": str(loaded.path.resolve())}
-        return from_generator(loaded.generator, ref, chat=chat, identity=identity, defaults=defaults)
+        fn = from_generator(loaded.generator, ref, chat=chat, identity=identity, defaults=defaults)
+        fn.weights = weights_digest(loaded.path)
+        return fn
     if ":" in ref and "/" not in ref:
         return from_callable(_function(ref), ref)
     chat = not ref.startswith(_COMPLETIONS)
@@ -64,7 +66,12 @@ def as_model(model: Any, registry: Registry, concurrency: int = 64) -> Completio
         return from_endpoint(generator, generator.model or generator.url)
     if isinstance(generator, Generator):
         chat = None if getattr(generator, "template", True) is not None else False
-        return from_generator(generator, str(getattr(model, "path", type(generator).__name__)), chat=chat)
+        made = from_generator(generator, str(getattr(model, "path", type(generator).__name__)), chat=chat)
+        if isinstance(path := getattr(model, "path", None), Path):
+            from foretell.loading import weights_digest
+
+            made.weights = weights_digest(path)
+        return made
     if hasattr(model, "can_score") and callable(model):
         fn: CompletionFn = model
         return fn

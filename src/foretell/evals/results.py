@@ -136,7 +136,9 @@ def result_of(
     config = config if isinstance(config, Mapping) else {}
     eval_spec = config.get("eval_spec")
     eval_spec = eval_spec if isinstance(eval_spec, Mapping) else {}
-    left = {k: v for k, v in config.items() if k not in ("eval_spec", "completion_fns", "command", "foretell")}
+    left = {
+        k: v for k, v in config.items() if k not in ("eval_spec", "completion_fns", "command", "foretell", "weights")
+    }
     seed = config.get("seed")
     cost = cost or cost_of(log)
     return Result(

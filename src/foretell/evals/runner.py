@@ -298,6 +298,7 @@ def _spec(eval: Eval, fns: Sequence[CompletionFn], settings: Settings, user: str
     now, names = datetime.now(UTC), [fn.name for fn in fns]
     parts = [*eval.spec.name.split("."), ""]
     suffix = base64.b32encode(os.urandom(5)).decode()
+    weights = [getattr(fn, "weights", "") for fn in fns]
     eval_spec = {"cls": eval.spec.cls, "registry_path": str(eval.spec.root), "args": dict(eval.spec.args)}
     return {
         "completion_fns": names,
@@ -312,6 +313,7 @@ def _spec(eval: Eval, fns: Sequence[CompletionFn], settings: Settings, user: str
             "epochs": settings.epochs,
             "command": command,
             "foretell": code_version(),
+            **({"weights": weights} if any(weights) else {}),
             "initial_settings": {"visible": settings.max_samples is None},
         },
         "created_by": user,

@@ -127,7 +127,11 @@ def shrink(recipe: Recipe, device: str) -> tuple[Recipe, list[str]]:
             source["max_bytes"] = _LEAST_BYTES if limit is None else max(limit // SHARE, min(limit, _LEAST_BYTES))
             source["heldout"] = max(source["heldout"], 0.1)  # so that a few documents still give both splits
     raw["tokenizer"]["train_bytes"] = max(recipe.tokenizer.train_bytes // SHARE, _LEAST_BYTES)
-    raw["examine"] |= {"questions": 2, "shown": 2, "samples": 1, "max_tokens": 8}
+    if recipe.examine.exams:
+        changes.append(
+            f"the exams ({', '.join(recipe.examine.exams)}) are left out; they are asked whole or not at all"
+        )
+    raw["examine"] |= {"exams": [], "questions": 2, "shown": 2, "samples": 1, "max_tokens": 8}
     return check_recipe(raw, f"the rehearsal of {recipe.name}"), changes
 
 
@@ -171,4 +175,5 @@ def _growth(recipe: Recipe, small: Recipe, data: Mapping[str, Any]) -> dict[str,
         "pretrain": by(recipe.train.tokens / small.train.tokens * _work(recipe, small)),
         "examine": by(recipe.examine.questions / small.examine.questions * _work(recipe, small)),
         "page": by(1.0),
+        "card": by(1.0),
     }

@@ -1,7 +1,8 @@
-"""The stages of a run: data → tokenizer → pack → [ladder → forecast →] pretrain → [outcome →] examine → page.
+"""The stages of a run: data → tokenizer → pack → [ladder → forecast →] pretrain → [outcome →] examine → [exams →] page
+→ card.
 
-Those in brackets where the recipe has a forecast. Each names
-the part of the recipe it uses, and only that part decides whether it is built again.
+Those in brackets where the recipe has a forecast, or names exams. Each names the part of the recipe it uses, and only
+that part decides whether it is built again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from foretell.measure.machine import has_torch
 from foretell.pipeline import documents, forecasting
 from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
+from foretell.report.record import TELLING
 from foretell.run import Report, Stage, StageStatus, place, read_manifest, run_stages, silent, status, written
 from foretell.template import Template
 
@@ -142,7 +144,7 @@ def stages(
         ),
         Stage(
             "examine",
-            {**plain["examine"], "device": recipe.train.device, **seed},
+            {**{k: v for k, v in plain["examine"].items() if k != "exams"}, "device": recipe.train.device, **seed},
             lambda inputs, out: _examine(recipe, inputs, out, report),
             ("data", "pretrain"),
         ),
@@ -164,6 +166,12 @@ def stages(
 
         found[-1] = replace(found[-1], inputs=(*found[-1].inputs, "outcomes"))
         found[-1:-1] = align_stages(recipe, run_dir, report, arms)
+    if recipe.examine.exams:
+        from foretell.pipeline.sitting import exams_stage
+
+        found[-1:-1] = [exams_stage(recipe, report, any(stage.name == "ppo" for stage in found))]
+    told = tuple(stage.name for stage in found if stage.name not in TELLING)
+    found.append(Stage("card", {"name": recipe.name, "description": recipe.description}, _card, told))
     return found
 
 
@@ -257,6 +265,13 @@ def _examine(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Repo
     from foretell.pipeline.examination import examine
 
     return examine(recipe, inputs, out, report)
+
+
+def _card(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    from foretell.report.card.write import write_card
+
+    write_card(out.parent, out=out, building="card")
+    return {}
 
 
 def _page(out: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from foretell.pages import (
     table,
 )
 from foretell.recipe import ModelConfig
-from foretell.report.record import Json, RunRecord, mapping, num, records, words
+from foretell.report.record import TELLING, Json, RunRecord, mapping, num, records, words
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def model_config(run: RunRecord) -> ModelConfig | None:
 
 def cost(run: RunRecord) -> Cost:
     """What the run cost, from manifests first, the log second, counting third."""
-    spent = [s for name, stage in run.stages.items() if name != "page" and (s := num(stage, "seconds")) is not None]
+    spent = [
+        s for name, stage in run.stages.items() if name not in TELLING and (s := num(stage, "seconds")) is not None
+    ]
     trained = run.metrics("pretrain")
     told = [trained, *reversed(run.events), *reversed(run.train)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from foretell.train.log import read_log
 Json = dict[str, Any]
 STAGES = (
     *("data", "tokenizer", "pack", "ladder", "forecast", "pretrain", "outcome", "examine"),
-    *("lessons", "sft-pack", "sft", "reward-pack", "reward", "grader", "ppo", "outcomes", "page"),
+    *("lessons", "sft-pack", "sft", "reward-pack", "reward", "grader", "ppo", "outcomes", "exams", "page", "card"),
 )
+TELLING = ("page", "card")
+"""Stages that tell of the others; what they took is no part of a run's cost."""
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,12 @@ def _read_stages(run_dir: Path, problems: list[str]) -> dict[str, Json]:
             found[folder.name] = manifest
     place = {name: i for i, name in enumerate(STAGES)}
     return dict(sorted(found.items(), key=lambda item: (place.get(item[0], len(place)), words(item[1], "started"))))
+
+
+def place_of(folder: Path) -> str:
+    """The run's folder as a reader would type it; never a path that names someone's home."""
+    try:
+        shown = folder.resolve().relative_to(Path.cwd().resolve())
+    except (ValueError, OSError):
+        shown = Path("runs") / folder.resolve().name
+    return shown.as_posix() if os.fspath(shown) != "." else "."

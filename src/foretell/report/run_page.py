@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from foretell.pages import (
 from foretell.report.alignment import align_section
 from foretell.report.forecast import Foretold, forecast_card, forecast_notices, forecast_section, read_forecast
 from foretell.report.ledger import Cost, cost, data_section, model_section
-from foretell.report.record import RunRecord, mapping, num, read_run, records, words
+from foretell.report.record import TELLING, RunRecord, mapping, num, place_of, read_run, records, words
 from foretell.report.tasks import beats, pictures_section, samples_section, tasks_section
 from foretell.report.training import held_out, loss_section, speed_section
 
@@ -126,7 +125,7 @@ def _verdict(run: RunRecord, total: Cost, foretold: Foretold | None) -> Html:
 
 
 def _unfinished(run: RunRecord) -> list[Html]:
-    open_ = [name for name, stage in run.stages.items() if stage.get("state") == "partial" and name != "page"]
+    open_ = [name for name, stage in run.stages.items() if stage.get("state") == "partial" and name not in TELLING]
     missing = [name for name in ("data", "tokenizer", "pack", "pretrain", "examine") if name not in run.stages]
     told = [f"not finished: {', '.join(open_)}"] if open_ else []
     told += [f"not there yet: {', '.join(missing)}"] if missing else []
@@ -143,7 +142,7 @@ def _cost(run: RunRecord, total: Cost) -> Html:
             _when(words(stage, "started")) or None,
         ]
         for name, stage in run.stages.items()
-        if name != "page"
+        if name not in TELLING
     ]
     if not rows:
         return section("What it cost", notice("No stage has left a manifest."))
@@ -201,7 +200,7 @@ def _brief(value: object) -> str:
 
 
 def _use(run: RunRecord) -> Html:
-    place = _place(run.folder)
+    place = place_of(run.folder)
     quoted = shlex.quote(place)
     asked = [words(s, "prompt") for s in records((run.examine or {}).get("samples")) if s.get("chat") is True]
     python = (
@@ -227,15 +226,6 @@ def _use(run: RunRecord) -> Html:
     )
 
 
-def _place(folder: Path) -> str:
-    """The run's folder as a reader would type it; never a path that names someone's home."""
-    try:
-        shown = folder.resolve().relative_to(Path.cwd().resolve())
-    except (ValueError, OSError):
-        shown = Path("runs") / folder.resolve().name
-    return shown.as_posix() if os.fspath(shown) != "." else "."
-
-
 def _recipe(run: RunRecord) -> Html:
     parts: list[object] = []
     if run.recipe_text:
@@ -250,7 +240,7 @@ def _recipe(run: RunRecord) -> Html:
             ", ".join(mapping(stage.get("inputs"))),
         ]
         for name, stage in run.stages.items()
-        if name != "page" and stage.get("state") != "partial"
+        if name not in TELLING and stage.get("state") != "partial"
     ]
     if rows:
         parts.append(details("Lineage of the stages", table(["Stage", "Configuration", "Output", "Reads"], rows)))
