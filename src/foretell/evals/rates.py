@@ -197,10 +197,15 @@ def _measured(probe: type[Probe], samples: Sequence[Graded]) -> Iterator[tuple[M
         yield measure, own
         for facet in probe.facets:
             values = list(dict.fromkeys(sample.facets[facet] for sample in own if facet in sample.facets))
-            for value in sorted(values) if len(values) > 1 else ():
+            for value in sorted(values, key=_natural) if len(values) > 1 else ():
                 some = [sample for sample in own if sample.facets.get(facet) == value]
                 if any(measure.grade in sample.grades or sample.reason for sample in some):
                     yield replace(measure, name=f"{measure.name}/{value}", title=f"– {value}", detail=True), some
+
+
+def _natural(value: str) -> tuple[bool, str]:
+    """Numbers by their size, before words."""
+    return not value.isdigit(), value.zfill(12) if value.isdigit() else value
 
 
 def _rate(measure: Measure, samples: Sequence[Graded]) -> Rate:
