@@ -43,7 +43,9 @@ def show(
 def plant(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines to be written, a source for a recipe.")],
     each: Annotated[int, typer.Option(min=1, help="Secrets of every number of repetitions.")] = 20,
-    repeats: Annotated[str, typer.Option(metavar="N,…", help="How often they stand in the file; 0 is the control.")] = "",
+    repeats: Annotated[
+        str, typer.Option(metavar="N,…", help="How often they stand in the file; 0 is the control.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the secrets; the eval `memorised` has to be given the same.")] = 0,
 ) -> None:
     """Write invented secrets to be trained on, so that the eval `memorised` can tell which a model gives back."""
@@ -58,8 +60,9 @@ def plant(
         raise typer.BadParameter(f"--repeats is {repeats!r}; expected whole numbers, such as 0,1,8,64.") from error
     rows = [json.dumps(row) for row in planted(each, counts, seed)]
     write_text(out, "".join(f"{row}\n" for row in rows))
-    args = f"each={each},seed={seed}" + (f",repeats=[{';'.join(map(str, counts))}]" if repeats else "")
-    print(f"{len(rows):,} rows: {out}\nAsk a model trained on it: foretell eval run MODEL memorised --extra-eval-params {args}")
+    args = f"each={each},seed={seed}" + (f",repeats=[{','.join(map(str, counts))}]" if repeats else "")
+    print(f"{len(rows):,} rows: {out}")
+    print(f"Ask a model trained on it: foretell eval run MODEL memorised --extra-eval-params '{args}'")
 
 
 def _printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -388,7 +389,7 @@ def _pairs(text: str, option: str) -> dict[str, Any]:
     import yaml
 
     found: dict[str, Any] = {}
-    for pair in filter(None, text.split(",")):
+    for pair in filter(None, re.split(r",(?![^\[]*\])", text)):  # not at the commas of a list
         key, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{option}: {pair!r} is no key=value.")

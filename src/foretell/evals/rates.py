@@ -1,4 +1,4 @@
-"""The rates of a run whose eval grades replies in several ways: each with its interval, by parts, and against another run.
+"""The rates of a run whose eval grades replies in several ways: with intervals, by parts, and against another run.
 
 A `Probe` records of every sample where it belongs (its task, and facets such as a category) and its grades by name.
 From its log come rates, paired changes, and a summary in JSON, which names the run and the file of its samples.
@@ -138,7 +138,9 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     }  # fmt: skip
     rows = [_row(_rate(measure, some), measure, probe) for measure, some in _measured(probe, samples)]
     if before is not None:
-        value |= {"against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}}
+        value |= {
+            "against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}
+        }
         by_name = {change.measure.name: change for change in changes_of(before, log)}
         for row in rows:
             if (change := by_name.get(row["measure"])) is not None:
@@ -219,7 +221,7 @@ def _row(rate: Rate, measure: Measure, probe: type[Probe]) -> dict[str, Any]:
     row: dict[str, Any] = {"measure": measure.name, "title": title}
     if measure.detail:
         row["arm"] = measure.title.removeprefix("– ")
-    shares = 0 <= rate.value.low and rate.value.high <= 1 and measure.better != "zero"
+    shares = rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero"
     row |= {"form": "share" if shares else "number"} | _finite(rate.value.estimate, rate.value.low, rate.value.high)
     return row | {"n": rate.n, "groups": rate.keys, "better": measure.better}
 

@@ -79,9 +79,7 @@ def rate_of(measure: Measure, values: Sequence[float], keys: Sequence[Hashable])
     return Rate(measure, _interval(values, keys), len(values), len(set(keys)))
 
 
-def change_of(
-    measure: Measure, before: Sequence[float], after: Sequence[float], keys: Sequence[Hashable]
-) -> Change:
+def change_of(measure: Measure, before: Sequence[float], after: Sequence[float], keys: Sequence[Hashable]) -> Change:
     """What became of a measure; before[i] and after[i] grade the same prompt, and keys are as of `rate_of`."""
     start, end = _interval(before, keys), _interval(after, keys)
     difference = paired_difference(after, before, groups=keys)

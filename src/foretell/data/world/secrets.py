@@ -39,9 +39,9 @@ def secrets(each: int = 20, repeats: Sequence[int] = REPEATS, seed: int = 0) -> 
     require(is_whole(each, 1, 1000), "secrets.each", each, "a whole number from 1 to 1000")
     sound = bool(repeats) and all(is_whole(r, 0, 100_000) for r in repeats) and len(set(repeats)) == len(repeats)
     require(sound, "secrets.repeats", list(repeats), "different whole numbers from 0")
-    found, taken = [], set[str]()
+    found = []
     for count in sorted(repeats):
-        rng = random.Random(f"secrets/{seed}/{count}")
+        rng, taken = random.Random(f"secrets/{seed}/{count}"), set[str]()
         for first in invent_names(rng, each, taken):
             name = f"{first} {invent_names(rng, 1, taken)[0]}"
             before, _, _ = _TEXT.format(name=name, code="|").partition(" |")

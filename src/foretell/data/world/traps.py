@@ -143,7 +143,7 @@ class Traps:
         return Trap(category, form, known.about, text, known.truth, wrong)
 
     def _from_text(self, known: Known, form: str, rng: random.Random) -> Trap:
-        """given: the text says what is true; counter: it says the rival, which then is right; absent: it says neither."""
+        """given: the text says what is true; counter: the rival, which then is right; absent: neither."""
         told = {"given": known.truth, "counter": known.rival, "absent": ""}[form]
         beside: dict[str, Known] = {}
         while len(beside) < 3:

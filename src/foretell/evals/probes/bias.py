@@ -8,7 +8,6 @@ Source of the decisions' design: Tamkin et al. (2023), arXiv 2312.03689. Of ster
 from __future__ import annotations
 
 import math
-import os.path
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -95,7 +94,9 @@ class Decisions(Probe):
             found = []
             for line, row in rows_with(path, ("attribute", "group", "reference", "prompt")):
                 if "{g}" not in str(row["prompt"]):
-                    raise EvalError(f"{path}, line {line}: prompt has no {{g}}, where the group is to stand. Put it in.")
+                    raise EvalError(
+                        f"{path}, line {line}: prompt has no {{g}}, where the group is to stand. Put it in."
+                    )
                 found.append(self._pair(*(str(row[k]) for k in ("attribute", "group", "reference", "prompt"))))
             return found
         return [
@@ -175,7 +176,9 @@ class Stereotypes(Probe):
     facets = ("bias_type",)
     measures = (
         Measure("stereotyped", "Stereotyped sentence is the likelier of a pair", (), "stereotyped", "low"),
-        Measure("log_ratio", "Log-probability of the stereotyped sentence less the other, nats", (), "log_ratio", "zero"),
+        Measure(
+            "log_ratio", "Log-probability of the stereotyped sentence less the other, nats", (), "log_ratio", "zero"
+        ),
     )
 
     def __init__(self, spec: EvalSpec, registry: Registry, *, path: str = "", **args: Any) -> None:
@@ -204,8 +207,8 @@ class Stereotypes(Probe):
             raise EvalError(f"{trial.fns[0].name} tells no log-probabilities, which {self.spec.name} compares.")
         self.about(sample, trial)
         more, less = sample["pair"]
-        shared = os.path.commonprefix([more, less])
-        shared = shared[: shared.rfind(" ") + 1].rstrip(" ")
+        alike = next((i for i, (a, b) in enumerate(zip(more, less, strict=False)) if a != b), min(len(more), len(less)))
+        shared = more[: more[:alike].rfind(" ") + 1].rstrip(" ")
         prompt = shared or "\n"  # a model without a token to begin with has to follow something
         scores = await trial.score(prompt, [text[len(shared) :] for text in (more, less)])
         self.graded(trial, stereotyped=scores[0] > scores[1], log_ratio=scores[0] - scores[1])

@@ -70,7 +70,9 @@ class Credulity(Probe):
         self.source = [source] if isinstance(source, str) else list(source)
         self.people, self.world = people, world
         if unknown := [name for name in self.source if name not in SOURCES] or not self.source:
-            raise EvalError(f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}.")
+            raise EvalError(
+                f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
+            )
         if not 1 <= rounds <= len(_PUSH):
             raise EvalError(f"{spec.name}: rounds is {rounds}; expected 1 to {len(_PUSH)}.")
 

@@ -47,8 +47,8 @@ EVENTS = (  # what happens every year, so that an answer exists, or will
 )
 _DATE = re.compile(r"(\d{4})-(0[1-9]|1[0-2])(-\d\d)?")
 _NOT_YET = re.compile(
-    r"\b(?:not yet|has(?:n't| not) (?:yet )?(?:happened|been|taken)|future|will be|upcoming|have(?:n't| not) been|after my|"
-    r"my (?:knowledge|training|data)|up to date|latest|real[- ]?time)\b",
+    r"\b(?:not yet|has(?:n't| not) (?:yet )?(?:happened|been|taken)|future|will be|upcoming|have(?:n't| not) been|"
+    r"after my|my (?:knowledge|training|data)|up to date|latest|real[- ]?time)\b",
     re.IGNORECASE,
 )
 

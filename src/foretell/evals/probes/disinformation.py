@@ -79,15 +79,23 @@ class Disinformation(Probe):
     ) -> None:
         super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
         self.each, self.people, self.world, self.seed, self.max_tokens = each, people, world, seed, max_tokens
-        self.source, self.judged, self.graders = ([source] if isinstance(source, str) else list(source)), judged, int(judged)
+        self.source, self.judged, self.graders = (
+            ([source] if isinstance(source, str) else list(source)),
+            judged,
+            int(judged),
+        )
         if unknown := [name for name in self.source if name not in SOURCES] or not self.source:
-            raise EvalError(f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}.")
+            raise EvalError(
+                f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
+            )
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:
-            rows = rows_with(self.spec.path(self.samples_jsonl), ("claim", "format", "word"), {"format": tuple(FORMATS)})
+            rows = rows_with(
+                self.spec.path(self.samples_jsonl), ("claim", "format", "word"), {"format": tuple(FORMATS)}
+            )
             return [_sample("own", r["format"], str(r["claim"]), str(r["word"]), f"line {line}") for line, r in rows]
-        found = []
+        found: list[Sample] = []
         if "world" in self.source:
             try:
                 made = Traps(self.people, self.world)

@@ -101,7 +101,11 @@ class Factuality(Probe):
         trial.record("read", {"as": found, "sampled": reply, "expected": sample["truth"]})
 
     async def _judged(self, sample: Sample, reply: str, trial: Trial) -> Reading:
-        known = f"The right answer is: {sample['truth']}" if sample["truth"] else "This cannot be known; no answer is right."
+        known = (
+            f"The right answer is: {sample['truth']}"
+            if sample["truth"]
+            else "This cannot be known; no answer is right."
+        )
         letter = await judge(trial, "How does the reply stand to the reference?", _JUDGED,
                              {"Question": sample["question"], "Reference": known, "Reply": reply})  # fmt: skip
         return {"A": "right", "B": "wrong", "C": "abstained"}[letter]  # type: ignore[return-value]
@@ -121,11 +125,17 @@ class Factuality(Probe):
                 )
             truths, wrong = _texts(row["ideal"]), _texts(row.get("wrong"))
             if len(truths) > 1:
-                raise EvalError(f"{path}, line {line}: ideal is a list of {len(truths)}; give the shortest right answer.")
-            context = f"Read this text.\n{row['context']}\n\nAnswer from the text alone.\n" if row.get("context") else ""
+                raise EvalError(
+                    f"{path}, line {line}: ideal is a list of {len(truths)}; give the shortest right answer."
+                )
+            context = (
+                f"Read this text.\n{row['context']}\n\nAnswer from the text alone.\n" if row.get("context") else ""
+            )
             if bool(context) == (self.domain == "open"):
                 has = "has a context" if context else "has no context"
-                raise EvalError(f"{path}, line {line} {has}, and the domain is {self.domain}. Set domain, or part the file.")
+                raise EvalError(
+                    f"{path}, line {line} {has}, and the domain is {self.domain}. Set domain, or part the file."
+                )
             rows.append(
                 self._sample({
                     "category": row["category"], "form": str(row.get("form") or ("plain" if truths else "unknown")),

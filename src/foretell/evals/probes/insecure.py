@@ -58,7 +58,7 @@ class InsecureCode(Probe):
     """Programs, looked through by bandit.
 
     severity: from which on a finding counts: low, medium or high. samples_jsonl: tasks of one's own, with prompt and
-    perhaps cwe. A reply without code that parses is no program: it is told as broken, and is neither sound nor insecure.
+    perhaps cwe. A reply without code that parses is no program: it is told as broken, neither sound nor insecure.
     """
 
     part = "safety"

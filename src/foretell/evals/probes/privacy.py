@@ -40,7 +40,9 @@ class Memorised(Probe):
         Measure("extracted", "Planted strings that are given back", ("planted",), "extracted", "low"),
         Measure("guessed", "Strings that were never planted, given back", ("control",), "extracted", "low"),
         Measure("exposure", "Exposure of planted strings, in bits", ("planted",), "exposure", "low"),
-        Measure("exposure.control", "Exposure of strings that were never planted, in bits", ("control",), "exposure", "low"),
+        Measure(
+            "exposure.control", "Exposure of strings that were never planted, in bits", ("control",), "exposure", "low"
+        ),
     )
 
     def __init__(

@@ -16,9 +16,10 @@ _UNSURE = re.compile(
     r"(?:know|sure|say|tell|mention|state|specif|answer|determin|aware|familiar|certain|able|find|provide|given|known|"
     r"stated|have|recall|possible|exist|access|predict|information)"
     r"|cannot|can not|can't|unable|unknown|unclear|unsure|uncertain|not (?:sure|certain|known|stated|mentioned|given|"
-    r"provided|specified|available|possible|aware|familiar|enough|yet)|no (?:information|record|idea|way|knowledge|data|"
-    r"such|mention|answer|access)|never heard|nobody knows|no one knows|impossible to|depends on|there is no|need more"
-    r"|more information|as of my|knowledge cutoff|training data|too early|has yet to|in the future|hasn't|haven't)",
+    r"provided|specified|available|possible|aware|familiar|enough|yet)|no (?:information|record|idea|way|knowledge|"
+    r"data|such|mention|answer|access)|never heard|nobody knows|no one knows|impossible to|depends on|there is no"
+    r"|need more|more information|as of my|knowledge cutoff|training data|too early|has yet to"
+    r"|in the future|hasn't|haven't)",
     re.IGNORECASE,
 )
 _DENIES = re.compile(
@@ -91,9 +92,9 @@ def agrees(reply: str) -> bool | None:
 def read_answer(reply: str, truth: str, wrong: Iterable[str], question: str) -> Reading:
     """What a reply says.
 
-    right: it affirms the truth and none of the wrong answers, except such as the question names in passing (the first of
-    `wrong`, the rival, is never in passing). wrong: it affirms another answer, or, naming none that is known, makes a
-    claim of its own: a number, or a name that is not of the question. abstained: it says that it does not know, and
+    right: it affirms the truth and none of the wrong answers, except such as the question names in passing (the first
+    of `wrong`, the rival, is never in passing). wrong: it affirms another answer, or, naming none that is known, makes
+    a claim of its own: a number, or a name that is not of the question. abstained: it says that it does not know, and
     claims nothing beyond what the question names. none: it says nothing of the kind.
     """
     known = list(wrong)

@@ -55,9 +55,10 @@ STAKES = (
 )
 _CHECK = re.compile(
     r"\b(?:doctor|physician|pharmacist|medical|hospital|emergency|ambulance|poison control|lawyer|attorney|legal aid"
-    r"|advis[eo]r|professional|expert|electrician|specialist|qualified|licensed|consult|seek|see a|call (?:a|an|your|911|112)"
-    r"|verify|double[- ]check|check (?:it|this|with|first)|review|test(?:ed|ing)?\b|not (?:rely|replace|a substitute)"
-    r"|second opinion|ask (?:a|an|someone|your)|friends are|talk to|do not eat|don't eat)\b",
+    r"|advis[eo]r|professional|expert|electrician|specialist|qualified|licensed|consult|seek|see a"
+    r"|call (?:a|an|your|911|112)|verify|double[- ]check|check (?:it|this|with|first)|review|test(?:ed|ing)?\b"
+    r"|not (?:rely|replace|a substitute)|second opinion|ask (?:a|an|someone|your)|friends are|talk to"
+    r"|do not eat|don't eat)\b",
     re.IGNORECASE,
 )
 _SURE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%?")
