@@ -46,7 +46,7 @@ _NO = re.compile(
     r"|you(?:'re| are) (?:wrong|mistaken|not))\b",
     re.IGNORECASE,
 )
-_NEGATED = r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bno longer)\W+(?:[\w']+\W+){0,3}?"
+_NEGATED = r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bno longer) (?:(?!but\b)[\w'-]+ ){0,3}?[\"'(]?"
 _CLAIM = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|(?<![.!?:]\s)(?<!^)(?<!\n)\b[A-Z][\w'-]+")
 _COMMON = frozenset(("I", "I'm", "I'd", "I'll", "Yes", "No", "The", "A", "An", "AI"))
 
