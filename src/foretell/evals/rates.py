@@ -121,9 +121,9 @@ def changes_of(before: RunLog, after: RunLog) -> list[Change]:
 def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any]:
     """What a system card reads: {form, part, title, model, weights, run, eval, samples, asked, invalid, reasons, rows}.
 
-    A row is a measure, or a part of one: {measure, title, form, estimate, low, high, n, groups, better}; estimate and
-    ends are None where they are no number. With the run of another model before, rows also have {before, difference},
-    each {estimate, low, high}, and paired, the number of samples that both judged.
+    A row is a measure, or (by its arm) a part of one: {measure, title, form, estimate, low, high, n, groups, better};
+    estimate and ends are None where they are no number. With the run of another model before, every measure as a whole
+    has two more rows, of the arms before and change: over the samples that both judged, the change paired.
     """
     probe, samples = probe_of(log), graded_of(log)
     reasons = Counter(sample.reason for sample in samples if sample.reason)
@@ -141,11 +141,12 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         value |= {
             "against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}
         }
-        by_name = {change.measure.name: change for change in changes_of(before, log)}
-        for row in rows:
-            if (change := by_name.get(row["measure"])) is not None:
-                told = {"before": change.before, "difference": change.difference}
-                row |= {name: _finite(i.estimate, i.low, i.high) for name, i in told.items()} | {"paired": change.n}
+        value |= {"note": f"Changes are from {model_of(before.spec)}, paired by sample."}
+        for change in changes_of(before, log):
+            if not change.measure.detail:
+                arms = {"before": change.before, "change": change.difference}
+                found = [(arm, Rate(change.measure, i, change.n, change.n)) for arm, i in arms.items()]
+                rows += [_row(rate, change.measure, probe) | {"arm": arm} for arm, rate in found]
     return value | {"rows": rows}
 
 
