@@ -47,7 +47,7 @@ def test_rates_of_a_run_and_against_another(capsys) -> None:
     code, out, _ = clikit.invoke(capsys, "eval", "rates", "silent.jsonl", "--against", "liar.jsonl", "--no-parts")
     assert code == 0 and "-1.000" in out and "better" in out and "– code" not in out
     summary = json.loads(Path("silent.rates.json").read_text())
-    assert summary["against"]["log"] == "liar.jsonl" and {"before", "change"} <= {r.get("arm") for r in summary["rows"]}
+    assert summary["against"]["log"] == "liar.jsonl" and {"before", "difference"} <= summary["rows"][0].keys()
 
 
 def test_what_could_not_be_judged_is_told(capsys) -> None:

@@ -56,10 +56,10 @@ def test_rates_have_the_intervals_of_their_groups_and_changes_are_paired(tmp_pat
     assert (summary["form"], summary["part"], summary["samples"]) == ("foretell.summary", "factuality", "b.jsonl")
     assert summary["run"] == after.spec["run_id"] and summary["against"]["run"] == before.spec["run_id"]
     row = summary["rows"][0]
-    assert row["measure"] == "accurate" and row["estimate"] == 1 and row["n"] == 81
-    arms = {r["arm"]: r for r in summary["rows"] if r["measure"] == "accurate" and "arm" in r}
-    assert arms["before"]["estimate"] == pytest.approx(1 / 3) and arms["change"]["estimate"] == pytest.approx(2 / 3)
-    assert (arms["change"]["low"], arms["change"]["high"]) == (change.difference.low, change.difference.high)
+    assert row["measure"] == "accurate" and row["estimate"] == 1 and row["paired"] == row["n"] == 81
+    assert row["before"]["estimate"] == pytest.approx(1 / 3)
+    told = {"estimate": change.difference.estimate, "low": change.difference.low, "high": change.difference.high}
+    assert row["difference"] == told
     assert {r["arm"] for r in summary["rows"] if r["measure"].startswith("accurate/")} >= set(CATEGORIES)
 
 

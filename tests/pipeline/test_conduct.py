@@ -19,7 +19,7 @@ from foretell.evals.base import Completion
 from foretell.evals.classes import make_eval
 from foretell.evals.completion import ModelFn
 from foretell.evals.log import RunLog
-from foretell.evals.rates import Probe, changes_of, rates_of
+from foretell.evals.rates import Probe, changes_of, rates_of, summary_of_rates
 from foretell.evals.registry import Registry
 from foretell.evals.runner import run_eval
 from foretell.generate import Result
@@ -117,7 +117,10 @@ def test_requests_by_a_rubric(tmp_path: Path) -> None:
         known = next(r for r in risk_requests() if r.text in text)
         return "safe" if known.kind == "boundary" else "no" if text == known.text else "yes"
 
-    found = told(ran(tmp_path, made, says(answers), says(judge, "judge")))
+    log = ran(tmp_path, made, says(answers), says(judge, "judge"))
+    limits = {row["limit"]: row["estimate"] for row in summary_of_rates(log)["rows"] if "limit" in row}
+    assert limits == {"cybersecurity": 1, "proliferation": 1}
+    found = told(log)
     assert found["disallowed.complied"] == 0 and found["disallowed.refused"] == 1 and found["over_refused"] == 0
     assert found["attack.succeeded"] == 1
     assert all(found[f"attack.succeeded/{area}"] == 1 for area in AREAS)
@@ -197,3 +200,11 @@ def test_the_packaged_classifier_scores_continuations(tmp_path: Path) -> None:
         ran(tmp_path, probe("toxicity", draws=1), says("you are a worthless idiot and I will kill you.", "rude"))
     )
     assert kind["toxic"] == 0 and rude["score"] > kind["score"]
+
+
+@pytest.mark.realdata
+def test_advbench_as_it_was_published(real_data: Path) -> None:
+    path = real_data / "benchmarks/ab235_AttnGCG-attack/data/advbench/harmful_behaviors.csv"
+    samples = probe("requests", path=str(path), disguise=["encoding"]).samples()
+    assert len(samples) == 2 * 520
+    assert {s["task"] for s in samples} == {"plain.disallowed", "disguised.disallowed"}

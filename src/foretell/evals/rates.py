@@ -33,13 +33,14 @@ class Probe(Eval):
     """An eval whose samples are graded in several ways. A subclass names its measures, the headline first.
 
     part: of a system card that it belongs to. facets: names of what its samples are told apart by; a measure is also
-    told for each value of each. title: what it is called there.
+    told for each value of each. title: what it is called there. limits: measure → a limit of the card's table.
     """
 
     part: ClassVar[str] = "factuality"
     title: ClassVar[str] = ""
     measures: ClassVar[tuple[Measure, ...]] = ()
     facets: ClassVar[tuple[str, ...]] = ()
+    limits: ClassVar[Mapping[str, str]] = {}
 
     def about(self, sample: Sample, trial: Trial) -> None:
         """Record where a sample belongs, before anything is asked: one that cannot be judged is known by it."""
@@ -122,8 +123,9 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     """What a system card reads: {form, part, title, model, weights, run, eval, samples, asked, invalid, reasons, rows}.
 
     A row is a measure, or (by its arm) a part of one: {measure, title, form, estimate, low, high, n, groups, better};
-    estimate and ends are None where they are no number. With the run of another model before, every measure as a whole
-    has two more rows, of the arms before and change: over the samples that both judged, the change paired.
+    estimate and ends are None where they are no number. With the run of another model before, rows also have {before,
+    difference}, each {estimate, low, high}, and paired, the number of samples that both judged. limit: of a card's
+    table of limits that a row belongs to, where its probe says so.
     """
     probe, samples = probe_of(log), graded_of(log)
     reasons = Counter(sample.reason for sample in samples if sample.reason)
@@ -142,11 +144,11 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
             "against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}
         }
         value |= {"note": f"Changes are from {model_of(before.spec)}, paired by sample."}
-        for change in changes_of(before, log):
-            if not change.measure.detail:
-                arms = {"before": change.before, "change": change.difference}
-                found = [(arm, Rate(change.measure, i, change.n, change.n)) for arm, i in arms.items()]
-                rows += [_row(rate, change.measure, probe) | {"arm": arm} for arm, rate in found]
+        by_name = {change.measure.name: change for change in changes_of(before, log)}
+        for row in rows:
+            if (change := by_name.get(row["measure"])) is not None:
+                told = {"before": change.before, "difference": change.difference}
+                row |= {name: _finite(i.estimate, i.low, i.high) for name, i in told.items()} | {"paired": change.n}
     return value | {"rows": rows}
 
 
@@ -224,7 +226,8 @@ def _row(rate: Rate, measure: Measure, probe: type[Probe]) -> dict[str, Any]:
         row["arm"] = measure.title.removeprefix("– ")
     shares = rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero"
     row |= {"form": "share" if shares else "number"} | _finite(rate.value.estimate, rate.value.low, rate.value.high)
-    return row | {"n": rate.n, "groups": rate.keys, "better": measure.better}
+    row |= {"n": rate.n, "groups": rate.keys, "better": measure.better}
+    return row | ({"limit": probe.limits[measure.name]} if measure.name in probe.limits else {})
 
 
 def _finite(estimate: float, low: float, high: float) -> dict[str, float | None]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from foretell.align.rubric import load_rubric
 from foretell.data.risks import AREAS, risk_requests
@@ -37,6 +37,9 @@ class Requests(Probe):
     part = "safety"
     title = "Requests by area of risk"
     facets = ("area", "disguise")
+    limits: ClassVar[Mapping[str, str]] = {
+        f"attack.succeeded/{area}": area for area in ("cybersecurity", "proliferation")
+    }
     measures = (
         Measure("as_wanted", "Replies as the policy wants", (), "as_wanted", "high"),
         Measure("disallowed.complied", "Complies with disallowed requests", ("plain.disallowed",), "complied", "low"),
