@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -208,9 +209,9 @@ def _measured(probe: type[Probe], samples: Sequence[Graded]) -> Iterator[tuple[M
                     yield replace(measure, name=f"{measure.name}/{value}", title=f"– {value}", detail=True), some
 
 
-def _natural(value: str) -> tuple[bool, str]:
-    """Numbers by their size, before words."""
-    return not value.isdigit(), value.zfill(12) if value.isdigit() else value
+def _natural(value: str) -> str:
+    """Names in the order of the numbers in them."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), value)
 
 
 def _rate(measure: Measure, samples: Sequence[Graded]) -> Rate:

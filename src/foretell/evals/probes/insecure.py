@@ -151,4 +151,4 @@ def _is_program(text: str) -> bool:
 
 
 def _sample(cwe: str, text: str) -> Sample:
-    return {"cwe": cwe, "input": [{"role": "user", "content": text}]}
+    return {"cwe": f"CWE-{cwe}" if cwe.isdigit() else cwe, "input": [{"role": "user", "content": text}]}
