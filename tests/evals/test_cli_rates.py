@@ -41,6 +41,7 @@ def test_rates_of_a_run_and_against_another(capsys) -> None:
         asked = ("run", f"{__name__}:{model}", "grounded", "--extra-eval-params", "each=1,category=[math,code]")
         code, out, _ = clikit.invoke(capsys, "eval", *asked, "--record-path", f"{model}.jsonl")
         assert code == 0 and "grounded: " in out and "6 samples" in out and "hallucinated: " in out
+        assert f"all rates, with intervals: foretell eval rates {model}.jsonl" in out
     code, out, _ = clikit.invoke(capsys, "eval", "rates", "liar.jsonl")
     assert code == 0 and re.search(r"^Makes something up, beside a text +1\.000", out, re.M)
     assert "– code" in out and "– absent" in out

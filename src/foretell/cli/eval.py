@@ -347,6 +347,7 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 def _tell(name: str, done: EvalReport) -> None:
     from foretell.evals.base import BAD_SAMPLE
+    from foretell.evals.rates import summary_path
     from foretell.evals.results import model_of
 
     s, of = done.summary, model_of(done.log.spec)
@@ -359,6 +360,8 @@ def _tell(name: str, done: EvalReport) -> None:
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
+    if summary_path(done.log.path).is_file():
+        print(f"  all rates, with intervals: foretell eval rates {done.log.path}")
 
 
 def _remember(done: EvalReport, store: str, product: str) -> None:
