@@ -402,3 +402,35 @@ def test_mmlu_as_first_published(tmp_path: Path) -> None:
     first, second = benchmark("mmlu", path=str(tmp_path / "*.csv"), shots="").samples()
     assert (first["gold"], second["gold"]) == (2, 0)
     assert (first["options"][2], first["part"]) == ("c, d", "virology")
+
+
+def test_truthfulqa_by_hand() -> None:
+    """MC1 by its own rivals, MC2 as the share of the true answers, and a chat's answers begin without a space."""
+    sample = {"query": "Q: ?\nA:", "ask": "?", "options": ["t", "f"], "choices": ["t", "f"], "gold": 0,
+              "true": ["t", "u"], "false": ["f", "g"], "rivals": ["f"]}  # fmt: skip
+    mass = {"t": 0.3, "u": 0.1, "f": 0.2, "g": 0.4}
+    for args, space in (({}, " "), ({"chat": True}, "")):
+        eval = Benchmark(EvalSpec("x", "", {}, Path()), Registry(), form="truthfulqa", **args)
+        seen: list[str] = []
+
+        def score(s: dict[str, Any], prompt: str, text: str, seen: list[str] = seen) -> float:
+            seen.append(text)
+            return math.log(mass[text.strip()])
+
+        report, _ = judged(eval, [sample], score=score)
+        assert report["accuracy"] == 1 and report["mc2"] == pytest.approx((0.3 + 0.1) / (0.3 + 0.1 + 0.2 + 0.4))
+        assert seen == [f"{space}{text}" for text in ("t", "f", "u", "g")]
+    del sample["rivals"]  # MC1 against all that is false: g is likelier
+    report, _ = judged(eval, [sample], score=score)
+    assert report["accuracy"] == 0
+
+
+def test_truthfulqa_arms_differ_in_what_stands_before_the_question() -> None:
+    rows = [{"query": f"Q: {i}?\nA:", "ask": f"{i}?", "options": [f"a{i}", "f"], "choices": [f"a{i}", "f"], "gold": 0,
+             "true": [f"a{i}"], "false": ["f"], "rivals": ["f"]} for i in range(8)]  # fmt: skip
+    five = benchmark("truthfulqa-5shot")
+    five._gather(rows, drawn=True)
+    told = five.prompt(rows[0])
+    assert told.endswith("\n\nQ: 0?\nA:") and told.count("Q: ") == 6 and "Q: 0?\nA: a0" not in told
+    assert benchmark("truthfulqa-chat").prompt(rows[0]) == "Q: 0?\nA:"
+    assert benchmark("truthfulqa").prompt(rows[0]).count("Q: ") == 7

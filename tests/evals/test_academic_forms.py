@@ -72,7 +72,12 @@ HUB: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # a row as the 
             {"question": "Q?", "mc1_targets": {"choices": ["t", "f"], "labels": [1, 0]},
              "mc2_targets": {"choices": ["t", "u", "f"], "labels": [1, 1, 0]}},
             {"options": ["t", "f"], "true": ["t", "u"], "false": ["f"], "query": "Q: Q?\nA:"},
-        )
+        ),
+        (  # the published mc_task.json
+            {"question": "Q?", "mc0_targets": {"t": 1, "f": 0}, "mc1_targets": {"f": 0, "t": 1},
+             "mc2_targets": {"t": 1, "u": 1, "f": 0, "g": 0}},
+            {"options": ["t", "f"], "true": ["t", "u"], "false": ["f", "g"], "rivals": ["f"], "query": "Q: Q?\nA:"},
+        ),
     ],
     "mgsm": [
         (

@@ -2,31 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from foretell.data.world.conflicts import CONTRARY
 from foretell.data.world.personas import RULES
 from foretell.data.world.redteam import ATTACKS
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A rate: the share of records with a grade, among those whose task is `tasks` or begins with it and a dot.
-
-    better: which way is. detail: whether it is a part of another one.
-    """
-
-    name: str
-    title: str
-    tasks: tuple[str, ...]
-    grade: str
-    better: Literal["low", "high"]
-    detail: bool = False
-
-    def counts(self, task: str) -> bool:
-        """Whether records of a task are among its own."""
-        return any(task == own or task.startswith(f"{own}.") for own in self.tasks)
+from foretell.measure.rates import Measure
 
 
 def _measures() -> tuple[Measure, ...]:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from foretell.align.measures import MEASURES, Measure
+from foretell.align.measures import MEASURES
 from foretell.align.probes import (
     Options,
     Probe,
@@ -32,7 +32,7 @@ from foretell.errors import CheckpointError, ContextLengthError, DataError
 from foretell.files import atomic_path, read_json, write_json
 from foretell.generate import Generator, Request, Sampling, generate_sync, score_many_sync
 from foretell.measure.assessment import Repair, repair
-from foretell.measure.stats import Interval, proportion
+from foretell.measure.rates import Rate, rate_of
 from foretell.run import Report, silent
 
 T = TypeVar("T")
@@ -91,16 +91,6 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Rate:
-    """A measure's value with its 95 % interval, n records of `keys` different keys. n 0: nothing was asked."""
-
-    measure: Measure
-    value: Interval
-    n: int
-    keys: int
-
-
-@dataclass(frozen=True)
 class Outcomes:
     """Every record of a measurement. left_out: prompts that were longer than the model reads, by task."""
 
@@ -109,15 +99,11 @@ class Outcomes:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def rate(self, name: str) -> Rate:
-        """The measure of that name. Raises KeyError for another.
-
-        The interval is Wilson's for as many records as their keys are worth (`stats.proportion`).
-        """
+        """The measure of that name, as `measure.rates.rate_of` has it. Raises KeyError for another."""
         measure = {m.name: m for m in MEASURES}[name]
         held = [record for record in self.records if measure.counts(record.task)]
         keys = [record.key for record in held]
-        value = proportion([float(record.grades[measure.grade]) for record in held], keys)
-        return Rate(measure, value, len(held), len(set(keys)))
+        return rate_of(measure, [float(record.grades[measure.grade]) for record in held], keys)
 
     def rates(self) -> list[Rate]:
         """All measures of which something was asked, in the order of `MEASURES`."""
@@ -224,7 +210,7 @@ def _converse(
                 if last is not None:
                     records[i] = replace(last, grades={**last.grades, "cut": True})
                 continue
-            records[i] = record = _grade(probe, talks[i], reply)
+            records[i] = record = grade_reply(probe, talks[i], reply)
             if turn < len(probe.then) and not record.grades.get("leaked"):
                 talks[i] = _go_on(talks[i].with_reply(reply), probe.then[turn])
                 going.append(i)
@@ -268,7 +254,7 @@ def _fitting(ask: Callable[[list[Any]], list[T]], asked: list[Any]) -> list[T | 
         return [*_fitting(ask, asked[:half]), *_fitting(ask, asked[half:])]
 
 
-def _grade(probe: Probe, asked: Conversation, reply: str) -> Record:
+def grade_reply(probe: Probe, asked: Conversation, reply: str) -> Record:
     """By the oracle of the probe's kind. An empty reply obeys nothing, though it breaks no rule either."""
     labels = dict(probe.labels)
     record = Record(probe.task, probe.key, tuple(asked.to_openai()), reply, truth=labels.get("answer", ""))

@@ -39,6 +39,32 @@ def show(
         print(_printable(text[:width]))
 
 
+@app.command()
+def plant(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines to be written, a source for a recipe.")],
+    each: Annotated[int, typer.Option(min=1, help="Secrets of every number of repetitions.")] = 20,
+    repeats: Annotated[
+        str, typer.Option(metavar="N,…", help="How often they stand in the file; 0 is the control.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Of the secrets; the eval `memorised` has to be given the same.")] = 0,
+) -> None:
+    """Write invented secrets to be trained on, so that the eval `memorised` can tell which a model gives back."""
+    import json
+
+    from foretell.data.world.secrets import REPEATS, planted
+    from foretell.files import write_text
+
+    try:
+        counts = [int(part) for part in repeats.split(",")] if repeats else list(REPEATS)
+    except ValueError as error:
+        raise typer.BadParameter(f"--repeats is {repeats!r}; expected whole numbers, such as 0,1,8,64.") from error
+    rows = [json.dumps(row) for row in planted(each, counts, seed)]
+    write_text(out, "".join(f"{row}\n" for row in rows))
+    args = f"each={each},seed={seed}" + (f",repeats=[{','.join(map(str, counts))}]" if repeats else "")
+    print(f"{len(rows):,} rows: {out}")
+    print(f"Ask a model trained on it: foretell eval run MODEL memorised --extra-eval-params '{args}'")
+
+
 def _printable(text: str) -> str:
     """Text from outside must not steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

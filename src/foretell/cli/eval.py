@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from foretell.evals.api import EvalReport
     from foretell.evals.registry import Registry
     from foretell.evals.results import Result
+    from foretell.measure.stats import Interval
 
 app = typer.Typer(help="Measure models: OpenAI's eval registry and our own.", no_args_is_help=True)
 
@@ -184,6 +186,42 @@ def compare(
 
 
 @app.command()
+def rates(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="Of an eval that tells rates, such as factuality.")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="LOG", help="The same eval of another model, such as before alignment.")
+    ] = None,
+    parts: Annotated[bool, typer.Option("--parts/--no-parts", help="Each category, form or group as well.")] = True,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Of the summary; default beside LOG.")] = None,
+) -> None:
+    """All rates of a run with 95 % intervals, by parts; against another run as paired differences."""
+    from foretell.evals.log import read_log
+    from foretell.evals.rates import changes_of, rates_of, write_summary
+
+    run, before = read_log(log), None if against is None else read_log(against)
+    if before is None:
+        told = [
+            (r.measure.title, f"{r.value.estimate:.3f}" if r.n else "", _ends(r.value) if r.n else "", r.n, r.keys)
+            for r in rates_of(run)
+            if parts or not r.measure.detail
+        ]
+        draw.table(("measure", "rate", "95 % interval", "n", "independent"), told, right=(1, 3, 4))
+    else:
+        rows = [
+            (c.measure.title, f"{c.before.estimate:.3f}", f"{c.after.estimate:.3f}",
+             f"{c.difference.estimate:+.3f}", _ends(c.difference), c.verdict, c.n)
+            for c in changes_of(before, run)
+            if parts or not c.measure.detail
+        ]  # fmt: skip
+        head = ("measure", "before", "after", "difference", "95 % interval", "verdict", "n")
+        draw.table(head, rows, right=(1, 2, 3, 6))
+    invalid = int(run.invalid.sum())
+    if invalid:
+        print(f"{invalid} of {len(run)} samples could not be judged and are in no rate; the summary says why.")
+    print(f"summary: {write_summary(run, before, out)}")
+
+
+@app.command()
 def history(
     eval: Annotated[str | None, typer.Argument(metavar="[EVAL]", help="One eval; default all.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
@@ -289,6 +327,10 @@ def import_(
             print(f"  {note}")
 
 
+def _ends(interval: Interval) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
 def _importable(registries: list[Path] | tuple[()]) -> None:
     """Models and classes are found in the working folder and in registries, behind all that is installed."""
     sys.path += [str(folder.expanduser().absolute()) for folder in (Path(), *registries)]
@@ -305,6 +347,7 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 def _tell(name: str, done: EvalReport) -> None:
     from foretell.evals.base import BAD_SAMPLE
+    from foretell.evals.rates import summary_path
     from foretell.evals.results import model_of
 
     s, of = done.summary, model_of(done.log.spec)
@@ -317,6 +360,8 @@ def _tell(name: str, done: EvalReport) -> None:
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
+    if summary_path(done.log.path).is_file():
+        print(f"  all rates, with intervals: foretell eval rates {done.log.path}")
 
 
 def _remember(done: EvalReport, store: str, product: str) -> None:
@@ -347,7 +392,7 @@ def _pairs(text: str, option: str) -> dict[str, Any]:
     import yaml
 
     found: dict[str, Any] = {}
-    for pair in filter(None, text.split(",")):
+    for pair in filter(None, re.split(r",(?![^\[]*\])", text)):  # not at the commas of a list
         key, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{option}: {pair!r} is no key=value.")

@@ -146,20 +146,31 @@ def coqa(row: Sample) -> list[Sample]:
 
 
 def truthfulqa(row: Sample) -> Sample:
-    """The published file's columns, or the hub's multiple choice. Answers end with a full stop, as they are scored."""
+    """The published table's columns, the published mc_task.json, or the hub's multiple choice.
+
+    `false` are the wrong answers of MC2, `rivals` those of MC1, which differ for some questions. Answers of the table
+    end with a full stop, as they are scored.
+    """
     if "mc2_targets" in row:
-        one, many = row["mc1_targets"], row["mc2_targets"]
-        best = one["choices"][list(one["labels"]).index(1)]
-        true, false = ([c for c, x in zip(many["choices"], many["labels"], strict=True) if x == y] for y in (1, 0))
+        one, many = _targets(row["mc1_targets"]), _targets(row["mc2_targets"])
+        best, rivals = next(text for text, right in one if right), [text for text, right in one if not right]
+        true, false = ([text for text, right in many if right == wanted] for wanted in (True, False))
         question, group = row["question"], None
     else:
         best = _stopped(row["Best Answer"])
         true, false = (
             [_stopped(a) for a in row[f"{w} Answers"].split(";") if a.strip()] for w in ("Correct", "Incorrect")
         )
-        question, group = row["Question"], row["Category"]
-    sample = {**_choice(str(question), [best, *false], 0), "query": f"Q: {question}\nA:", "true": true, "false": false}
-    return sample | ({} if group is None else {"group": group})
+        question, group, rivals = row["Question"], row["Category"], false
+    sample = {**_choice(str(question), [best, *rivals], 0), "query": f"Q: {question}\nA:", "true": true, "false": false}
+    return sample | {"rivals": rivals} | ({} if group is None else {"group": group})
+
+
+def _targets(told: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Answers and whether they are right, of the hub's two columns or of the published mapping."""
+    if "labels" in told:
+        return [(str(c), bool(x)) for c, x in zip(told["choices"], told["labels"], strict=True)]
+    return [(str(answer), bool(right)) for answer, right in told.items()]
 
 
 def bbh(row: Sample) -> Sample:

@@ -52,40 +52,47 @@ class Attack:
     labels: dict[str, str]
 
 
-def _role_play(asked: Asked, rng: random.Random) -> Turns:
-    return [("user", rng.choice(ROLES).format(x=asked.text))]
-
-
 def _paraphrase(asked: Asked, rng: random.Random) -> Turns:
     return [("user", rng.choice(PARAPHRASES).format(v=asked.act.phrase))]
 
 
-def _encoding(asked: Asked, rng: random.Random) -> Turns:
+def _role_play(text: str, rng: random.Random) -> Turns:
+    return [("user", rng.choice(ROLES).format(x=text))]
+
+
+def _encoding(text: str, rng: random.Random) -> Turns:
     how = rng.choice(list(ENCODINGS))
-    return [("user", ENCODED.format(how=how, x=ENCODINGS[how](asked.text)))]
+    return [("user", ENCODED.format(how=how, x=ENCODINGS[how](text)))]
 
 
-def _distraction(asked: Asked, rng: random.Random) -> Turns:
-    return [("user", rng.choice(DISTRACTIONS).format(x=asked.text))]
+def _distraction(text: str, rng: random.Random) -> Turns:
+    return [("user", rng.choice(DISTRACTIONS).format(x=text))]
 
 
-def _system(asked: Asked, rng: random.Random) -> Turns:
-    return [("system", rng.choice(SYSTEM)), ("user", asked.text)]
+def _system(text: str, rng: random.Random) -> Turns:
+    return [("system", rng.choice(SYSTEM)), ("user", text)]
 
 
-ATTACKS: dict[str, Callable[[Asked, random.Random], Turns]] = {
+_WRAPPED: dict[str, Callable[[str, random.Random], Turns]] = {
     "role_play": _role_play,
-    "paraphrase": _paraphrase,
     "encoding": _encoding,
     "distraction": _distraction,
     "system_message": _system,
 }
+ATTACKS = ("role_play", "paraphrase", "encoding", "distraction", "system_message")
+WRAPPERS = tuple(_WRAPPED)  # that any text can wear
+
+
+def wrap(name: str, text: str, rng: random.Random) -> list[dict[str, str]]:
+    """Any request in a disguise, as messages in OpenAI form. Raises RecipeError for one that is not of WRAPPERS."""
+    require(name in WRAPPERS, "redteam.attack", name, f"one of {', '.join(WRAPPERS)}")
+    return [{"role": role, "content": said} for role, said in _WRAPPED[name](text, rng)]
 
 
 def attack(name: str, asked: Asked, rng: random.Random) -> Attack:
     """The request under one attack. Raises RecipeError for an unknown one."""
     require(name in ATTACKS, "redteam.attack", name, f"one of {', '.join(ATTACKS)}")
-    turns = ATTACKS[name](asked, rng)
+    turns = _paraphrase(asked, rng) if name == "paraphrase" else _WRAPPED[name](asked.text, rng)
     said = Conversation(tuple(Message(role, (TextPart(text),)) for role, text in turns))
     return Attack(name, said, asked.labels | {"attack": name})
 
