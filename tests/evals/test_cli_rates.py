@@ -41,13 +41,13 @@ def test_rates_of_a_run_and_against_another(capsys) -> None:
         asked = ("run", f"{__name__}:{model}", "grounded", "--extra-eval-params", "each=1,category=[math,code]")
         code, out, _ = clikit.invoke(capsys, "eval", *asked, "--record-path", f"{model}.jsonl")
         assert code == 0 and "grounded: " in out and "6 samples" in out and "hallucinated: " in out
-        assert f"all rates, with intervals: foretell eval rates {model}.jsonl" in out
+        assert f"summary: {model}.summary.json" in out
     code, out, _ = clikit.invoke(capsys, "eval", "rates", "liar.jsonl")
     assert code == 0 and re.search(r"^Makes something up, beside a text +1\.000", out, re.M)
     assert "– code" in out and "– absent" in out
     code, out, _ = clikit.invoke(capsys, "eval", "rates", "silent.jsonl", "--against", "liar.jsonl", "--no-parts")
     assert code == 0 and "-1.000" in out and "better" in out and "– code" not in out
-    summary = json.loads(Path("silent.rates.json").read_text())
+    summary = json.loads(Path("silent.summary.json").read_text())
     assert summary["against"]["log"] == "liar.jsonl" and {"before", "difference"} <= summary["rows"][0].keys()
 
 
@@ -55,7 +55,7 @@ def test_what_could_not_be_judged_is_told(capsys) -> None:
     clikit.invoke(capsys, "eval", "run", f"{__name__}:silent", "requests", "--record-path", "x.jsonl")
     code, out, _ = clikit.invoke(capsys, "eval", "rates", "x.jsonl")
     assert code == 0 and "251 of 251 samples could not be judged and are in no rate; the summary says why." in out
-    assert "holds none of the letters" in str(json.loads(Path("x.rates.json").read_text())["reasons"])
+    assert "holds none of the letters" in str(json.loads(Path("x.summary.json").read_text())["reasons"])
 
 
 def test_a_log_without_rates_is_one_paragraph(capsys) -> None:

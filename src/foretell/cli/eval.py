@@ -1,4 +1,4 @@
-"""eval: run, list, view, compare, history, gate, new, check, import."""
+"""eval: run, list, view, chart, compare, history, gate, new, check, import."""
 
 from __future__ import annotations
 
@@ -144,6 +144,23 @@ def view(
         print(f"Pages: {out / 'index.html'}")
     else:
         viewer.serve(logs, host, port, browser)
+
+
+@app.command()
+def chart(
+    summaries: Annotated[
+        list[Path], typer.Argument(metavar="SUMMARY...", help="*.summary.json files, or folders that hold them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("chart.html"),
+) -> None:
+    """A page of several runs: accuracy by number of constraints, visual tasks beside their controls."""
+    from foretell.evals.summaries import find_summaries
+    from foretell.evals.summary_page import summaries_page
+    from foretell.files import write_text
+
+    found = find_summaries(summaries)
+    write_text(out, summaries_page(found))
+    print(f"Page of {len(found)} run{'s' * (len(found) != 1)}: {out}")
 
 
 @app.command()
@@ -347,8 +364,8 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 def _tell(name: str, done: EvalReport) -> None:
     from foretell.evals.base import BAD_SAMPLE
-    from foretell.evals.rates import summary_path
     from foretell.evals.results import model_of
+    from foretell.evals.summaries import summary_path
 
     s, of = done.summary, model_of(done.log.spec)
     score = f"{s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples"
@@ -360,8 +377,8 @@ def _tell(name: str, done: EvalReport) -> None:
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
-    if summary_path(done.log.path).is_file():
-        print(f"  all rates, with intervals: foretell eval rates {done.log.path}")
+    if (told := summary_path(done.log.path)).is_file():
+        print(f"  summary: {told}")
 
 
 def _remember(done: EvalReport, store: str, product: str) -> None:

@@ -22,10 +22,10 @@ from foretell.evals.log import RunLog
 from foretell.evals.registry import EvalSpec
 from foretell.evals.results import model_of
 from foretell.evals.samples import Sample
+from foretell.evals.summaries import FORM, summary_path
 from foretell.files import write_json
 from foretell.measure.rates import Change, Measure, Rate, change_of, rate_of
 
-FORM = "foretell.summary"
 ABOUT = "about"  # type of the event that says where a sample belongs
 _REASONS = 5  # that a summary tells of samples which could not be judged
 
@@ -158,11 +158,6 @@ def write_summary(log: RunLog, before: RunLog | None = None, out: Path | None = 
     path = out or summary_path(log.path)
     write_json(path, summary_of_rates(log, before))
     return path
-
-
-def summary_path(log: Path) -> Path:
-    """Where a run's summary lies: beside its log."""
-    return log.with_name(f"{log.name.removesuffix('.jsonl')}.rates.json")
 
 
 def _settings(log: RunLog) -> Any:
