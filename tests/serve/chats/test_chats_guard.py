@@ -165,3 +165,11 @@ def test_after_a_log_in_the_chat_page_is_shown(served: Place, ada: Person) -> No
     page = ada.http.get("/")
     assert page.status_code == 200 and ada.token
     assert ada.get("/state")["user"] == {"name": "ada@example.org", "tier": "free"}
+
+
+@pytest.mark.parametrize("id", ["%00", "a%00b", "%ff", "..%2f..", "x" * 300, "%f0%9f%92%a9", "'%20or%201=1"])
+def test_odd_ids_are_those_of_nothing(chat: Place, person: Person, id: str) -> None:
+    for method, path, body in paths(id, id, id):
+        found = person.ask(method, path, body)
+        assert found.status_code in (400, 404), (method, path, found.status_code)
+    assert person.ask("GET", f"/conversations?before={id}").status_code in (200, 404)

@@ -38,7 +38,7 @@ _POLL_S = 1.0  # how often a reply that another process writes is looked at
 _LONGEST_SEARCH = 200
 
 B = TypeVar("B", bound=Body)
-Id = Annotated[str, Field(min_length=1, max_length=40)]
+Id = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
 
 
 class SayBody(Body):
@@ -134,7 +134,7 @@ class _Api:
         search = query.get("search", "").strip()[:_LONGEST_SEARCH]
         limit = _number(visit.request, "limit", 50, MOST_LISTED)
         rows, more = await asyncio.to_thread(
-            conversations.listing, self._store, visit.owner, search, query.get("before") or None, limit
+            conversations.listing, self._store, visit.owner, search, _before(visit), limit
         )
         return json_response({"items": [dict(row._mapping) for row in rows], "more": more})
 
@@ -148,7 +148,7 @@ class _Api:
 
     async def conversation(self, visit: Visit) -> Response:
         limit = _number(visit.request, "limit", 60, MOST_LISTED)
-        return await self._told(visit, visit.part("id"), limit, visit.request.query_params.get("before") or None)
+        return await self._told(visit, visit.part("id"), limit, _before(visit))
 
     async def _told(
         self, visit: Visit, id: str, limit: int = 60, before: str | None = None, status: int = 200
@@ -216,6 +216,8 @@ class _Api:
         else:
             sides = [Side(1, second)] if row.side else sides
             parent = row.parent
+        if parent is None:
+            raise refuse("There is no message that this replies to.", 400, code="invalid_value")
         contexts = [
             await asyncio.to_thread(context, self._store, visit.owner, row.conversation, parent, side.side)
             for side in sides
@@ -363,6 +365,10 @@ class _Api:
 
 def _event(found: dict[str, Any]) -> bytes:
     return event(json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _before(visit: Visit) -> str | None:
+    return clean_text(visit.request.query_params.get("before", "")) or None
 
 
 def _number(request: Request, name: str, usual: int, most: int) -> int:

@@ -32,7 +32,11 @@ class Settings(Body):
     persona: str | None = Field(None, max_length=40)
     system: str | None = Field(None, max_length=LONGEST_SYSTEM)
     temperature: float | None = Field(None, ge=0, le=2)
-    tip: str | None = Field(None, max_length=40)
+    tip: str | None = Field(None, pattern=r"^[a-z0-9_]{1,40}$")
+
+
+def _plain(text: str | None) -> str | None:
+    return None if text is None else clean_text(text)
 
 
 def missing(what: str) -> RequestError:
@@ -54,7 +58,7 @@ def create(store: Store, owner: str, given: Settings, model: str) -> str:
     now, id = store.clock(), new_id("conv")
     row = {
         "id": id, "owner": owner, "title": _title(given.title), "model": given.model or model, "second": given.second,
-        "persona": given.persona, "system": clean_text(given.system or ""), "temperature": given.temperature,
+        "persona": _plain(given.persona), "system": clean_text(given.system or ""), "temperature": given.temperature,
         "tip": None, "created": now, "updated": now,
     }  # fmt: skip
     with store.write() as db:
@@ -104,6 +108,8 @@ def change(store: Store, owner: str, id: str, given: Settings) -> None:
         values["title"] = _title(given.title)
     if "system" in values:
         values["system"] = clean_text(given.system or "")
+    if "persona" in values:
+        values["persona"] = _plain(given.persona)
     for name in ("model", "tip"):
         if values.get(name, "") is None:
             raise refuse(f"Invalid '{name}': it cannot be null.", 400, param=name, code="invalid_value")

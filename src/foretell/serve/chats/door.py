@@ -12,6 +12,7 @@ from starlette.responses import Response
 from foretell.errors import ForetellError, RequestError, StoreError
 from foretell.serve.accounts import sessions
 from foretell.serve.accounts.account import Account
+from foretell.serve.chats.markdown import clean_text
 from foretell.serve.front import refusal_response
 from foretell.serve.gate import Caller
 from foretell.serve.refusals import refusal, refuse
@@ -44,8 +45,8 @@ class Visit:
         return Caller(self.owner, self.account)
 
     def part(self, name: str) -> str:
-        """Of the path."""
-        return str(self.request.path_params[name])
+        """Of the path, as a database can look for it."""
+        return clean_text(str(self.request.path_params[name]))
 
 
 Handler = Callable[[Visit], Awaitable[Response]]
