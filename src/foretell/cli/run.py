@@ -66,7 +66,7 @@ def run(
         print(f"Run page:   {page.resolve()}")
         if (card := folder / "card" / "index.html").is_file():
             print(f"Its card:   {card.resolve()}")
-        print(f"Talk to it: {_command()} chat {folder}\nServe it:   {_command()} serve {folder}")
+        print(f"Talk to it: {_command()} chat {folder}\nChat page:  {_command()} serve {folder} --open")
     else:
         print(f"Stages up to {until} are done in {folder}. Go on with: {_command()} run {folder}")
 
