@@ -52,7 +52,7 @@ function show(settings) {
   const two = Boolean(now.second);
   second.hidden = versus.hidden = !two;
   pair.setAttribute("aria-pressed", String(two));
-  const named = state.personas.find((one) => one.id === now.persona)?.name;
+  const named = state.personas.find((one) => one.id === now.persona && one.system)?.name;
   const parts = [named ?? (now.system ? "Own system message" : ""), now.temperature === null ? "" : `Temperature ${now.temperature}`];
   const line = parts.filter(Boolean).join(" · ");
   persona.hidden = !line;
@@ -75,7 +75,7 @@ async function set(change) {
 async function choose() {
   const system = h("textarea", { id: "system", rows: "7", maxlength: "20000", dir: "auto", placeholder: "How the model should answer, and as whom" });
   system.value = now.system;
-  const choices = [{ id: "", name: "None", system: "" }, ...state.personas];
+  const choices = state.personas.some((one) => !one.system) ? state.personas : [{ id: "", name: "None", system: "" }, ...state.personas];
   const radios = h("div", { class: "personas", role: "radiogroup", "aria-label": "Persona" });
   const draw = (id) => {
     for (const input of radios.querySelectorAll("input")) input.checked = input.value === id;
@@ -83,7 +83,7 @@ async function choose() {
   for (const one of choices) {
     radios.append(h("label", {}, h("input", { type: "radio", name: "persona", value: one.id, onchange: () => (system.value = one.system) }), h("span", {}, one.name)));
   }
-  draw(choices.find((one) => one.id === now.persona)?.id ?? (now.system ? "own" : ""));
+  draw(choices.find((one) => one.system === now.system)?.id ?? "own");
   system.addEventListener("input", () => draw(choices.find((one) => one.system === system.value)?.id ?? "own"));
   const own = h("input", { type: "checkbox", id: "own" }), shown = h("output", { for: "temperature" });
   const temperature = h("input", { type: "range", id: "temperature", min: "0", max: "2", step: "0.1" });
@@ -106,6 +106,6 @@ async function choose() {
     h("p", { class: "hint" }, "For this conversation, from the next answer on."),
   ];
   if ((await dialog("How it answers", body, [{ name: "Cancel", value: "" }, { name: "Save", value: "save", kind: "firm" }], { class: "sheet" })) !== "save") return;
-  const picked = choices.find((one) => one.id && one.system === system.value.trim());
+  const picked = choices.find((one) => one.id && one.system && one.system === system.value.trim());
   set({ persona: picked?.id ?? null, system: system.value.trim(), temperature: own.checked ? null : Number(temperature.value) });
 }

@@ -23,7 +23,13 @@ export function start(handlers) {
 
 export const shown = () => messages;
 export const writing = () => messages.filter((one) => one.status === "streaming").map((one) => one.id);
-export const tip = () => messages.filter((one) => !one.side).at(-1)?.id ?? null;
+
+// What the next message follows: the last one, of two answers the better one if that was said.
+export function tip() {
+  const last = messages.at(-1), rival = messages.at(-2);
+  const paired = last?.role === "assistant" && rival?.role === "assistant";
+  return (paired && !last.preferred ? rival.id : last?.id) ?? null;
+}
 
 export function show(opened) {
   leave();
