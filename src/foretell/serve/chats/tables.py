@@ -25,6 +25,7 @@ conversations = sa.Table(
     sa.Column("system", sa.Text, nullable=False),
     sa.Column("temperature", sa.Float),  # none: as the model's makers advise
     sa.Column("tip", sa.String(40)),  # the last message of the branch that is shown
+    sa.Column("source", sa.String(80)),  # of one that was imported: its id there
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
     sa.Index("chat_conversations_by_owner", "owner", "updated", "id"),
