@@ -149,6 +149,7 @@ def chatting(
     with running(replace(server, replies=chats.replies), drain_seconds, routes) as live:
         place = Place(live, store, chats, found)
         yield place
-        place.release()
+        if drain_seconds:  # else what is still written is to be cut
+            place.release()
         for person in place.people:
             person.http.close()
