@@ -33,7 +33,10 @@ def test_mistakes_end_in_a_paragraph(capsys: pytest.CaptureFixture[str], argumen
     assert code == 2 and says in err
 
 
-def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_taken(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, _, err = invoke(capsys, "serve", "a=org/x", "--port", port)
