@@ -236,7 +236,7 @@ def serving(name: str, command: Sequence[str], port: int, model: str) -> Iterato
 def foretell_server(folder: Path, *options: str) -> tuple[list[str], int]:
     port = free_port()
     program = str(Path(sys.executable).with_name("foretell"))
-    return [program, "serve", str(folder), "--port", str(port), *options], port
+    return [program, "serve", str(folder), "--no-chat", "--port", str(port), *options], port
 
 
 def http(weights: dict[str, Path], transformers: str | None, vllm: str | None, rounds: int) -> Figures:
