@@ -45,6 +45,7 @@ function welcome() {
   const prompts = state.prompts.map((one) => h("button", { type: "button", onclick: () => composer.fill(one.text) }, h("strong", {}, one.title), h("span", {}, one.text)));
   thread.clear(h("div", { class: "welcome" }, h("h1", {}, "What shall we work on?"), prompts.length ? h("div", { class: "prompts" }, ...prompts) : null));
   document.title = title;
+  find("heading").hidden = true;
   list.mark(null);
   composer.moveTo(null);
   busy();
@@ -88,7 +89,11 @@ async function show(id, asked = get(path(id, "?limit=60"))) {
   }
 }
 
-const named = (text) => (document.title = text ? `${text} · ${title}` : title);
+function named(text) {
+  document.title = text ? `${text} · ${title}` : title;
+  find("heading").textContent = text || "New chat";
+  find("heading").hidden = false;
+}
 
 // Sends what was written, or an edited message; `parent` is the message that it follows.
 async function say({ text, images, parent }) {
@@ -98,6 +103,7 @@ async function say({ text, images, parent }) {
     const made = await post("conversations", { model, second, persona, system, temperature });
     if (mine !== opening) return;
     open = made;
+    named("");
     settings.began(made.id);
     composer.rename(made.id);
     history.pushState(null, "", `/c/${encodeURIComponent(made.id)}`);
