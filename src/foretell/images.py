@@ -165,16 +165,22 @@ def tile_image(data: bytes, tiling: Tiling, detail: str = "auto") -> Tiles:
 
     image = decode_image(data)
     side = tiling.tile
-    split = tiling.grid > 1 and detail != "low"
-    image = image.resize(_fit(*image.size, tiling.grid * side if split else side), Resampling.LANCZOS)
-    if not split:
+    rows, columns = grid_of(*image.size, tiling, detail)
+    image = image.resize(_fit(*image.size, tiling.grid * side if rows else side), Resampling.LANCZOS)
+    if not rows:
         return Tiles(np.array(image.resize((side, side), Resampling.LANCZOS))[None], 0, 0)
-    width, height = _whole_tiles(*image.size, side)
-    image = image.resize((width, height), Resampling.LANCZOS)
-    rows, columns = height // side, width // side
+    image = image.resize((columns * side, rows * side), Resampling.LANCZOS)
     cut = np.asarray(image).reshape(rows, side, columns, side, 3).swapaxes(1, 2).reshape(-1, side, side, 3)
     view = np.asarray(image.resize((side, side), Resampling.LANCZOS))
     return Tiles(np.concatenate([cut, view[None]]), rows, columns)
+
+
+def grid_of(width: int, height: int, tiling: Tiling, detail: str = "auto") -> tuple[int, int]:
+    """Rows and columns of the tiles that an image is cut into, beside its global view; (0, 0) where it is not split."""
+    if tiling.grid == 1 or detail == "low":
+        return 0, 0
+    width, height = _whole_tiles(*_fit(width, height, tiling.grid * tiling.tile), tiling.tile)
+    return height // tiling.tile, width // tiling.tile
 
 
 def _fit(width: int, height: int, longest: int) -> tuple[int, int]:

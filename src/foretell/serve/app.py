@@ -29,6 +29,8 @@ from foretell.serve.traffic import unless_gone
 
 B = TypeVar("B", bound=Body)
 
+IMPORT, MOST_IMPORTED = "/chat/import", 50_000_000
+"""Route of the chat page's import, and bytes of a file of conversations."""
 _REF = "#/components/schemas/{model}"
 
 
@@ -178,7 +180,7 @@ def create_app(server: Server, pages: Sequence[BaseRoute] = (), log_calls: bool 
         return found
 
     app.openapi = openapi  # type: ignore[method-assign]
-    app.add_middleware(guarded, limits=server.limits.body)
+    app.add_middleware(guarded, limits=server.limits.body, larger={IMPORT: MOST_IMPORTED})
     app.add_middleware(Front, server=server)
     if log_calls:
         app.add_middleware(Calls)

@@ -47,6 +47,12 @@ class Moderator(Protocol):
         ...
 
 
+class Closes(Protocol):
+    """What goes on beside the calls, and is to be ended."""
+
+    async def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of one call. reply_tokens: of all its replies together."""
@@ -68,6 +74,7 @@ class Server:
     moderator: Moderator | None = None
     upstream: Upstream | None = None
     gateway: Gateway | None = None
+    replies: Closes | None = None  # of the chat page
 
     def start(self) -> None:
         """What goes on beside the calls, on the running loop."""
@@ -75,6 +82,8 @@ class Server:
             self.gateway.start()
 
     async def close(self) -> None:
+        if self.replies is not None:
+            await self.replies.close()
         if self.gateway is not None:
             await self.gateway.close()
         self.models.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 from foretell.errors import RequestError
@@ -22,8 +23,8 @@ def envelope(error: RequestError) -> dict[str, dict[str, str | None]]:
     return {"error": {"message": str(error), "type": error.type, "param": error.param, "code": error.code}}
 
 
-def guarded(app: App, limits: BodyLimits = BodyLimits()) -> App:
-    """An ASGI application that is asked only within limits.
+def guarded(app: App, limits: BodyLimits = BodyLimits(), larger: Mapping[str, int] | None = None) -> App:
+    """An ASGI application that is asked only within limits. larger: bytes of a body, by path, where more are taken.
 
     Headers are checked before it is called (431), a declared length too (413). The body is measured as the application
     reads it: past its bytes (413) or its time (408), `receive` raises RequestError. Where the application lets that
@@ -34,6 +35,8 @@ def guarded(app: App, limits: BodyLimits = BodyLimits()) -> App:
         if scope["type"] != "http":
             return await app(scope, receive, send)
         begun = False
+        most = (larger or {}).get(scope["path"])
+        own = limits if most is None else replace(limits, body_bytes=most)
 
         async def watched(message: Message) -> None:
             nonlocal begun
@@ -41,8 +44,8 @@ def guarded(app: App, limits: BodyLimits = BodyLimits()) -> App:
             await send(message)
 
         try:
-            _check_headers(scope, limits)
-            await app(scope, _measured(receive, limits), watched)
+            _check_headers(scope, own)
+            await app(scope, _measured(receive, own), watched)
         except RequestError as error:
             if begun:
                 raise

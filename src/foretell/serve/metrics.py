@@ -19,9 +19,11 @@ from foretell.safety.policy import SCORED
 
 OTHER = "other"
 """Stands for every value that is not known."""
+REPLY = "/chat/reply"
+"""As replies of the chat page are counted, of which each goes the way of a call."""
 ROUTES = (
     "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/models", "/v1/usage",
-    "/v1/models/{model:path}", "/health", "/ready", "/metrics", "/openapi.json", "none",
+    "/v1/models/{model:path}", "/health", "/ready", "/metrics", "/openapi.json", REPLY, "none",
 )  # fmt: skip
 STATUSES = frozenset(
     (*(str(status.value) for status in HTTPStatus), "499", "0")
@@ -118,7 +120,7 @@ class Metrics:
         self._latency.labels(route).observe(seconds)
         if first is not None:
             self._first.labels(route).observe(first)
-        if route.startswith("/v1/"):
+        if route.startswith(("/v1/", REPLY)):
             self._told("requests")
             self._told("errors" if status >= 500 else "refused" if status >= 400 else "", 1)
 

@@ -85,6 +85,17 @@ class Models:
             raise unknown_model(name)
         return self._resolve(name)
 
+    def base(self, name: str) -> str | None:
+        """The model that a name, also an alias's or an adapter's, is of; None for an unknown one."""
+        if name not in self.names:
+            return None
+        name = self._resolve(name)
+        return next(iter(self._refs)) if name in self._adapters else name
+
+    def place(self, base: str) -> str:
+        """What a model is loaded from."""
+        return self._refs[base]
+
     async def get(self, name: str) -> Served:
         """The model of this name, loaded. Raises as `resolve`, and what `load` raises."""
         name = self.resolve(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.routing import BaseRoute
 
@@ -14,12 +14,16 @@ from foretell.serve.app import create_app
 from foretell.serve.calls import Server
 from foretell.serve.fetch import ImageFetcher
 from foretell.serve.gate import StaticGate
+from foretell.serve.limits.prices import ImageRule
 from foretell.serve.metrics import Metrics
 from foretell.serve.models import Models
 from foretell.serve.reviews.tally import Tally
 from foretell.serve.run import Process
 from foretell.serve.traffic import Traffic
 from foretell.serve.upstream import Upstream
+
+if TYPE_CHECKING:
+    from foretell.serve.web.site import Site
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Accounts:
     tier may use. policy, lexicon, strikes: YAML of the usage policy, of the words that its rules look for, and of the
     strike ladder. classifier: trained on reviewers' labels. None of these: what comes with the package. moderate:
     whether what is said is held against the policy. base_url: where people reach the pages. first: told the token of
-    the one-time link for the first administrator."""
+    the one-time link for the first administrator. chat: whether there is the chat page."""
 
     database: str
     tiers: Path | None = None
@@ -40,6 +44,7 @@ class Accounts:
     sign_up: Literal["open", "invite", "closed"] = "invite"
     base_url: str | None = None
     first: Callable[[str], None] = lambda token: None
+    chat: bool = True
 
 
 _BUSY = 0.25  # of the calls that may wait: then adaptive caps are at their floor
@@ -62,8 +67,10 @@ def build(
     accounts: Accounts | None = None,
     behind_proxy: bool = False,
     log_calls: bool = False,
+    chats: str | None = None,
 ) -> Process:
-    """A server that is ready to run. Raises GenerationError for names that clash or lead nowhere, and StoreError and
+    """A server that is ready to run. chats: without accounts, the database of the one user's chat page; None: there is
+    none. Raises GenerationError for names that clash or lead nowhere, and StoreError and
     RecipeError for accounts that cannot be had."""
     front = Upstream(upstream, upstream_key, aliases) if upstream else None
     models = Models(refs, load, aliases={} if front else aliases, adapters=adapters)
@@ -72,7 +79,10 @@ def build(
     tally = Tally()
     metrics = Metrics(lambda: models.engines, traffic.counts, known, tally)
     parts = Server(models, ImageFetcher(), traffic, metrics, StaticGate(key), upstream=front)
-    server, routes = (parts, []) if accounts is None else _with_accounts(parts, accounts, tally)
+    if accounts is not None:
+        server, routes = _with_accounts(parts, accounts, tally)
+    else:
+        server, routes = (parts, []) if chats is None else _with_chats(parts, chats)
     app = create_app(server, routes, log_calls)
     return Process(
         app, server, host=host, port=port, drain_seconds=drain_seconds, started=started, behind_proxy=behind_proxy
@@ -129,6 +139,35 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
         asked.first(token)
     moderator = Moderating(moderation) if moderation is not None else None
     whole = replace(server, gate=Door(store), gateway=gateway, moderator=moderator)
-    routes = web_routes(site)
-    server.metrics.serves(route.path for route in routes)
-    return whole, list(routes)
+    routes: list[BaseRoute] = [*web_routes(site)]
+    if asked.chat:
+        whole, found = _chats(whole, site, True)
+        routes = [*found, *routes]
+    whole.metrics.serves(getattr(route, "path", "") for route in routes)
+    return whole, routes
+
+
+def _with_chats(server: Server, database: str) -> tuple[Server, list[BaseRoute]]:
+    """For whoever sits at this machine: without accounts, limits and moderation."""
+    from foretell.serve.migrations import prepare
+    from foretell.serve.store import Store
+    from foretell.serve.web.site import Site
+
+    store = Store(database)
+    prepare(store)
+    whole, routes = _chats(server, Site(store), False)
+    whole.metrics.serves(getattr(route, "path", "") for route in routes)
+    return whole, routes
+
+
+def _chats(server: Server, site: Site, accounts: bool) -> tuple[Server, list[BaseRoute]]:
+    from foretell.serve.chats.api import Chats
+    from foretell.serve.chats.door import Door
+    from foretell.serve.chats.messages import cut_dead
+    from foretell.serve.chats.routes import chat_routes
+    from foretell.serve.chats.sight import Sight
+
+    cut_dead(site.store)
+    rule = server.gateway.limits.tiers.images if server.gateway is not None else ImageRule()
+    chats = Chats.of(server, site.store, Sight(None if server.upstream else server.models, rule))
+    return replace(server, replies=chats.replies), [*chat_routes(chats, Door(site, accounts))]

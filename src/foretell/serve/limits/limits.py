@@ -89,11 +89,46 @@ class Limits:
         Raises RequestError: 429 with headers that tell when to ask again, 400 for more than a limit allows at all, 403
         for images where there are none to be sent.
         """
+        ask = self._ask(account, prompt_tokens, max_tokens, image_tokens, stream)
+        if not self._last_beat:
+            self.beat()
+        try:
+            return self._take(ask(model))
+        except Full as full:
+            first = full
+        fallback = self._tier(account).fallback
+        if first.may_fall_back and fallback is not None:
+            with suppress(Full):
+                return self._take(ask(fallback))
+        self._reached(first.binding.kind)
+        raise first.error()
+
+    def check(
+        self,
+        account: Account,
+        model: str,
+        *,
+        prompt_tokens: int,
+        max_tokens: int,
+        image_tokens: int = 0,
+        stream: bool = False,
+    ) -> None:
+        """Raise what `reserve` would raise now, and take nothing."""
+        ask = self._ask(account, prompt_tokens, max_tokens, image_tokens, stream)
+        full = self._full(ask(model))
+        fallback = self._tier(account).fallback
+        if full is None or (full.may_fall_back and fallback is not None and self._full(ask(fallback)) is None):
+            return
+        self._reached(full.binding.kind)
+        raise full.error()
+
+    def _ask(
+        self, account: Account, prompt_tokens: int, max_tokens: int, image_tokens: int, stream: bool
+    ) -> Callable[[str], Ask]:
+        """A call as it is asked of a model. Raises RequestError, 403, for images where there are none to be sent."""
         tier = self._tier(account)
         if image_tokens and not self.images_allowed(account):
             raise refuse("Images are not part of this account's tier. Send text alone.", 403, code="images_not_allowed")
-        if not self._last_beat:
-            self.beat()
 
         def ask(model: str) -> Ask:
             return Ask.of(
@@ -101,15 +136,15 @@ class Limits:
                 image_tokens=image_tokens, stream=stream,
             )  # fmt: skip
 
-        try:
-            return self._take(ask(model))
-        except Full as full:
-            first = full
-        if first.may_fall_back and tier.fallback is not None:
-            with suppress(Full):
-                return self._take(ask(tier.fallback))
-        self._reached(first.binding.kind)
-        raise first.error()
+        return ask
+
+    def _full(self, ask: Ask) -> Full | None:
+        """Why a call does not fit in; None where it does."""
+        now = self.store.clock()
+        standings = self._standings(ask, asking=True)
+        if all(standing.is_met for standing in standings):
+            return None
+        return Full(standings, ask.account.tier, ask.model, ask.tier.fallback not in (None, ask.model), now)
 
     def settle(self, reservation: Reservation, usage: Usage, status: Status = "done") -> None:
         """Count what a call used, and give back what it did not. Once: a second time nothing is done."""
@@ -207,10 +242,8 @@ class Limits:
         for _ in range(_TRIES):
             with suppress(_UnfitError):
                 return self._try(ask)
-            now = self.store.clock()
-            standings = self._standings(ask, asking=True)
-            if not all(standing.is_met for standing in standings):
-                raise Full(standings, ask.account.tier, ask.model, ask.tier.fallback not in (None, ask.model), now)
+            if (full := self._full(ask)) is not None:
+                raise full
             # Another call has given back what was missing, between the two looks: there is room now.
         raise StoreError("The limits changed faster than they could be read.")
 

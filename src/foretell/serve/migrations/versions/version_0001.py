@@ -58,6 +58,37 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "chat_conversations",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("owner", sa.String(length=40), nullable=False),
+        sa.Column("title", sa.String(length=200), nullable=False),
+        sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("second", sa.String(length=256), nullable=True),
+        sa.Column("persona", sa.String(length=40), nullable=True),
+        sa.Column("system", sa.Text(), nullable=False),
+        sa.Column("temperature", sa.Float(), nullable=True),
+        sa.Column("tip", sa.String(length=40), nullable=True),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.Column("updated", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("chat_conversations_by_owner", "chat_conversations", ["owner", "updated", "id"], unique=False)
+    op.create_table(
+        "chat_images",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("owner", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("kind", sa.String(length=20), nullable=False),
+        sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("height", sa.Integer(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("data", sa.LargeBinary(), nullable=False),
+        sa.Column("small", sa.LargeBinary(), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("chat_images_by_owner", "chat_images", ["owner", "created"], unique=False)
+    op.create_table(
         "findings",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("time", sa.BigInteger(), nullable=False),
@@ -224,6 +255,31 @@ def upgrade() -> None:
         sa.UniqueConstraint("email"),
     )
     op.create_table(
+        "chat_messages",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("conversation", sa.String(length=40), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("parent", sa.String(length=40), nullable=True),
+        sa.Column("role", sa.String(length=12), nullable=False),
+        sa.Column("side", sa.SmallInteger(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("blocks", sa.Text(), nullable=True),
+        sa.Column("status", sa.String(length=12), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("code", sa.String(length=80), nullable=True),
+        sa.Column("model", sa.String(length=256), nullable=True),
+        sa.Column("tokens", sa.Integer(), nullable=True),
+        sa.Column("rating", sa.SmallInteger(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("place", sa.String(length=200), nullable=True),
+        sa.Column("beat", sa.BigInteger(), nullable=True),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["conversation"], ["chat_conversations.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("conversation", "number"),
+    )
+    op.create_index("chat_messages_by_status", "chat_messages", ["status"], unique=False)
+    op.create_table(
         "keys",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("user", sa.String(length=40), nullable=False),
@@ -330,3 +386,26 @@ def upgrade() -> None:
         sa.UniqueConstraint("strike"),
     )
     op.create_index("appeals_by_user", "appeals", ["user", "time"], unique=False)
+    op.create_table(
+        "chat_image_uses",
+        sa.Column("message", sa.String(length=40), nullable=False),
+        sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("image", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["image"],
+            ["chat_images.id"],
+        ),
+        sa.ForeignKeyConstraint(["message"], ["chat_messages.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("message", "place"),
+    )
+    op.create_index(op.f("ix_chat_image_uses_image"), "chat_image_uses", ["image"], unique=False)
+    op.create_table(
+        "chat_preferences",
+        sa.Column("chosen", sa.String(length=40), nullable=False),
+        sa.Column("rejected", sa.String(length=40), nullable=False),
+        sa.Column("created", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["chosen"], ["chat_messages.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["rejected"], ["chat_messages.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("chosen", "rejected"),
+    )
+    op.create_index("chat_preferences_by_rejected", "chat_preferences", ["rejected"], unique=False)
