@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from starlette.routing import BaseRoute
 
 from foretell.chat import Conversation
 from foretell.errors import ContextLengthError, GenerationError, GrammarError, ImageError
@@ -162,8 +163,8 @@ def make_server(
 
 
 @contextmanager
-def running(server: Server, drain_seconds: float = 5.0) -> Iterator[Live]:
-    """The server on a loopback port, in a thread; drained at the end."""
+def running(server: Server, drain_seconds: float = 5.0, pages: Sequence[BaseRoute] = ()) -> Iterator[Live]:
+    """The server on a loopback port, in a thread; drained at the end. pages: routes beside the API's."""
     ready = threading.Event()
     urls: list[str] = []
 
@@ -171,7 +172,7 @@ def running(server: Server, drain_seconds: float = 5.0) -> Iterator[Live]:
         urls.append(url)
         ready.set()
 
-    process = Process(create_app(server), server, port=0, drain_seconds=drain_seconds, started=started)
+    process = Process(create_app(server, pages), server, port=0, drain_seconds=drain_seconds, started=started)
     thread = threading.Thread(target=process.run)
     thread.start()
     try:

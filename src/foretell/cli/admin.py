@@ -266,6 +266,22 @@ def labels(
 
 
 @app.command()
+def feedback(
+    to: Annotated[Path, typer.Option(metavar="FILE", help="JSON lines of preferences; ratings beside it.")],
+    chats: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Database of a chat page without accounts.")
+    ] = None,
+    database: Database = None,
+) -> None:
+    """Write what people said of replies on the chat page, as data for reward models and DPO."""
+    with open_database(str(chats) if chats is not None else database) as store:
+        from foretell.serve.chats.feedback import export
+
+        preferences, count, ratings, rated = export(store, to)
+        print(f"{preferences}: {count} preferences\n{ratings}: {rated} ratings")
+
+
+@app.command()
 def upgrade(database: Database = None) -> None:
     """Bring the database to the form that this version needs, or make it. The server does so when it starts."""
     with open_database(database, up_to_date=False) as store:

@@ -24,10 +24,10 @@ Database = Annotated[
 ]
 
 
-def default_database() -> str:
-    """Where a gateway's database lies if nothing is said."""
+def default_database(name: str = "gateway.db") -> str:
+    """Where a gateway's database lies if nothing is said; chats.db is that of a chat page without accounts."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return str(Path(base).expanduser() / "foretell" / "gateway.db")
+    return str(Path(base).expanduser() / "foretell" / name)
 
 
 @contextmanager

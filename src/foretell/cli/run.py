@@ -63,7 +63,7 @@ def run(
             print(f"Note on the {'held-out' if split == 'heldout' else 'training'} data: {note}", file=sys.stderr)
     if (page := folder / "page" / "index.html").is_file() and until is None:
         print(f"Run page:   {page.resolve()}\nTalk to it: {_command()} chat {folder}")
-        print(f"Serve it:   {_command()} serve {folder}")
+        print(f"Chat page:  {_command()} serve {folder} --open")
     else:
         print(f"Stages up to {until} are done in {folder}. Go on with: {_command()} run {folder}")
 

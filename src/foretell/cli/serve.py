@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from foretell.loading import Model
+    from foretell.serve.run import Process
 
 _NAMED = re.compile(r"([\w.:@/-]+)=(.+)", re.ASCII)
 
@@ -54,6 +55,14 @@ def serve(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="Believe a proxy on this machine where callers come from.")
     ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the chat page in a browser.")] = False,
+    no_chat: Annotated[bool, typer.Option("--no-chat", help="The API alone, without the chat page.")] = False,
+    chats: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where conversations are kept without accounts; default in your data folder."
+        ),
+    ] = None,
     log: Annotated[str, typer.Option(help="text: failures in words; json: a line of JSON for every call.")] = "text",
     max_waiting: Annotated[int, typer.Option(min=1, help="Calls that may wait; more get 503.")] = 256,
     drain_seconds: Annotated[float, typer.Option(min=0, help="For streams to finish after SIGTERM.")] = 30.0,
@@ -64,7 +73,8 @@ def serve(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Serve models, or another server, behind an API in OpenAI's form."""
-    from foretell.errors import GenerationError, MissingExtraError
+    from foretell.cli.chats import open_in_browser, place_of_chats
+    from foretell.errors import GenerationError, MissingExtraError, StoreError
     from foretell.loading import DTYPES
 
     if bool(models) == bool(upstream):
@@ -88,6 +98,8 @@ def serve(
         raise GenerationError(f"--log is {log!r}; allowed are text, json.")
     if sign_up not in ("open", "invite", "closed"):
         raise GenerationError(f"--sign-up is {sign_up!r}; allowed are open, invite, closed.")
+    may_chat = asked or (api_key is None and _is_loopback(host))
+    place = place_of_chats(chats, accounts=asked, off=no_chat, may=may_chat, opens=open_page)
     named = [_name(model) for model in models]
     refs = dict(named)
     aliases = dict(_pair(text, "--alias") for text in alias)
@@ -121,13 +133,17 @@ def serve(
 
         set_up = Accounts(
             database or default_database(), tiers, policy, lexicon, strikes, classifier, not no_moderation,
-            sign_up, base_url, first.append,  # type: ignore[arg-type]
+            sign_up, base_url, first.append, not no_chat,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def started(url: str) -> None:
         print(f"Serving {', '.join(refs) or upstream} at {url}/v1; Ctrl-C ends it.", flush=True)
+        pages = url
         if set_up is not None:
             pages = base_url or f"http://127.0.0.1:{url.rsplit(':', 1)[1]}"  # they answer to no other name without one
+        if place is not None:
+            print(f"Chat page: {pages}/", flush=True)
+        if set_up is not None:
             print(f"Accounts: {set_up.database}; pages at {pages}/", flush=True)
             for token in first:
                 print(f"Nobody is an administrator yet. Become it, once: {pages}/first?token={token}", flush=True)
@@ -137,24 +153,37 @@ def serve(
                     "front, and give --base-url https://HOST --behind-proxy.",
                     flush=True,
                 )
+        if open_page:
+            open_in_browser(f"{pages}/first?token={first[0]}" if first else f"{pages}/")
 
-    process = build(
-        refs,
-        load,
-        aliases=aliases,
-        adapters=adapters,
-        key=api_key,
-        upstream=upstream,
-        upstream_key=upstream_key,
-        max_waiting=max_waiting,
-        host=host,
-        port=port,
-        drain_seconds=drain_seconds,
-        started=started,
-        accounts=set_up,
-        behind_proxy=behind_proxy,
-        log_calls=log == "json",
-    )
+    def make(place: str | None) -> Process:
+        return build(
+            refs,
+            load,
+            aliases=aliases,
+            adapters=adapters,
+            key=api_key,
+            upstream=upstream,
+            upstream_key=upstream_key,
+            max_waiting=max_waiting,
+            host=host,
+            port=port,
+            drain_seconds=drain_seconds,
+            started=started,
+            accounts=set_up,
+            behind_proxy=behind_proxy,
+            log_calls=log == "json",
+            chats=place,
+        )
+
+    try:
+        process = make(place)
+    except StoreError as error:
+        if set_up is not None or chats is not None or open_page or place is None:
+            raise
+        print(f"{error} There is no chat page now; --chats FILE keeps conversations elsewhere.", flush=True)
+        place = None
+        process = make(None)
     if log == "json":
         from foretell.serve.logs import write_json
 

@@ -126,6 +126,7 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
         store,
         base_url=asked.base_url,
         sign_up=asked.sign_up,
+        home="/" if asked.chat else "/account",
         limits=limits,
         ladder=gateway.ladder,
         labels=SCORED,
@@ -149,12 +150,12 @@ def _with_accounts(server: Server, asked: Accounts, tally: Tally) -> tuple[Serve
 
 def _with_chats(server: Server, database: str) -> tuple[Server, list[BaseRoute]]:
     """For whoever sits at this machine: without accounts, limits and moderation."""
-    from foretell.serve.migrations import prepare
+    from foretell.serve.migrations import upgrade
     from foretell.serve.store import Store
     from foretell.serve.web.site import Site
 
     store = Store(database)
-    prepare(store)
+    upgrade(store)  # nobody else looks after it
     whole, routes = _chats(server, Site(store), False)
     whole.metrics.serves(getattr(route, "path", "") for route in routes)
     return whole, routes

@@ -11,16 +11,17 @@ from typing import Annotated, Any, Literal, TypeVar
 import sqlalchemy as sa
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from foretell.errors import RequestError
 from foretell.serve.asked import Body, ChatBody, read
 from foretell.serve.calls import Server, json_response
-from foretell.serve.chats import conversations, messages, pictures
+from foretell.serve.chats import conversations, exports, messages, pictures
 from foretell.serve.chats.context import Context, context
 from foretell.serve.chats.conversations import MOST_LISTED, Settings
 from foretell.serve.chats.door import Door, Visit
+from foretell.serve.chats.imports import import_file
 from foretell.serve.chats.live import QUIET_S, changed
 from foretell.serve.chats.markdown import clean_text
 from foretell.serve.chats.messages import LONGEST, LONGEST_NOTE, MOST_IMAGES, STREAMING, Asked, Reader, Side
@@ -95,6 +96,9 @@ def api_routes(chats: Chats, door: Door) -> list[Route]:
         ("POST", "/chat/messages/{id}/prefer", api.prefer),
         ("POST", "/chat/images", api.attach),
         ("GET", "/chat/images/{id}", api.image),
+        ("GET", "/chat/conversations/{id}/export", api.export),
+        ("GET", "/chat/export", api.export_all),
+        ("POST", "/chat/import", api.import_file),
     )
     return [
         Route(path, door.api(handler), methods=[method], include_in_schema=False) for method, path, handler in table
@@ -106,6 +110,7 @@ class _Api:
 
     def __init__(self, chats: Chats) -> None:
         self._chats, self._store, self._replies = chats, chats.store, chats.replies
+        self._importing = asyncio.Semaphore(1)
 
     async def state(self, visit: Visit) -> Response:
         names, sight, gateway = await self._chats.names(), self._chats.sight, self._chats.server.gateway
@@ -346,6 +351,34 @@ class _Api:
             "content-disposition": "inline",
         }
         return Response(found.data, media_type=found.kind, headers=headers)
+
+    async def export(self, visit: Visit) -> Response:
+        id, form = visit.part("id"), visit.request.query_params.get("form", "json")
+        row = await asyncio.to_thread(self._row, visit.owner, id)
+        if form == "json":
+            found = await asyncio.to_thread(exports.as_json, self._store, visit.owner, id)
+            text, kind = json.dumps(found, ensure_ascii=False, indent=1), "application/json"
+        elif form == "markdown":
+            text, kind = await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id), "text/markdown"
+        else:
+            raise refuse("Invalid 'form': allowed are json, markdown.", 400, param="form", code="invalid_value")
+        name = exports.disposition(row.title, "json" if form == "json" else "md")
+        return Response(text, media_type=kind, headers={"content-disposition": name})
+
+    async def export_all(self, visit: Visit) -> Response:
+        name = exports.disposition("conversations", "json")
+        pieces = exports.everything(self._store, visit.owner)
+        return StreamingResponse(pieces, media_type="application/json", headers={"content-disposition": name})
+
+    async def import_file(self, visit: Visit) -> Response:
+        kind = visit.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in ("application/json", "application/octet-stream", "application/zip"):
+            raise refuse(f"Expected a file of JSON; found {kind[:80] or 'none'}.", 400, code="invalid_file")
+        async with self._importing:  # one at a time: a file takes memory many times its size
+            body = await visit.request.body()
+            names = await self._chats.names()
+            model = names[0] if names else ""
+            return json_response(await asyncio.to_thread(import_file, self._store, visit.owner, body, model))
 
     async def _body(self, visit: Visit, kind: type[B]) -> B:
         return read(kind, await read_json(visit.request, self._chats.server.limits.body))

@@ -47,7 +47,7 @@ class Context:
             {"role": turn.role, "content": content}
             for turn, content in zip(turns, _contents(turns, images), strict=True)
         ]
-        body = {"model": model, "messages": [*system, *said]}
+        body: dict[str, Any] = {"model": model, "messages": [*system, *said]}
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body if self.temperature is None else body | {"temperature": self.temperature}
 
@@ -87,7 +87,7 @@ def context(
 
 
 def _turns(db: sa.Connection, ids: Sequence[str]) -> list[Turn]:
-    rows, uses = {}, dict[str, list[str]]()
+    rows, uses = dict[str, Any](), dict[str, list[str]]()
     for i in range(0, len(ids), 500):
         some = ids[i : i + 500]
         c, u = messages.c, image_uses.c

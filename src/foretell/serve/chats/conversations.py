@@ -146,7 +146,7 @@ def listing(store: Store, owner: str, search: str, before: str | None, limit: in
         if before is not None:
             last = found(db, owner, before)
             asked = asked.where((c.updated < last.updated) | ((c.updated == last.updated) & (c.id < last.id)))
-        rows = list(db.execute(asked.order_by(c.updated.desc(), c.id.desc()).limit(limit + 1)))
+        rows: list[sa.Row[Any]] = list(db.execute(asked.order_by(c.updated.desc(), c.id.desc()).limit(limit + 1)))
     return rows[:limit], len(rows) > limit
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -51,7 +52,8 @@ def _page(door: Door) -> Callable[[Request], Awaitable[Response]]:
             return Response(str(error), error.status, HEADERS, "text/plain; charset=utf-8")
         if door.accounts:
             if visit.account is None:
-                return RedirectResponse("/log-in", 303, HEADERS)
+                wanted = "" if request.url.path == "/" else f"?next={quote(request.url.path)}"
+                return RedirectResponse(f"/log-in{wanted}", 303, HEADERS)
             if visit.account.status in ("suspended", "banned"):
                 return RedirectResponse("/account", 303, HEADERS)
         links = _links(visit)

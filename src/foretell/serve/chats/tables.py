@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from foretell.serve.store import metadata
 
 
-def _message(name: str, **more: bool) -> sa.Column[str]:
-    return sa.Column(name, sa.String(40), sa.ForeignKey("chat_messages.id", ondelete="CASCADE"), **more)
+def _message(name: str) -> sa.Column[str]:
+    own = sa.ForeignKey("chat_messages.id", ondelete="CASCADE")
+    return sa.Column(name, sa.String(40), own, primary_key=True)
 
 
 conversations = sa.Table(
@@ -24,6 +25,7 @@ conversations = sa.Table(
     sa.Column("system", sa.Text, nullable=False),
     sa.Column("temperature", sa.Float),  # none: as the model's makers advise
     sa.Column("tip", sa.String(40)),  # the last message of the branch that is shown
+    sa.Column("source", sa.String(80)),  # of one that was imported: its id there
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
     sa.Index("chat_conversations_by_owner", "owner", "updated", "id"),
@@ -75,7 +77,7 @@ images = sa.Table(
 image_uses = sa.Table(
     "chat_image_uses",
     metadata,
-    _message("message", primary_key=True),
+    _message("message"),
     sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("image", sa.String(40), sa.ForeignKey("chat_images.id"), nullable=False, index=True),
 )
@@ -83,8 +85,8 @@ image_uses = sa.Table(
 preferences = sa.Table(
     "chat_preferences",
     metadata,
-    _message("chosen", primary_key=True),
-    _message("rejected", primary_key=True),
+    _message("chosen"),
+    _message("rejected"),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Index("chat_preferences_by_rejected", "rejected"),
 )

@@ -43,7 +43,7 @@ def _log_in(visit: Visit) -> Reply:
     email, password = read_line(visit, "email", "The email address", longest=254), read_password(visit)
     secret = sessions.log_in(visit.site.store, email, password, visit.address, visit.session)
     wanted = visit.given("next")
-    return go(wanted if _NEXT.match(wanted) else "/account", session=secret)
+    return go(wanted if _NEXT.match(wanted) else visit.site.home, session=secret)
 
 
 def _log_out(visit: Visit) -> Reply:

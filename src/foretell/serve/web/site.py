@@ -28,9 +28,9 @@ class Site:
     """The pages' settings. base_url: where people reach them, https://host; None where it is this machine alone, by
     whatever loopback name and port.
 
-    sign_up: who may open an account: all, the invited, nobody. limits: of the server, for what is left of
-    them and for its tiers. ladder: what strikes lead to. labels: the categories a reviewer may choose from. glance:
-    figures of the running server, (label, value, what it means).
+    sign_up: who may open an account: all, the invited, nobody. home: where a log-in leads. limits: of the server, for
+    what is left of them and for its tiers. ladder: what strikes lead to. labels: the categories a reviewer may choose
+    from. glance: figures of the running server, (label, value, what it means).
     Raises GenerationError for a base_url that a password must not travel to.
     """
 
@@ -38,6 +38,7 @@ class Site:
     title: str = "Foretell"
     base_url: str | None = None
     sign_up: SignUp = "invite"
+    home: str = "/account"
     limits: Limits | None = None
     ladder: Ladder = field(default_factory=Ladder)
     labels: Sequence[str] = ()

@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("system", sa.Text(), nullable=False),
         sa.Column("temperature", sa.Float(), nullable=True),
         sa.Column("tip", sa.String(length=40), nullable=True),
+        sa.Column("source", sa.String(length=80), nullable=True),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("updated", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
