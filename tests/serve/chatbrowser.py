@@ -86,9 +86,8 @@ class Tab:
 
     def done(self) -> None:
         """Wait until no reply is being written."""
-        self.page.wait_for_function(
-            "document.querySelector('.message.assistant')"
-            " && !document.querySelector('[data-status=streaming]') && !document.querySelector('#send.stop')"
+        self.page.wait_for_selector(
+            "html:has(.message.assistant):not(:has([data-status=streaming])):not(:has(#send.stop))"
         )
 
     def see(self, found: Any, count: int) -> None:
@@ -141,7 +140,7 @@ def browsing(url: str, **options: Any) -> Iterator[Tab]:
         browser = started.chromium.launch(executable_path=str(PROGRAM), args=["--no-sandbox"])
         context = browser.new_context(base_url=url, **{**SCREENS["wide"], **options})
         context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(10_000)
         context.add_init_script(_WATCH)
         try:
             yield Tab(context, url, [])

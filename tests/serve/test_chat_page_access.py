@@ -74,7 +74,7 @@ def steps(tab: Tab, narrow: bool) -> Iterator[str]:
     page.locator("td", has_text="0.09").wait_for()
     tab.done()
     page.locator(".images img").scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('.images img').complete")
+    page.locator(".images img").evaluate("img => img.decode()")
     page.locator("#down").evaluate("down => down.click()")
     yield "answer"
     page.locator(".message.user").last.hover()
@@ -96,7 +96,7 @@ def steps(tab: Tab, narrow: bool) -> Iterator[str]:
     if narrow:
         page.locator("#hide").click()
     page.keyboard.press("Control+/")
-    page.get_by_role("heading", name="Keys").wait_for()
+    page.get_by_role("heading", name="Keys", exact=True).wait_for()
     yield "keys"
     page.keyboard.press("Escape")
     page.keyboard.press("Control+Shift+O")
