@@ -115,11 +115,12 @@ def test_answers_and_messages_have_versions(tab: Tab) -> None:
     assert box.input_value() == "first words"
     box.fill("other words")
     page.keyboard.press("Enter")
+    page.locator(".said", has_text="other words").wait_for()
     tab.done()
     assert page.locator(".message").count() == 2
     assert page.locator(".said").all_inner_texts() == ["other words"]
     page.get_by_role("button", name="Earlier version").click()
-    page.get_by_text("then more").wait_for()
+    page.get_by_text("then more", exact=True).wait_for()
     assert page.locator(".said").all_inner_texts() == ["first words", "then more"]
     page.reload()
     assert tab.ready().locator(".said").all_inner_texts() == ["first words", "then more"]

@@ -266,11 +266,11 @@ function controls() {
 
 function key(event) {
   const held = apple ? event.metaKey : event.ctrlKey, letter = event.key.toLowerCase();
-  if (document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open], .menu")) return;
   if (event.key === "Escape") {
     if (event.shiftKey) find("text").focus();
     else if (narrow.matches && isOut()) drawer(false);
-    else if (!document.querySelector(".menu") && thread.writing().length) stop();
+    else if (thread.writing().length) stop();
     else return;
   } else if (held && event.shiftKey && letter === "o") fresh();
   else if (held && event.shiftKey && letter === "s") drawer(!isOut());
