@@ -79,6 +79,10 @@ class Tab:
         found.open(url)
         return found
 
+    def stranger(self) -> Tab:
+        """A tab of another person, with cookies of their own."""
+        return Tab(_context(self.context.browser, self.url, {}), self.url, self.faults)
+
     def say(self, text: str) -> None:
         self.page.fill("#text", text)
         self.page.locator("#text").press("Enter")
@@ -138,11 +142,15 @@ def browsing(url: str, **options: Any) -> Iterator[Tab]:
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=str(PROGRAM), args=["--no-sandbox"])
-        context = browser.new_context(base_url=url, **{**SCREENS["wide"], **options})
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.set_default_timeout(10_000)
-        context.add_init_script(_WATCH)
         try:
-            yield Tab(context, url, [])
+            yield Tab(_context(browser, url, options), url, [])
         finally:
             browser.close()
+
+
+def _context(browser: Any, url: str, options: Mapping[str, Any]) -> Any:
+    context = browser.new_context(base_url=url, **{**SCREENS["wide"], **options})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.set_default_timeout(20_000)
+    context.add_init_script(_WATCH)
+    return context
