@@ -132,6 +132,7 @@ def _main() -> Html:
     top = el(
         "header",
         _icon("show", "side", "Show conversations"),
+        el("h1", id="heading", class_="unseen", dir="auto", hidden=True),
         el("label", "Model", for_="model", class_="unseen"),
         el("select", id="model"),
         el("span", "and", id="versus", hidden=True),

@@ -49,11 +49,12 @@ export const patch = (path, body) => call("PATCH", path, body);
 export const remove = (path) => call("DELETE", path);
 
 // Follows a reply that the server writes, over lost connections, until it is done. Returns a function that leaves it.
-// told: {blocks(changed, count, tokens), done(message), lost(), back(), gone(error)}
+// told: {blocks(changed, count, tokens), done(message), lost(), back(), gone()}
 export function follow(id, told) {
+  const address = `/chat/messages/${encodeURIComponent(id)}/stream`;
   let source = null, timer = 0, wait = 500, left = false, away = false;
   const open = () => {
-    source = new EventSource(`/chat/messages/${encodeURIComponent(id)}/stream`);
+    source = new EventSource(address);
     source.onopen = () => {
       wait = 500;
       if (away) told.back();
@@ -78,12 +79,14 @@ export function follow(id, told) {
     };
   };
   const again = async () => {
+    // An event source does not tell why it failed. There is no way back to a message that was deleted meanwhile.
+    const look = new AbortController();
     try {
-      // Ends where the message was deleted meanwhile, or the session has ended.
-      await get(`messages/${encodeURIComponent(id)}`);
-    } catch (error) {
-      if (left) return;
-      if (error.status === 404 || error.status === 401) return told.gone(error);
+      const { status } = await fetch(address, { signal: look.signal, cache: "no-store" });
+      look.abort();
+      if (!left && (status === 404 || status === 401)) return told.gone();
+    } catch {
+      // The server is still away.
     }
     if (!left) open();
   };

@@ -45,6 +45,7 @@ function welcome() {
   const prompts = state.prompts.map((one) => h("button", { type: "button", onclick: () => composer.fill(one.text) }, h("strong", {}, one.title), h("span", {}, one.text)));
   thread.clear(h("div", { class: "welcome" }, h("h1", {}, "What shall we work on?"), prompts.length ? h("div", { class: "prompts" }, ...prompts) : null));
   document.title = title;
+  find("heading").hidden = true;
   list.mark(null);
   composer.moveTo(null);
   busy();
@@ -88,7 +89,11 @@ async function show(id, asked = get(path(id, "?limit=60"))) {
   }
 }
 
-const named = (text) => (document.title = text ? `${text} · ${title}` : title);
+function named(text) {
+  document.title = text ? `${text} · ${title}` : title;
+  find("heading").textContent = text || "New chat";
+  find("heading").hidden = false;
+}
 
 // Sends what was written, or an edited message; `parent` is the message that it follows.
 async function say({ text, images, parent }) {
@@ -98,6 +103,7 @@ async function say({ text, images, parent }) {
     const made = await post("conversations", { model, second, persona, system, temperature });
     if (mine !== opening) return;
     open = made;
+    named("");
     settings.began(made.id);
     composer.rename(made.id);
     history.pushState(null, "", `/c/${encodeURIComponent(made.id)}`);
@@ -260,11 +266,11 @@ function controls() {
 
 function key(event) {
   const held = apple ? event.metaKey : event.ctrlKey, letter = event.key.toLowerCase();
-  if (document.querySelector("dialog[open]")) return;
+  if (document.querySelector("dialog[open], .menu")) return;
   if (event.key === "Escape") {
     if (event.shiftKey) find("text").focus();
     else if (narrow.matches && isOut()) drawer(false);
-    else if (!document.querySelector(".menu") && thread.writing().length) stop();
+    else if (thread.writing().length) stop();
     else return;
   } else if (held && event.shiftKey && letter === "o") fresh();
   else if (held && event.shiftKey && letter === "s") drawer(!isOut());

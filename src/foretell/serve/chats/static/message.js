@@ -63,6 +63,7 @@ function fate(message) {
     const again = message.role === "assistant" ? h("button", { type: "button", class: "quiet", "data-act": "again" }, "Try again") : null;
     return [h("div", { class: "fate failed" }, icon("warn"), h("p", {}, why || "The answer failed."), again)];
   }
+  if (message.status === "done" && why) return [h("p", { class: "fate" }, why)]; // as that the beginning was left out
   const text = STATUS[message.status];
   return text ? [h("p", { class: "fate" }, why && message.status !== "stopped" ? `${text}: ${why}` : text)] : [];
 }

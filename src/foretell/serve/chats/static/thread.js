@@ -63,7 +63,11 @@ export function putAfter(parent, added) {
   trim();
   scroll.toEnd();
   followAll();
+  settleAll(added);
 }
+
+// A short answer may have ended before this page could follow it.
+const settleAll = (replies) => replies.filter((one) => one.role === "assistant" && one.status !== "streaming").forEach(settle);
 
 function cutAfter(parent) {
   let end = parent === null ? 0 : messages.findIndex((one) => one.id === parent) + 1;
@@ -146,10 +150,7 @@ function attach(id) {
       waiting = null;
       following.delete(id);
       update(message);
-      announce(message.status === "done" ? `Answer: ${message.text}` : `${message.status === "refused" ? "Not answered" : message.status}. ${said(message.error)}`);
-      askWhich(message);
-      on.changed();
-      on.finished(message);
+      settle(message);
     },
     lost: () => on.lost(),
     back: () => on.back(),
@@ -160,6 +161,13 @@ function attach(id) {
       on.changed();
     },
   });
+}
+
+function settle(message) {
+  announce(message.status === "done" ? `Answer: ${message.text}` : `${message.status === "refused" ? "Not answered" : message.status}. ${said(message.error)}`);
+  askWhich(message);
+  on.changed();
+  on.finished(message);
 }
 
 // After a second answer to the same question: which of both was better? It is training data, and may be left open.
@@ -229,6 +237,7 @@ export async function again(id) {
   messages = messages.map((one) => (one.id === id ? replies[0] : one));
   article.replaceWith(messageOf(replies[0], { rivals: true, named: true }));
   followAll();
+  settleAll(replies);
 }
 
 export const stop = () => Promise.all(writing().map((id) => post(`messages/${encodeURIComponent(id)}/stop`, {})));
