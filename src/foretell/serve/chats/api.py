@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -48,7 +48,7 @@ class SayBody(Body):
 
 
 class RateBody(Body):
-    rating: Literal[-1, 0, 1]
+    rating: int = Field(ge=-1, le=1)
     note: str | None = Field(None, max_length=LONGEST_NOTE)
 
 
