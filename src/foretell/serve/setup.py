@@ -162,9 +162,9 @@ def _with_chats(server: Server, database: str) -> tuple[Server, list[BaseRoute]]
 
 
 def _chats(server: Server, site: Site, accounts: bool) -> tuple[Server, list[BaseRoute]]:
-    from foretell.serve.chats.api import Chats
     from foretell.serve.chats.door import Door
     from foretell.serve.chats.messages import cut_dead
+    from foretell.serve.chats.parts import Chats
     from foretell.serve.chats.routes import chat_routes
     from foretell.serve.chats.sight import Sight
 

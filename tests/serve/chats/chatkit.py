@@ -14,8 +14,8 @@ import httpx
 from PIL import Image
 from servekit import Live, Stub, make_server, running
 
-from foretell.serve.chats.api import Chats
 from foretell.serve.chats.door import Door
+from foretell.serve.chats.parts import Chats
 from foretell.serve.chats.routes import chat_routes
 from foretell.serve.chats.sight import Sight
 from foretell.serve.door import Door as ApiDoor

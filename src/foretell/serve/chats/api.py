@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import Field
@@ -16,7 +15,7 @@ from starlette.routing import Route
 
 from foretell.errors import RequestError
 from foretell.serve.asked import Body, ChatBody, read
-from foretell.serve.calls import Server, json_response
+from foretell.serve.calls import json_response
 from foretell.serve.chats import conversations, exports, messages, pictures
 from foretell.serve.chats.context import Context, context
 from foretell.serve.chats.conversations import MOST_LISTED, Settings
@@ -24,16 +23,15 @@ from foretell.serve.chats.door import Door, Visit
 from foretell.serve.chats.imports import import_file
 from foretell.serve.chats.live import QUIET_S, changed
 from foretell.serve.chats.markdown import clean_text
-from foretell.serve.chats.messages import LONGEST, LONGEST_NOTE, MOST_IMAGES, STREAMING, Asked, Reader, Side
+from foretell.serve.chats.messages import LONGEST, LONGEST_NOTE, MOST_IMAGES, STREAMING, Asked, Side
+from foretell.serve.chats.parts import Chats
 from foretell.serve.chats.personas import personas, prompts
-from foretell.serve.chats.replies import Call, Replies
-from foretell.serve.chats.sight import Sight
+from foretell.serve.chats.replies import Call
 from foretell.serve.chats.standing import caps
 from foretell.serve.front import read_json
 from foretell.serve.models import unknown_model
 from foretell.serve.refusals import refuse
 from foretell.serve.sizes import most, size
-from foretell.serve.store import Store
 from foretell.serve.traffic import EventStream, event
 
 _POLL_S = 1.0  # how often a reply that another process writes is looked at
@@ -50,32 +48,12 @@ class SayBody(Body):
 
 
 class RateBody(Body):
-    rating: Literal[-1, 0, 1]
+    rating: int = Field(ge=-1, le=1)
     note: str | None = Field(None, max_length=LONGEST_NOTE)
 
 
 class PreferBody(Body):
     over: Id
-
-
-@dataclass(frozen=True)
-class Chats:
-    """What the API works on."""
-
-    server: Server
-    store: Store
-    replies: Replies
-    sight: Sight
-    reader: Reader
-
-    @classmethod
-    def of(cls, server: Server, store: Store, sight: Sight) -> Chats:
-        replies = Replies(server, store)
-        return cls(server, store, replies, sight, Reader(store, replies.written, sight.costs))
-
-    async def names(self) -> list[str]:
-        """Of the models. Raises RequestError."""
-        return await self.server.upstream.names() if self.server.upstream else self.server.models.names
 
 
 def api_routes(chats: Chats, door: Door) -> list[Route]:
@@ -356,8 +334,7 @@ class _Api:
         id, form = visit.part("id"), visit.request.query_params.get("form", "json")
         row = await asyncio.to_thread(self._row, visit.owner, id)
         if form == "json":
-            found = await asyncio.to_thread(exports.as_json, self._store, visit.owner, id)
-            text, kind = json.dumps(found, ensure_ascii=False, indent=1), "application/json"
+            text, kind = await asyncio.to_thread(exports.written, self._store, visit.owner, id), "application/json"
         elif form == "markdown":
             text, kind = await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id), "text/markdown"
         else:

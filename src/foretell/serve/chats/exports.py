@@ -6,11 +6,13 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
+from foretell.errors import RequestError
 from foretell.serve.chats import conversations, pictures
 from foretell.serve.chats.tables import conversations as conversations_table
 from foretell.serve.chats.tables import messages, preferences
@@ -56,14 +58,17 @@ def everything(store: Store, owner: str) -> Iterator[bytes]:
     c = conversations_table.c
     with store.read() as db:
         ids = list(db.scalars(sa.select(c.id).where(c.owner == owner).order_by(c.updated.desc(), c.id.desc())))
-    yield b"["
-    for i, id in enumerate(ids):
-        yield (b",\n" if i else b"\n") + _json(as_json(store, owner, id))
-    yield b"\n]\n"
+    between = b"["
+    for id in ids:
+        with suppress(RequestError):  # one that was removed since
+            yield between + b"\n" + written(store, owner, id)
+            between = b","
+    yield (between if between == b"[" else b"") + b"\n]\n"
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+def written(store: Store, owner: str, id: str) -> bytes:
+    """`as_json` as it is sent."""
+    return json.dumps(as_json(store, owner, id), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def as_markdown(store: Store, owner: str, id: str) -> str:

@@ -10,9 +10,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from foretell.errors import RequestError, StoreError
-from foretell.serve.chats.api import Chats, api_routes
+from foretell.serve.chats.api import api_routes
 from foretell.serve.chats.door import HEADERS, Door, Visit
 from foretell.serve.chats.page import FILES, POLICY, chat_page, serve_file
+from foretell.serve.chats.parts import Chats
 from foretell.serve.front import refusal_response
 from foretell.serve.refusals import refuse
 from foretell.serve.web import cookies

@@ -71,8 +71,8 @@ class Sight:
         return not config or any(config.get(name) for name in ("vision", "vision_config"))
 
     def is_ours(self, model: str) -> bool:
-        """Whether it was trained by Foretell, on a world that it knows best."""
-        return self._config(model).get("model_type") == "foretell"
+        """Whether it was trained by Foretell on its generated world, which it then knows best."""
+        return bool(self._config(model).get("of_world"))
 
     def _template(self, model: str) -> Any:
         """Of a model that is loaded."""
@@ -95,4 +95,7 @@ def _config_of(ref: str) -> dict[str, Any]:
         found = json.loads((folder / "config.json").read_bytes())
     except (ForetellError, OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        return {}
+    recipe = folder / "recipe.yaml"
+    return found | {"of_world": recipe.is_file() and "kind: world" in recipe.read_text("utf-8", "replace")}
