@@ -335,12 +335,14 @@ class _Api:
     async def export(self, visit: Visit) -> Response:
         id, form = visit.part("id"), visit.request.query_params.get("form", "json")
         row = await asyncio.to_thread(self._row, visit.owner, id)
+        write: Callable[..., str | bytes]
         if form == "json":
-            text, kind = await asyncio.to_thread(exports.written, self._store, visit.owner, id), "application/json"
+            write, kind = exports.written, "application/json"
         elif form == "markdown":
-            text, kind = await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id), "text/markdown"
+            write, kind = exports.as_markdown, "text/markdown"
         else:
             raise refuse("Invalid 'form': allowed are json, markdown.", 400, param="form", code="invalid_value")
+        text = await asyncio.to_thread(write, self._store, visit.owner, id)
         name = exports.disposition(row.title, "json" if form == "json" else "md")
         return Response(text, media_type=kind, headers={"content-disposition": name})
 
