@@ -25,7 +25,7 @@ from foretell.errors import DataError, ForetellError, RowError, TrainingError
 from foretell.files import sha256_file
 from foretell.loading import load
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
