@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-import foretell
 from foretell.align.advantage import Floats
 from foretell.align.examples import PromptRow
 from foretell.align.graders import Case, Grader, ModelGrader, rule_rewards
@@ -25,6 +24,8 @@ from foretell.align.verifiable import CHECKS, VERIFIERS, near
 from foretell.errors import DataError, ForetellError, RowError, TrainingError
 from foretell.files import sha256_file
 from foretell.loading import load
+
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Rewards:
 def _place(function: RewardFunction, error: Exception | None = None) -> str:
     """The file and line of a user's function, or of the last of its file's lines that an error came through."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None or Path(code.co_filename).is_relative_to(Path(foretell.__file__).parent):
+    if code is None or Path(code.co_filename).is_relative_to(_PACKAGE):
         return ""
     lines = [code.co_firstlineno, *(_lines(error, code.co_filename) if error else ())]
     return f" ({code.co_filename}, line {lines[-1]})"
