@@ -152,7 +152,7 @@ def _read_classes(name: str, raw: Mapping[Any, Any]) -> dict[str, str]:
         missing = [letter for letter in wanted if letter not in raw]
         raise RubricError(
             f"Rubric {name}: classes are {', '.join(map(str, raw))}; expected 2 to 26, lettered from A without a gap"
-            + (f" ({', '.join(missing)} missing)." if missing else ".")
+            + (f" ({', '.join(missing)} missing). Add it, or letter the others anew." if missing else ".")
         )
     classes: dict[str, str] = {}
     for letter in wanted:
