@@ -113,6 +113,17 @@ def test_a_part_is_the_same_questions_in_each_language() -> None:
         found.of(["fr"])
 
 
+def test_files_of_other_languages_are_not_opened(tmp_path: Path) -> None:
+    write_csv(tmp_path / "sw" / "test.csv", global_rows(6, "sw"))
+    (tmp_path / "te").mkdir()
+    (tmp_path / "te" / "test.csv").write_text("damaged")
+    assert read_questions([tmp_path], 1, only=["sw"]).languages == ("sw",)
+    with pytest.raises(EvalError, match="the columns are damaged"):
+        read_questions([tmp_path], 1)
+    with pytest.raises(EvalError, match=r"has no file in de\. Check the path"):
+        read_questions([tmp_path], 1, only=["de"])
+
+
 def test_the_digest_sees_every_change() -> None:
     base = QuestionSet("x", (question(0),), {})
     changed = [

@@ -189,6 +189,16 @@ def test_a_reply_that_lost_its_form_is_made_good_piece_by_piece(tmp_path: Path) 
     assert found.chrf == pytest.approx(100)
 
 
+def test_a_question_without_a_translation_is_left_out_and_told(tmp_path: Path) -> None:
+    def silent(prompt: Any, **params: Any) -> str:
+        text = prompt[-1]["content"]
+        return "" if "river" in text or "In the sea" in text else mirror(prompt)
+
+    found = run(tmp_path, silent)[0]
+    assert (found.questions, found.lost) == (4, 1)
+    assert len(found.file.read_text(encoding="utf-8").splitlines()) == 3
+
+
 def test_after_a_failure_the_same_call_asks_only_what_is_left(tmp_path: Path) -> None:
     """The endpoint goes down in the middle: what it answered is kept, and nothing of it is asked again."""
     calls: list[str] = []

@@ -46,7 +46,7 @@ def open_questions(
         raise EvalError(f"{NAME} is an exam of its own. Ask it without files beside it.")
     if kinds:
         raise EvalError(f"kinds ({', '.join(kinds)}) are of the world's exam; files have none. Leave them out.")
-    found = read_questions(given, shots)
+    found = read_questions(given, shots, codes)
     return (found.of(codes) if codes else found).take(samples, seed)
 
 

@@ -22,11 +22,12 @@ _SPELLED = frozenset(name.lower() for name in NAMES.values())
 _AT_MOST = 2  # odd rows that a warning names
 
 
-def read_questions(sources: Sequence[str | Path], shots: int = 3) -> QuestionSet:
+def read_questions(sources: Sequence[str | Path], shots: int = 3, only: Sequence[str] = ()) -> QuestionSet:
     """The questions of files and folders, with worked ones for every language.
 
     sources: paths, or CODE=PATH where neither the file, its name nor its folder tells its language. A file or folder
-    with dev in its name holds worked questions; one with val or train is left out.
+    with dev in its name holds worked questions; one with val or train is left out. only: codes of languages; files
+    whose name or folder tells another are not opened. Empty for all.
     Raises EvalError, naming file and line, for: other columns than those of `forms`; a row without gold, with an option
     too few, or a letter beyond them; two rows with one id; an empty file; a language that is unknown.
     """
@@ -41,6 +42,8 @@ def read_questions(sources: Sequence[str | Path], shots: int = 3) -> QuestionSet
         files = _files(path)
         for file in files:
             split = split_of(file)
+            if only and (code or language_of(file) or only[0]) not in only:
+                continue
             if split in _LEFT:
                 warnings.append(f"{file.name} is left out, as its name says {split}")
                 continue
@@ -48,6 +51,8 @@ def read_questions(sources: Sequence[str | Path], shots: int = 3) -> QuestionSet
             (worked if split in _SHOTS else asked).extend(found)
             told.append(Source(str(file), form, len(found), _sha256(file)))
     name = ", ".join(dict.fromkeys(names))
+    if not told:
+        raise EvalError(f"{name} has no file in {', '.join(only) or 'any language'}. Check the path, or the languages.")
     if not asked:
         raise EvalError(f"{name} has no questions to ask, only worked ones. Give the test files, too.")
     _no_doubles(asked)
