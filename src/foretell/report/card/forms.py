@@ -64,7 +64,11 @@ def find_measurements(subject: Subject, folders: Sequence[Path], out: Path) -> l
             known = "; ".join(form.what for form in FORMS)
             raise CardError(f"{folder} holds no measurement that a card knows. Known are {known}.")
     told = {each.document.samples.resolve() for each in found if each.form in _TOLD and each.document.samples}
-    return [m for m in found if m.form != "eval" or not (m.document.samples and m.document.samples.resolve() in told)]
+    kept = [m for m in found if m.form != "eval" or not (m.document.samples and m.document.samples.resolve() in told)]
+    for each in found:
+        if each not in kept:
+            each.document.path.unlink()  # what was computed of it
+    return kept
 
 
 def _measurement(form: Form, path: Path, subject: Subject, out: Path) -> Measurement:

@@ -20,8 +20,8 @@ from foretell.report.card.sources import Sources
 from foretell.report.card.subject import subject_of
 
 PAGE, TEXT = "index.html", "card.md"
-OWN_MEASUREMENTS = ("exams",)
-"""Stages of a run whose folders hold measurements in the forms that `--with` takes."""
+OWN_MEASUREMENTS = ("exams", "calibration.json")
+"""What of a run holds measurements in the forms that `--with` takes."""
 
 
 def write_card(
@@ -45,7 +45,7 @@ def write_card(
         check_finished(run, building)
     for old in (place / COMPUTED).glob("*.json"):
         old.unlink()
-    own = [run / stage for stage in OWN_MEASUREMENTS if run is not None and (run / stage).is_dir()]
+    own = [run / name for name in OWN_MEASUREMENTS if run is not None and (run / name).exists()]
     evidence = Evidence(subject, place, find_measurements(subject, [*own, *measured], place))
     if run is not None:
         evidence = replace(evidence, assumed=_assumed(evidence, assumed or Assumed()))

@@ -9,6 +9,7 @@ from foretell.report.card.blocks import (
     Block,
     Cell,
     Chart,
+    Command,
     Diagram,
     Grid,
     Heading,
@@ -19,7 +20,7 @@ from foretell.report.card.blocks import (
 )
 from foretell.report.card.evidence import Evidence, Measurement, packaged
 from foretell.report.card.figures import Derived, Document, Figure, Number, Prose, Quote, Steps
-from foretell.report.card.parts.common import index_of, stage_name, summaries, then_card
+from foretell.report.card.parts.common import by_evals, index_of, stage_name, summaries
 
 _SAFETY = (
     "disallowed.complied",
@@ -33,6 +34,11 @@ _SAFETY = (
     "system.obeyed",
     "conflicts.won",
     "tutor.leaked",
+)
+_TRUTH = ("factuality", "grounded", "credulity", "cutoff", "truthfulqa")
+_CONDUCT = (
+    *("behaviour", "requests", "toxicity", "insecure-code", "bias-decisions", "bias-replies"),
+    *("memorised", "disinformation", "reliance"),
 )
 
 
@@ -88,7 +94,8 @@ def calibration(evidence: Evidence) -> Section:
         blocks += _calibrated(columns, len(found) - 1, last.figure("calibration", "temperature"), None)
     blocks += summaries(evidence, "calibration")
     if not blocks:
-        again = then_card(evidence, "foretell exam calibration ", "", "FOLDER")
+        again = Command((Prose("foretell exam calibration LOG --out measured\nforetell card "), evidence.given,
+                         Prose(" --with measured")))  # fmt: skip
         return Section(title, [Missing(Prose("how well the probabilities of answers are calibrated"), again)])
     note = Prose(
         "Whether what the model holds likely to a degree is true to that degree, over all options of all questions."
@@ -177,7 +184,9 @@ def factuality(evidence: Evidence) -> Section:
     extra = summaries(evidence, "factuality")
     found = [(stage, d) for stage, d in outcomes(evidence) if rate(d, "choices.facts") or rate(d, "choices.right")]
     if not found:
-        return Section(title, extra or [Missing(Prose("how often what the model says is true"))])
+        return Section(
+            title, extra or [Missing(Prose("how often what the model says is true"), by_evals(evidence, *_TRUTH))]
+        )
     rows: list[list[Cell]] = [
         [stage_name(evidence, stage), rate(document, "choices.facts") or rate(document, "choices.right")]
         for stage, document in found
@@ -190,11 +199,8 @@ def factuality(evidence: Evidence) -> Section:
         )
     ]
     if not extra:
-        blocks.append(
-            Missing(
-                Prose("hallucination, adversarial questions, and what the model says of things after its data ends")
-            )
-        )
+        what = Prose("hallucination, adversarial questions, and what the model says of things after its data ends")
+        blocks.append(Missing(what, by_evals(evidence, *_TRUTH)))
     return Section(title, [*blocks, *extra])
 
 
@@ -209,7 +215,13 @@ def safety(evidence: Evidence) -> Section:
     if not found:
         return Section(
             title,
-            extra or [Missing(Prose("how the model treats requests that it should refuse, and those it should not"))],
+            extra
+            or [
+                Missing(
+                    Prose("how the model treats requests that it should refuse, and those it should not"),
+                    by_evals(evidence, *_CONDUCT),
+                )
+            ],
         )
     names = [stage_name(evidence, stage) for stage, _ in found]
     rows: list[list[Cell]] = []
@@ -255,9 +267,8 @@ def safety(evidence: Evidence) -> Section:
         )
     )
     if not extra:
-        blocks.append(
-            Missing(Prose("toxicity, bias, privacy, insecure code, and attacks by families and areas of risk"))
-        )
+        what = Prose("toxicity, bias, privacy, insecure code, and attacks by families and areas of risk")
+        blocks.append(Missing(what, by_evals(evidence, *_CONDUCT)))
     first = rate(found[-1][1], "disallowed.complied")
     over = rate(found[-1][1], "over_refused")
     headline: list[tuple[Prose, Number, Cell]] = []

@@ -18,7 +18,7 @@ def benchmarks(evidence: Evidence) -> Section:
     found = [m for m in evidence.of("eval") if m.document.figure("value") is not None]
     extra = summaries(evidence, "benchmarks")
     if not found and not extra:
-        missing = Missing(Prose("no benchmark was run"), then_card(evidence, "foretell eval run ", " mmlu"))
+        missing = Missing(Prose("no benchmark was run"), then_card(evidence, ("eval run", "mmlu"), name="mmlu"))
         return Section(title, [missing])
     published = packaged("published.yaml", "published")
     found = by_stage(evidence, found)

@@ -17,7 +17,7 @@ from foretell.report.card.blocks import (
     Notice,
 )
 from foretell.report.card.evidence import Evidence, Measurement
-from foretell.report.card.figures import Document, Figure, Number, Prose, Quote, Steps, View
+from foretell.report.card.figures import Document, Figure, Given, Number, Prose, Quote, Steps, View
 
 Column = tuple[str, str, Sequence[Cell]]  # head, alignment (l or r), a cell a row
 _MOST_ROWS, _MOST_ARMS = 16, 8
@@ -61,11 +61,23 @@ def command(evidence: Evidence, before: str, after: str = "") -> Command:
     return Command((Prose(before), evidence.given, Prose(after)))
 
 
-def then_card(evidence: Evidence, first: str, after: str = "", folder: str = "runs/evals") -> Command:
-    """A command that measures, and the one that puts what it found on the card."""
-    return Command(
-        (Prose(first), evidence.given, Prose(after + "\nforetell card "), evidence.given, Prose(f" --with {folder}"))
-    )
+def then_card(evidence: Evidence, *runs: tuple[str, str], name: str = "") -> Command:
+    """Commands that measure, each with the model's reference between its words, and the one that puts what they found
+    on the card. name: of the log that the only one writes."""
+    line: list[Prose | Given] = []
+    for before, after in runs:
+        record = f" --record-path measured/{name}.jsonl" if name else ""
+        line += [Prose(f"foretell {before} "), evidence.given, Prose(f" {after}{record}\n")]
+    return Command((*line, Prose("foretell card "), evidence.given, Prose(" --with measured")))
+
+
+def by_evals(evidence: Evidence, *names: str) -> Command | None:
+    """The command that runs those of some evals which this version has; None where it has none of them."""
+    from foretell.evals.api import open_registry
+
+    known = open_registry().evals
+    runs = [("eval run", f"{name} --record-path measured/{name}.jsonl") for name in names if name in known]
+    return then_card(evidence, *runs) if runs else None
 
 
 def summaries(evidence: Evidence, part: str) -> list[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foretell.errors import EvalError
-from foretell.report.card.blocks import Block, Cell, Chart, Fold, Grid, Heading, Missing, Notice, Section
+from foretell.report.card.blocks import Block, Cell, Chart, Command, Fold, Grid, Heading, Missing, Notice, Section
 from foretell.report.card.evidence import Evidence, Measurement, compute, packaged
 from foretell.report.card.figures import Document, Figure, Number, Prose, Quote
 from foretell.report.card.parts.common import by_stage, heads, stage_name, summaries, then_card
@@ -20,7 +20,7 @@ def exams(evidence: Evidence) -> Section:
     found = sorted(by_stage(evidence, evidence.of("exam")), key=lambda each: each.document.text("exam"))
     extra = summaries(evidence, "exams")
     if not found:
-        missing = Missing(Prose("no exam was sat"), then_card(evidence, "foretell exam run ", " world --holdout"))
+        missing = Missing(Prose("no exam was sat"), then_card(evidence, ("exam run", "world --holdout"), name="world"))
         return Section(title, extra or [missing])
     rows = [_exam_row(evidence, each.document, each.stage) for each in found]
     head = heads("Exam", "Which model", "Questions", "Points", "Of", "Score", "Percentile", "Seen before")
@@ -137,7 +137,10 @@ def _before_after(evidence: Evidence, found: list[Measurement]) -> list[Block]:
     first, last = ({m.document.text("eval"): m for m in found if m.stage == s} for s in (stages[0], stages[-1]))
     common = [name for name in last if name in first]
     if not common:
-        again = then_card(evidence, "foretell exam run ", f"/{stages[0]}/checkpoint world --holdout")
+        base = f"/{stages[0]}/checkpoint world --holdout --record-path measured/before.jsonl\nforetell card "
+        again = Command(
+            (Prose("foretell exam run "), evidence.given, Prose(base), evidence.given, Prose(" --with measured"))
+        )
         return [Missing(Prose("the same exam before post-training, to compare with"), again)]
     logs = [[by[name].document.made_from[0] for name in common] for by in (last, first)]
     try:

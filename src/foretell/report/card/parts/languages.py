@@ -21,7 +21,7 @@ def languages(evidence: Evidence) -> Section:
         blocks += _run(evidence, each)
     blocks += summaries(evidence, "languages")
     if not blocks:
-        again = then_card(evidence, "foretell exam languages run ", " world")
+        again = then_card(evidence, ("exam languages run", "world"), name="languages")
         return Section(title, [Missing(Prose("the same questions in several languages were not asked"), again)])
     return Section(title, blocks, _NOTE)
 

@@ -27,7 +27,7 @@ def vision(evidence: Evidence) -> Section:
         if evidence.recipe is not None and not evidence.recipe.get("model", "vision"):
             return Section(title, [Notice((Prose("The model has no image tower; it reads text only."),)), *extra])
         missing = Missing(
-            Prose("no question about an image was asked"), then_card(evidence, "foretell eval run ", " visual")
+            Prose("no question about an image was asked"), then_card(evidence, ("eval run", "visual"), name="visual")
         )
         return Section(title, extra or [missing])
     blocks, headline = _tasks(examined, tasks)
