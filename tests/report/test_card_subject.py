@@ -59,6 +59,7 @@ def test_another_run_of_the_same_name_is_another(subject: Subject, tmp_path: Pat
 def test_open_weights_and_endpoints(tmp_path: Path) -> None:
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     found = subject_of(str(tmp_path / "small.gguf"))
+    assert found.run is None and found.shown == "small.gguf"  # not where it lies, which may be someone's home
     assert found.stage_of(str(tmp_path / "small.gguf")) == "" and found.stage_of("other.gguf") is None
     url = "http://localhost:8000/v1#small"
     assert subject_of(url).stage_of(url) == "" and subject_of(url).stage_of("small") == ""

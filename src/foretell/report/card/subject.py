@@ -35,7 +35,12 @@ class Subject:
     @property
     def shown(self) -> str:
         """The reference as commands show it: what was typed, but no path that names someone's home."""
-        return self.given if self.folder is None else place_of(self.folder)
+        if self.folder is None:
+            return self.given
+        if self.run is not None:
+            return place_of(self.run)
+        here, place = Path.cwd().resolve(), self.folder.resolve()
+        return place.relative_to(here).as_posix() if place.is_relative_to(here) else place.name
 
     @property
     def run(self) -> Path | None:

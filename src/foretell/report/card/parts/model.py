@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import RunError
+from foretell.errors import CheckpointError, RunError
 from foretell.files import sha256_file
 from foretell.model.describe import describe
 from foretell.report.card.blocks import (
@@ -180,13 +182,35 @@ def _imported(evidence: Evidence) -> Section:
     weights = _files(folder / within)
     if weights:
         total = sum(path.stat().st_size for path in weights)
-        value = {"bytes": total, "files": {p.name: sha256_file(p) for p in weights} if total <= _LARGE else {}}
+        value: dict[str, Any] = {"bytes": total, "files": {}}
+        if total <= _LARGE:
+            value["files"] = {path.name: sha256_file(path) for path in weights}
+        if weights[0].suffix == ".gguf":
+            value |= _gguf(weights[0])
         told = evidence.computed("weights.json", value, weights)
+        rows.append((Prose("Parameters"), told.figure("parameters", form="count")))
+        rows += [(Prose(words), told.figure("config", key, form="count")) for key, words in _CONFIG]
+        rows.append((Prose("Kind"), told.quote("config", "model_type")))
         rows.append((Prose("Weights on disk"), told.figure("bytes", form="bytes")))
         for name in told.keys("files"):
             rows.append((Prose("SHA-256 of the weights"), told.quote("files", name)))
     blocks.append(Facts([(term, cell) for term, cell in rows if cell is not None]))
     return Section(Prose("What the model is"), blocks)
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    """What the header of a GGUF file tells of the model's shape; nothing where it cannot be read here."""
+    try:
+        from foretell.weights.gguf import GGUF
+    except ModuleNotFoundError:  # without torch
+        return {}
+    try:
+        with closing(GGUF(path)) as file:
+            config = file.hugging_face_config()
+            kept = {key: config[key] for key, _ in (*_CONFIG, ("model_type", "")) if key in config}
+            return {"config": kept, "parameters": sum(math.prod(shape) for shape in file.shapes().values())}
+    except CheckpointError:
+        return {}
 
 
 def _files(folder: Path) -> list[Path]:

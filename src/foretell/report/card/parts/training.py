@@ -18,7 +18,9 @@ def forecast(evidence: Evidence) -> Section:
     title = Prose("Forecast and outcome")
     made, outcome = evidence.manifest("forecast"), evidence.manifest("outcome")
     blocks: list[Block] = []
-    if made is None:
+    if made is None and not evidence.trained_here:
+        blocks.append(Notice((Prose("The model was not trained from scratch here, so nothing of it was forecast."),)))
+    elif made is None:
         how = Prose("It must be registered before a run begins: give the recipe a section forecast, and run it anew.")
         blocks.append(Missing(Prose("no forecast of the final loss was registered"), how=how))
     else:
