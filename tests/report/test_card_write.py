@@ -14,6 +14,7 @@ import pytest
 from card_run import write
 from test_card_forms import sit
 
+from clikit import invoke
 from foretell.errors import CardError
 from foretell.pages import number
 from foretell.report.card.blocks import Card, Chart, Facts, Grid, Heading, Paragraph, Section
@@ -326,3 +327,15 @@ def test_rows_that_are_all_arms_become_columns(run: Path) -> None:
     told = table_of(run, rows)
     assert "| Measure | with its image | blind | Asked |" in told
     assert "| VQAv2 | 75.0\u202f% | 50.0\u202f% | 40 |" in told and "| NLVR |" in told
+
+
+def test_the_command_writes_the_card_and_tells_errors_in_a_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = invoke(capsys, "card", "runs/quickstart", "--watts", "50", "--out", "told")
+    assert code == 0 and str(tmp_path / "told/index.html") in out and str(tmp_path / "told/card.md") in out
+    card_run.summary(tmp_path / "made", "safety", "gpt-4")
+    code, _, err = invoke(capsys, "card", "runs/quickstart", "--with", "made")
+    assert code == 2 and err.startswith("Error: made/safety.json measures gpt-4") and "Traceback" not in err
+    code, _, err = invoke(capsys, "card", "runs/none")
+    assert code == 2 and "There is no run or model runs/none" in err
