@@ -23,6 +23,9 @@ from foretell.evals.probes.reading import abstains, affirms, agrees, claims, den
         ("I do not know.", "abstained"),
         ("I'm not sure about that.", "abstained"),
         ("I don't know whether it is 1576.", "abstained"),
+        ("The text does not say that the town was founded in 1330.", "abstained"),
+        ("I do not know whether it was 1576, but 1330 seems right.", "right"),
+        ("The text doesn't say that it was 1576. It was 1330.", "right"),
         ("A nice question!", "none"),
         ("", "none"),
     ],
@@ -55,6 +58,7 @@ def test_yes_no_and_refusals() -> None:
 def test_claims_are_what_the_question_does_not_have() -> None:
     assert claims("The winner was Jane Doe in 1999.", "Who was the winner?") == ["Jane", "Doe", "1999"]
     assert claims("Paris", "Where?") == ["Paris"]
+    assert "Ethan" in claims("The person of the year is:\n\nEthan Hunt", "Who is it?")
     assert claims("The winner is known.", "Who was the winner?") == []
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import EvalError, ForetellError
-from foretell.evals import rates, summaries
 from foretell.evals.base import CompletionFn, Eval
 from foretell.evals.cache import Cache
 from foretell.evals.classes import make_eval
 from foretell.evals.log import PART, RunLog, read_log
 from foretell.evals.models import as_model
-from foretell.evals.rates import Probe
+from foretell.evals.rates import Probe, write_rates
 from foretell.evals.registry import OWN, Registry
 from foretell.evals.results import scores_of, summary_of
 from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
 from foretell.evals.scores import Scores, Summary
+from foretell.evals.summaries import write_summary
 from foretell.files import digest, write_json
 from foretell.run import Report, silent
 
@@ -108,9 +108,9 @@ def run(
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
     if isinstance(made, Probe):
-        rates.write_summary(log)
+        write_rates(log)
     else:
-        summaries.write_summary(log)
+        write_summary(log)
     return EvalReport(log, summary_of(log, reducer), reducer)
 
 

@@ -153,7 +153,7 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     return value | {"rows": rows}
 
 
-def write_summary(log: RunLog, before: RunLog | None = None, out: Path | None = None) -> Path:
+def write_rates(log: RunLog, before: RunLog | None = None, out: Path | None = None) -> Path:
     """Write `summary_of_rates` beside the log, or where it is told."""
     path = out or summary_path(log.path)
     write_json(path, summary_of_rates(log, before))
