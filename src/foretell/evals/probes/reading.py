@@ -47,6 +47,11 @@ _NO = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = r"(?:\bnot|n't|\bnever|\brather than|\binstead of|\bno longer) (?:(?!but\b)[\w'-]+ ){0,3}?[\"'(]?"
+_UNSAID = re.compile(  # all that follows such a verb in its clause is not claimed
+    r"(?:\bnot|n't|\bcannot|\bnever)(?: \w+)? (?:say|state|mention|tell|specify|indicate|show|confirm|know|sure|"
+    r"certain|clear|believe|think)\b.*?(?=[.!?;:](?:\s|$)|,? but\b|, (?:it|he|she|they)\b|$)",
+    re.IGNORECASE,
+)
 _CLAIM = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|(?<![.!?:]\s)(?<!^)(?<!\n)\b[A-Z][\w'-]+")
 _COMMON = frozenset(("I", "I'm", "I'd", "I'll", "Yes", "No", "The", "A", "An", "AI"))
 
@@ -62,8 +67,12 @@ def names(reply: str, answer: str) -> bool:
 
 
 def affirms(reply: str, answer: str) -> bool:
-    """Whether a reply names an answer without denying it: "It is 1330, not 1576." affirms only the first."""
-    return names(re.sub(_NEGATED + _word(answer).pattern, " ", plain(reply), flags=re.IGNORECASE), answer)
+    """Whether a reply names an answer as its own.
+
+    "It is 1330, not 1576." affirms only the first, and "The text does not say that it is 1330." affirms none.
+    """
+    meant = _UNSAID.sub(" ", plain(reply))
+    return names(re.sub(_NEGATED + _word(answer).pattern, " ", meant, flags=re.IGNORECASE), answer)
 
 
 def abstains(reply: str) -> bool:
