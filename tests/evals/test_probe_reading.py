@@ -58,6 +58,7 @@ def test_yes_no_and_refusals() -> None:
 def test_claims_are_what_the_question_does_not_have() -> None:
     assert claims("The winner was Jane Doe in 1999.", "Who was the winner?") == ["Jane", "Doe", "1999"]
     assert claims("Paris", "Where?") == ["Paris"]
+    assert "Ethan" in claims("The person of the year is:\n\nEthan Hunt", "Who is it?")
     assert claims("The winner is known.", "Who was the winner?") == []
 
 

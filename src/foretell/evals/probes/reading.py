@@ -53,7 +53,27 @@ _UNSAID = re.compile(  # all that follows such a verb in its clause is not claim
     re.IGNORECASE,
 )
 _CLAIM = re.compile(r"(?<![\w.])-?\d+(?:[.,]\d+)*|(?<![.!?:]\s)(?<!^)(?<!\n)\b[A-Z][\w'-]+")
-_COMMON = frozenset(("I", "I'm", "I'd", "I'll", "Yes", "No", "The", "A", "An", "AI"))
+_COMMON = {
+    *(
+        "I",
+        "I'm",
+        "I'd",
+        "I'll",
+        "I've",
+        "It",
+        "The",
+        "A",
+        "An",
+        "Yes",
+        "No",
+        "AI",
+        "Sorry",
+        "Maybe",
+        "Perhaps",
+        "None",
+    ),
+    *("Unknown", "Nothing", "Nobody", "Hello", "Hi", "Okay", "OK", "Sure", "Thanks", "Thank", "You", "Answer", "Reply"),
+}
 
 
 def plain(text: str) -> str:
@@ -123,8 +143,8 @@ def claims(reply: str, question: str) -> list[str]:
     asked = {word.lower().strip(".,") for word in re.findall(r"[\w'-]+", question)}
     text = reply.strip()
     found = [match[0] for match in _CLAIM.finditer(text)]
-    first = re.match(r"\W*([A-Z][\w'-]+)\W*$", text)  # one word that is the whole reply
-    found += [first[1]] if first else []
+    for line in re.findall(r"^\W*((?:[A-Z][\w'-]+ ?){1,4})\W*$", text, re.MULTILINE):  # a line that is a name
+        found += line.split()
     return [word for word in found if word.lower() not in asked and word not in _COMMON]
 
 
