@@ -15,7 +15,7 @@ from foretell.data.world.secrets import secrets
 from foretell.data.world.traps import CATEGORIES
 from foretell.errors import EvalError
 from foretell.evals.log import read_log
-from foretell.evals.rates import changes_of, graded_of, rates_of, summary_of_rates, write_summary
+from foretell.evals.rates import changes_of, graded_of, rates_of, summary_of_rates, write_rates
 from foretell.measure.stats import paired_difference, proportion
 
 UNKNOWN = "I do not know."
@@ -52,7 +52,7 @@ def test_rates_have_the_intervals_of_their_groups_and_changes_are_paired(tmp_pat
     change = {c.measure.name: c for c in changes_of(before, after)}["accurate"]
     assert change.difference == paired_difference([1.0] * len(values), values, groups=groups)
     assert change.verdict == "better" and change.n == 81
-    summary = json.loads(write_summary(after, before).read_text())
+    summary = json.loads(write_rates(after, before).read_text())
     assert (summary["form"], summary["part"], summary["samples"]) == ("foretell.summary", "factuality", "b.jsonl")
     assert summary["run"] == after.spec["run_id"] and summary["against"]["run"] == before.spec["run_id"]
     row = summary["rows"][0]

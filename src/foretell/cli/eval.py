@@ -196,7 +196,7 @@ def rates(
 ) -> None:
     """All rates of a run with 95 % intervals, by parts; against another run as paired differences."""
     from foretell.evals.log import read_log
-    from foretell.evals.rates import changes_of, rates_of, write_summary
+    from foretell.evals.rates import changes_of, rates_of, write_rates
 
     run, before = read_log(log), None if against is None else read_log(against)
     if before is None:
@@ -218,7 +218,7 @@ def rates(
     invalid = int(run.invalid.sum())
     if invalid:
         print(f"{invalid} of {len(run)} samples could not be judged and are in no rate; the summary says why.")
-    print(f"summary: {write_summary(run, before, out)}")
+    print(f"summary: {write_rates(run, before, out)}")
 
 
 @app.command()
@@ -347,7 +347,7 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 
 def _tell(name: str, done: EvalReport) -> None:
     from foretell.evals.base import BAD_SAMPLE
-    from foretell.evals.rates import summary_path
+    from foretell.evals.rates import rates_path
     from foretell.evals.results import model_of
 
     s, of = done.summary, model_of(done.log.spec)
@@ -360,7 +360,7 @@ def _tell(name: str, done: EvalReport) -> None:
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
-    if summary_path(done.log.path).is_file():
+    if rates_path(done.log.path).is_file():
         print(f"  all rates, with intervals: foretell eval rates {done.log.path}")
 
 

@@ -18,7 +18,7 @@ from foretell.evals.cache import Cache
 from foretell.evals.classes import make_eval
 from foretell.evals.log import PART, RunLog, read_log
 from foretell.evals.models import as_model
-from foretell.evals.rates import Probe, write_summary
+from foretell.evals.rates import Probe, write_rates
 from foretell.evals.registry import OWN, Registry
 from foretell.evals.results import scores_of, summary_of
 from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
@@ -107,7 +107,7 @@ def run(
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
     if isinstance(made, Probe):
-        write_summary(log)
+        write_rates(log)
     return EvalReport(log, summary_of(log, reducer), reducer)
 
 

@@ -153,14 +153,14 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     return value | {"rows": rows}
 
 
-def write_summary(log: RunLog, before: RunLog | None = None, out: Path | None = None) -> Path:
+def write_rates(log: RunLog, before: RunLog | None = None, out: Path | None = None) -> Path:
     """Write `summary_of_rates` beside the log, or where it is told."""
-    path = out or summary_path(log.path)
+    path = out or rates_path(log.path)
     write_json(path, summary_of_rates(log, before))
     return path
 
 
-def summary_path(log: Path) -> Path:
+def rates_path(log: Path) -> Path:
     """Where a run's summary lies: beside its log."""
     return log.with_name(f"{log.name.removesuffix('.jsonl')}.rates.json")
 
