@@ -306,6 +306,7 @@ def _names(registry: Registry, asked: list[str]) -> list[str]:
 def _tell(name: str, done: EvalReport) -> None:
     from foretell.evals.base import BAD_SAMPLE
     from foretell.evals.results import model_of
+    from foretell.evals.summaries import summary_path
 
     s, of = done.summary, model_of(done.log.spec)
     score = f"{s.estimate:.4g} ({s.interval.low:.4g} to {s.interval.high:.4g}), {s.n} samples"
@@ -317,6 +318,8 @@ def _tell(name: str, done: EvalReport) -> None:
     for key, value in done.report.items():
         print(f"  {key}: {value:.6g}" if isinstance(value, float) else f"  {key}: {value}")
     print(f"  log: {done.log.path}")
+    if (told := summary_path(done.log.path)).is_file():
+        print(f"  summary: {told}")
 
 
 def _remember(done: EvalReport, store: str, product: str) -> None:

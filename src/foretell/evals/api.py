@@ -22,6 +22,7 @@ from foretell.evals.registry import OWN, Registry
 from foretell.evals.results import scores_of, summary_of
 from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
 from foretell.evals.scores import Scores, Summary
+from foretell.evals.summaries import write_summary
 from foretell.files import digest, write_json
 from foretell.run import Report, silent
 
@@ -105,6 +106,7 @@ def run(
     path = Path(out) if out is not None else log_path(LOGS, made, fns, settings, fresh)
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
+    write_summary(log)
     return EvalReport(log, summary_of(log, reducer), reducer)
 
 

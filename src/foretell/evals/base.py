@@ -186,6 +186,10 @@ class Eval:
         """The final report: name -> number."""
         return {"accuracy": tally.accuracy, "boostrap_std": half_sample_std(tally.correct)}
 
+    def details(self, tally: Tally) -> dict[str, Any]:
+        """What else stands in the log's last line, beside the report: plain JSON."""
+        return {}
+
 
 def half_sample_std(correct: Sequence[int]) -> float:
     """Standard deviation of the accuracy of a random half, which upstream estimates by a thousand draws.

@@ -281,7 +281,7 @@ def _finish(eval: Eval, journal: Journal, log: Path, work: _Work) -> RunLog:
         report = eval.report(tally)
         report |= {f"usage_{k}": v for k, v in tally.usage.items() if f"usage_{k}" not in report}
         report |= {"invalid_samples": tally.invalid} if tally.invalid else {}
-        last: dict[str, Any] = {"final_report": report}
+        last: dict[str, Any] = {"final_report": report, **eval.details(tally)}
         prices = work.settings.budget
         if prices.prompt_price or prices.completion_price:
             last["cost"] = {"money": prices.of(tally.usage)}

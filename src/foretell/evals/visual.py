@@ -10,20 +10,24 @@ from __future__ import annotations
 import base64
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from foretell.chat import Conversation, ImagePart
 from foretell.data.world.base import Item, is_right, png
+from foretell.evals.scores import summarize
 from foretell.generate import Generator, Request, Sampling, generate_sync
 from foretell.images import decode_image
-from foretell.measure.stats import paired_difference, wilson
+from foretell.measure.stats import paired_difference
 from foretell.template import Encoded
 
 Prior = Mapping[tuple[str, str], str]
 AT_ONCE = 512  # prompts whose images are held as tiles
+CONTROLS = ("blind", "shuffled", "majority")
 WHOLE_TASK = ""  # stands for every question of a task
 
 
@@ -59,10 +63,10 @@ def examine_visual(
     """
     asked = [item for item in items if _is_visual_question(item)]
     prompts = [_prompt(item) for item in asked]
-    blind = [_with_images(prompt, [_grey(image) for image in prompt.images]) for prompt in prompts]
+    blind = [with_images(prompt, [grey(image) for image in prompt.images]) for prompt in prompts]
     others = _stand_ins(asked, random.Random(seed))
     shuffled = [
-        blind[i] if other is None else _with_images(prompts[i], prompts[other].images) for i, other in enumerate(others)
+        blind[i] if other is None else with_images(prompts[i], prompts[other].images) for i, other in enumerate(others)
     ]
     reply = _answers(generator, [*prompts, *blind, *shuffled], max_tokens)
     replies = {
@@ -78,8 +82,14 @@ def examine_visual(
     }
     groups = list(_by_task(asked).values())
     order = [i for turn in zip_longest(*groups) for i in turn if i is not None][:shown]
+    rows = [
+        control_row(
+            asked[group[0]].task, {n: [g[i] for i in group] for n, g in grades.items()}, kind=_kind(asked, group)
+        )
+        for group in groups
+    ]
     return {
-        "tasks": [_task(asked[group[0]], {n: [g[i] for i in group] for n, g in grades.items()}) for group in groups],
+        "tasks": rows,
         "shown": [
             {
                 "task": asked[i].task,
@@ -124,7 +134,7 @@ def _prompt(item: Item) -> Conversation:
     return Conversation(item.content.conversation().messages[:-1])
 
 
-def _with_images(conversation: Conversation, images: Sequence[ImagePart]) -> Conversation:
+def with_images(conversation: Conversation, images: Sequence[ImagePart]) -> Conversation:
     """The conversation with its k-th image replaced by images[k], counted round."""
     place = -1
 
@@ -138,7 +148,8 @@ def _with_images(conversation: Conversation, images: Sequence[ImagePart]) -> Con
     return Conversation(tuple(replace(m, parts=tuple(map(swap, m.parts))) for m in conversation.messages))
 
 
-def _grey(image: ImagePart) -> ImagePart:
+def grey(image: ImagePart) -> ImagePart:
+    """A grey picture of the same size. Raises ImageError for one that is damaged."""
     from PIL import Image
 
     return replace(image, data=png(Image.new("RGB", decode_image(image.data).size, (128, 128, 128))))
@@ -173,26 +184,36 @@ def _guess(prior: Prior, item: Item) -> str:
     return prior.get((item.task, question_text(item)), prior.get((item.task, WHOLE_TASK), ""))
 
 
-def _task(first: Item, grades: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def control_row(
+    task: str, grades: Mapping[str, Sequence[float]], groups: Sequence[Hashable] | None = None, kind: str = ""
+) -> dict[str, Any]:
+    """One task beside its controls, as a row of an examination.
+
+    grades: of each question, 0 to 1, under "accuracy", "blind", "shuffled" and "majority". groups: questions that share
+    one are not independent. Returns task, kind, questions, accuracy with its 95 % interval (low, high), the means of
+    the controls, above_blind, above_shuffled and above_majority as paired differences with 95 % intervals (_low,
+    _high), and sees: whether those over blind and over majority lie above zero.
+    """
     right = grades["accuracy"]
-    accuracy = wilson(int(sum(right)), len(right))
-    blind, majority = (paired_difference(right, grades[name]) for name in ("blind", "majority"))
-    return {
-        "task": first.task,
-        "kind": first.content.kind,
+    labels = list(groups) if groups is not None and len(set(groups)) < len(right) else None
+    found = summarize(np.asarray(right, np.float64), labels).interval
+    above = {name: paired_difference(right, grades[name], groups=labels) for name in CONTROLS}
+    row: dict[str, Any] = {
+        "task": task,
+        "kind": kind,
         "questions": len(right),
-        "accuracy": accuracy.estimate,
-        "low": accuracy.low,
-        "high": accuracy.high,
-        **{name: sum(grades[name]) / len(right) for name in ("blind", "shuffled", "majority")},
-        "above_blind": blind.estimate,
-        "above_blind_low": blind.low,
-        "above_blind_high": blind.high,
-        "above_majority": majority.estimate,
-        "above_majority_low": majority.low,
-        "above_majority_high": majority.high,
-        "sees": blind.low > 0 and majority.low > 0,
+        "accuracy": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        **{name: sum(grades[name]) / len(right) for name in CONTROLS},
     }
+    for name, gain in above.items():
+        row |= {f"above_{name}": gain.estimate, f"above_{name}_low": gain.low, f"above_{name}_high": gain.high}
+    return row | {"sees": above["blind"].low > 0 and above["majority"].low > 0}
+
+
+def _kind(asked: Sequence[Item], group: Sequence[int]) -> str:
+    return asked[group[0]].content.kind
 
 
 def _data_url(data: bytes) -> str:
