@@ -1,4 +1,4 @@
-"""eval: run, list, view, compare, history, gate, new, check, import."""
+"""eval: run, list, view, chart, compare, history, gate, new, check, import."""
 
 from __future__ import annotations
 
@@ -142,6 +142,23 @@ def view(
         print(f"Pages: {out / 'index.html'}")
     else:
         viewer.serve(logs, host, port, browser)
+
+
+@app.command()
+def chart(
+    summaries: Annotated[
+        list[Path], typer.Argument(metavar="SUMMARY...", help="*.summary.json files, or folders that hold them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("chart.html"),
+) -> None:
+    """A page of several runs: accuracy by number of constraints, visual tasks beside their controls."""
+    from foretell.evals.summaries import find_summaries
+    from foretell.evals.summary_page import summaries_page
+    from foretell.files import write_text
+
+    found = find_summaries(summaries)
+    write_text(out, summaries_page(found))
+    print(f"Page of {len(found)} run{'s' * (len(found) != 1)}: {out}")
 
 
 @app.command()

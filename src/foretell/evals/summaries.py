@@ -50,6 +50,19 @@ def read_summary(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
+def find_summaries(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The summaries of files and folders, oldest first. Raises EvalError where there is none, or one is damaged."""
+    found: list[Path] = []
+    for path in paths:
+        here = sorted(path.rglob("*.summary.json")) if path.is_dir() else [path]
+        if not here:
+            raise EvalError(
+                f"{path} holds no *.summary.json. Run an eval that writes one: foretell eval run MODEL nlvr"
+            )
+        found += here
+    return sorted((read_summary(path) for path in dict.fromkeys(found)), key=lambda one: str(one.get("created")))
+
+
 def row(
     title: str, interval: Sequence[float | None], n: int, *, arm: str | None = None, form: str = "share"
 ) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from foretell.data.world.base import HELDOUT_SHARE, draw, final_answer, is_heldo
 from foretell.errors import RecipeError
 from foretell.recipe import WorldSource
 
-SIDE = 64
+SIDE = {"papers": 192, "screens": 192, "unusual": 96, "panels": 96, "diagrams": 96}  # 64 for others
+SEVERAL = ("unusual.twin", "panels.later")  # tasks with two pictures
 COUNT = {
     **{"facts": 4000, "arithmetic": 4000, "scenes": 800, "charts": 100, "reading": 500, "personas": 3000},
     **{"programs": 1000, "hindsight": 1000, "hazards": 2000, "tutor": 1500, "conflicts": 3000, "choices": 2000},
+    **{"papers": 300, "screens": 300, "unusual": 300, "panels": 300, "diagrams": 300, "stacks": 1500},
 }
 
 
@@ -55,17 +57,18 @@ def test_every_task_of_both_splits_is_named_after_its_kind_and_answers_rightly(i
 
 
 @pytest.mark.parametrize("kind", list(world.KINDS))
-def test_exactly_the_visual_kinds_hold_one_png_of_the_asked_side(items, kind):
+def test_exactly_the_visual_kinds_hold_pngs_of_the_asked_side(items, kind):
+    side = SIDE.get(kind, 64)
     for item in items[kind, "train"][:100]:
         images = [segment.image for segment in item.content.segments if segment.image is not None]
-        assert len(images) == world.make_kind(kind).visual
+        assert len(images) == world.make_kind(kind).visual * (2 if item.task in SEVERAL else 1)
         for data in images:
             with Image.open(BytesIO(data)) as image:
                 image.load()
-                assert (image.format, image.mode, image.size) == ("PNG", "RGB", (SIDE, SIDE))
+                assert (image.format, image.mode, image.size) == ("PNG", "RGB", (side, side))
 
 
-@pytest.mark.parametrize("kind", ["scenes", "charts", "reading"])
+@pytest.mark.parametrize("kind", ["scenes", "charts", "reading", "unusual", "panels", "diagrams"])
 def test_side_is_the_side_of_the_image(kind):
     for side in (96, 256):
         for item in world.make_items(kind, "heldout", 6, seed=0, side=side):

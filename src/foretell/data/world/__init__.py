@@ -14,14 +14,20 @@ from foretell.data.world.base import Item, Kind, Split, final_answer, is_heldout
 from foretell.data.world.charts import Charts
 from foretell.data.world.choices import Choices
 from foretell.data.world.conflicts import Conflicts
+from foretell.data.world.diagrams import Diagrams
 from foretell.data.world.facts import Facts
 from foretell.data.world.hazards import Hazards
 from foretell.data.world.hindsight import Hindsight
+from foretell.data.world.panels import Panels
+from foretell.data.world.papers import Papers
 from foretell.data.world.personas import Personas
 from foretell.data.world.programs import Programs
 from foretell.data.world.rendered import Reading
 from foretell.data.world.scenes import Scenes
+from foretell.data.world.screens import Screens
+from foretell.data.world.stacks import Stacks
 from foretell.data.world.tutor import Tutor
+from foretell.data.world.unusual import Unusual
 from foretell.errors import RecipeError
 from foretell.recipe import WorldSource
 
@@ -51,9 +57,18 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "tutor": Tutor,
     "conflicts": Conflicts,
     "choices": Choices,
+    "papers": Papers,
+    "screens": Screens,
+    "unusual": Unusual,
+    "panels": Panels,
+    "diagrams": Diagrams,
+    "stacks": Stacks,
 }
-# Lessons in behaviour and an examination, in no source that names no kinds.
-BY_NAME_ONLY = ("hazards", "tutor", "conflicts", "choices")
+# In no source that names no kinds: lessons in behaviour, an examination, and pictures that take more pixels.
+BY_NAME_ONLY = (
+    *("hazards", "tutor", "conflicts", "choices", "stacks"),
+    *("papers", "screens", "unusual", "panels", "diagrams"),
+)
 
 
 def make_kind(name: str, options: dict[str, Any] | None = None) -> Kind:

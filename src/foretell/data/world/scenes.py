@@ -128,7 +128,7 @@ class Scenes:
         return self._item(rng, "scenes.count", scene, ask.format(w=what), str(count), numbers)
 
     def _relation(self, rng: random.Random, split: Split) -> Item:
-        scene = draw(rng, split, _pair, lambda s: s.key)
+        scene = draw(rng, split, pair, lambda s: s.key)
         first, second = rng.sample(scene.things, 2)
         ask = rng.choice(
             (
@@ -140,9 +140,7 @@ class Scenes:
         return self._item(rng, "scenes.relation", scene, asked, relation(first, second), RELATIONS)
 
     def _caption(self, rng: random.Random, split: Split) -> Item:
-        scene = draw(
-            rng, split, lambda r: _pair(r) if r.random() < 0.5 else _scene(r, r.randint(1, 3)), lambda s: s.key
-        )
+        scene = draw(rng, split, lambda r: pair(r) if r.random() < 0.5 else _scene(r, r.randint(1, 3)), lambda s: s.key)
         text = caption(scene)
         segments = [Segment(image=self.render(rng, scene)), Segment(text=text)]
         if rng.random() < 0.5:
@@ -212,7 +210,7 @@ def _scene(rng: random.Random, count: int) -> Scene:
     return _distinct(rng, rng.sample([(row, column) for row in range(GRID) for column in range(GRID)], count))
 
 
-def _pair(rng: random.Random) -> Scene:
+def pair(rng: random.Random) -> Scene:
     """Two things in one row or one column."""
     line, (a, b) = rng.randrange(GRID), rng.sample(range(GRID), 2)
     return _distinct(rng, [(line, a), (line, b)] if rng.random() < 0.5 else [(a, line), (b, line)])

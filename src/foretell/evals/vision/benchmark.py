@@ -174,10 +174,7 @@ class VisualBenchmark(Looking):
         return "\n".join([*lines, f"{ask} {THINK}" if self.cot else ask])
 
     def _worked(self, question: Question) -> str:
-        if question.gold is None:
-            answer = _usual(question)
-        else:
-            answer = self._option(question, question.gold)
+        answer = _usual(question) if question.gold is None else self._option(question, question.gold)
         return f"{question.worked.strip()}\nAnswer: {answer}" if self.cot else answer
 
     def judged(self, reply: str, sample: Sample) -> tuple[dict[str, float], str]:

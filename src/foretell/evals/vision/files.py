@@ -1,4 +1,4 @@
-"""Reading the files of visual benchmarks: rows with their places, pictures with theirs, and what is wrong with either."""
+"""Reading the files of visual benchmarks: rows and pictures, each with its place, so that what is wrong is named."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _FRACTION = re.compile(r"\\[dt]?frac\{?(-?\d+)\}?\{?(\d+)\}?")
 def vqa_score(answer: str, annotators: Sequence[str]) -> float:
     """VQA's score: of each annotator left out in turn, min(1, others who gave the answer / 3), averaged.
 
-    Answers are written alike on both sides first (`vqa_normal`). The published code does so where the annotators differ;
+    Answers are written alike on both sides first (`vqa_normal`). The published code does so where annotators differ;
     where they all agree it compares letter by letter, so that "Yes" would be wrong: that is not followed.
     Source: Antol et al. (2015), arXiv 1505.00468, section 4; Goyal et al. (2017), arXiv 1612.00837; their code.
     """
