@@ -1,4 +1,4 @@
-"""Papers, screens, unusual things, panels and diagrams: the truth, read back from what was drawn; words give none away."""
+"""Papers, screens, unusual things, panels, diagrams: the truth, read back from what was drawn; words give none away."""
 
 import re
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""What is unusual here? Drawn things as they are, or with one of them as it never is; every scene has its normal twin."""
+"""What is unusual here? Drawn things as they are, or with one as it never is; every scene has its normal twin."""
 
 from __future__ import annotations
 
