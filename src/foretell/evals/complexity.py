@@ -50,13 +50,13 @@ class Ladder(Eval):
             raise EvalError(f"{spec.name}: levels is {list(levels)}; expected numbers from 1 to {self.most}.")
         self.levels, self.count, self.seed, self.max_tokens = sorted(set(levels)), count, seed, max_tokens
 
-    def kept(self, sample: Sample, reply: str) -> dict[str, bool]:  # type: ignore[override]
+    def judged(self, sample: Sample, reply: str) -> dict[str, bool]:
         """Whether a reply keeps each constraint of a sample, by name."""
         raise NotImplementedError
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         reply = await trial.complete(sample["input"], temperature=0.0, max_tokens=self.max_tokens)
-        kept = self.kept(sample, reply)
+        kept = self.judged(sample, reply)
         broken = [name for name, ok in kept.items() if not ok]
         trial.match(not broken, expected=list(kept), picked=reply, sampled=reply, broken=broken)
         trial.metrics(
@@ -120,7 +120,7 @@ class Constrained(Ladder):
                 )
         return found
 
-    def kept(self, sample: Sample, reply: str) -> dict[str, bool]:  # type: ignore[override]
+    def judged(self, sample: Sample, reply: str) -> dict[str, bool]:
         strict, _ = follows(sample["rules"], reply)
         return dict(zip(sample["names"], strict, strict=True))
 
@@ -161,7 +161,7 @@ class Stacked(Ladder):
             found += chosen
         return found
 
-    def kept(self, sample: Sample, reply: str) -> dict[str, bool]:  # type: ignore[override]
+    def judged(self, sample: Sample, reply: str) -> dict[str, bool]:
         return checks(sample["labels"], reply)
 
 

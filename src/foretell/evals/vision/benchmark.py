@@ -119,6 +119,8 @@ class VisualBenchmark(Looking):
         )
 
     def samples(self) -> Sequence[Sample]:
+        if self.num_few_shot:
+            _ = self.drawn  # told before anything is asked
         return [
             {"key": q.id, "question": q, "part": q.part, "group": q.group, "place": q.place, "ideal": list(q.ideal)}
             for q in self.questions
