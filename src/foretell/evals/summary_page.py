@@ -30,8 +30,8 @@ def summaries_page(found: Sequence[Json]) -> str:
     visual = [one for one in found if one.get("part") == "vision" and one.get("tasks")]
     others = [one for one in found if one not in ladders and one not in visual]
     sections: list[Html] = []
-    for name in dict.fromkeys(str(one.get("eval")) for one in ladders):
-        sections += _complexity(name, [one for one in ladders if one.get("eval") == name])
+    for name in dict.fromkeys(map(_name, ladders)):
+        sections += _complexity(name, [one for one in ladders if _name(one) == name])
     sections += [_vision(one) for one in visual]
     if others:
         names = ", ".join(str(one.get("eval")) for one in others)
@@ -130,11 +130,16 @@ def _vision(one: Json) -> Html:
     note = f"{one.get('model')}. {protocol}. Majority of {one.get('majority_of')}. " + "; ".join(lost)
     caption = f"Scores by {str(one.get('measure')).replace('_', ' ')}; gains are paired, with 95 % intervals."
     return section(
-        f"{one.get('eval')}, {one.get('model')}",
+        f"{_name(one)}, {one.get('model')}",
         figure(chart),
         table(head, rows, caption=caption, align="lrrrrrrr"),
         note=note,
     )
+
+
+def _name(one: Json) -> str:
+    """An eval's name without split and version."""
+    return str(one.get("eval")).split(".")[0]
 
 
 def _point(task: Json, name: str) -> Interval | None:

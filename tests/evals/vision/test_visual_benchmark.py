@@ -209,7 +209,17 @@ def test_who_knows_the_world_scores_1_and_a_guess_nothing_over_blind(kind: str, 
     log = run(f"world-{kind}", lambda prompt, **_: known.get(json.dumps(prompt), "?"), tmp_path, **args)
     assert log.report["accuracy"] == 1 and log.report["blind"] == 0
     told = read_summary(summary_path(log.path))
-    assert all(task["task"].startswith(f"world-{kind}") for task in told["tasks"]) and told["questions"] == 8
+    assert told["tasks"][0]["task"] == f"world-{kind}" and told["questions"] == 8
+    assert all(task["task"].startswith(f"{kind}.") for task in told["tasks"][1:])
+
+
+def test_what_is_asked_can_be_looked_for_in_training_data(tmp_path: Path) -> None:
+    from foretell.evals.classes import make_eval
+    from foretell.evals.items import items_of
+    from foretell.evals.registry import Registry
+
+    made = make_eval(Registry(), "ai2d", path=str(formkit.ai2d(tmp_path)))
+    assert items_of(made, "options").texts["ai2d.test.0"] == "What eats the plant?\nfox\nhare\nowl\nbear"
 
 
 @pytest.mark.realdata

@@ -122,7 +122,16 @@ class VisualBenchmark(Looking):
         if self.num_few_shot:
             _ = self.drawn  # told before anything is asked
         return [
-            {"key": q.id, "question": q, "part": q.part, "group": q.group, "place": q.place, "ideal": list(q.ideal)}
+            {
+                "key": q.id,
+                "question": q,
+                "part": q.part,
+                "group": q.group,
+                "place": q.place,
+                "ideal": list(q.ideal),
+                "query": q.text,
+                "options": list(q.options),
+            }
             for q in self.questions
         ]
 

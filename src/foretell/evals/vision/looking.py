@@ -67,6 +67,11 @@ class Looking(Eval):
         """The share of right answers that drawing among the options gives; None for open questions."""
         return None
 
+    def named(self, part: str) -> str:
+        """What a part's row is called."""
+        name = self.spec.name.split(".")[0]
+        return f"{name}.{part}" if part else f"{name}, of no part"
+
     def told(self) -> dict[str, Any]:
         """What else stands in the summary: protocol, and what was left out."""
         return {}
@@ -151,9 +156,7 @@ class Looking(Eval):
         name = self.spec.name.split(".")[0]
         rows = [self._row(tally, name, list(at))] if parts else []
         if len(groups) > 1:
-            rows += [
-                self._row(tally, f"{name}.{part}" if part else f"{name}, of no part", g) for part, g in groups.items()
-            ]
+            rows += [self._row(tally, self.named(part), at) for part, at in groups.items()]
         return rows
 
     def _row(self, tally: Tally, task: str, at: Sequence[int]) -> dict[str, Any]:
@@ -161,7 +164,7 @@ class Looking(Eval):
         labels = tally.metrics["group"]
         without = [i for i in at if scores["shuffled"][i] is None]
         whole = [i for i in at if scores["shuffled"][i] is not None]
-        row = control_row(task, _at(scores, at, instead=0.0), [labels[i] for i in at], kind=self.measure)
+        row = control_row(task, _at(scores, at), [labels[i] for i in at], kind=self.measure)
         if without:  # the shuffled control is told of those questions alone that another picture was there for
             row |= {"shuffled": None, "above_shuffled": None, "above_shuffled_low": None, "above_shuffled_high": None}
             if whole:
@@ -189,7 +192,8 @@ def guessed(prior: Mapping[tuple[str, str], str], part: str, text: str) -> str:
     return next((prior[key] for key in keys if key in prior), "")
 
 
-def _at(scores: Mapping[str, Sequence[Any]], at: Sequence[int], instead: float | None = None) -> dict[str, list[float]]:
+def _at(scores: Mapping[str, Sequence[Any]], at: Sequence[int], instead: float = 0.0) -> dict[str, list[float]]:
+    """The scores of some questions; `instead` stands where one has none."""
     return {name: [instead if values[i] is None else values[i] for i in at] for name, values in scores.items()}
 
 

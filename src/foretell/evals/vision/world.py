@@ -63,14 +63,22 @@ class VisualWorld(Looking):
 
     def _items(self, kind: str, split: Any, count: int) -> list[Item]:
         try:
-            drawn = make_items(kind, split, count, self.seed, **self.options.get(kind, {}))
+            drawn = make_items(kind, split, 2 * count, self.seed, **self.options.get(kind, {}))
         except RecipeError as error:
             raise EvalError(f"{self.spec.name}: {error}") from error
-        return [item for item in drawn if item.answer is not None and item.content.conversation().images]
+        asking = [item for item in drawn if item.answer is not None and item.content.conversation().images]
+        return asking[:count]  # some kinds hold captions as well, which ask nothing
 
     def samples(self) -> Sequence[Sample]:
         return [
-            {"key": f"{item.key}/{i}", "item": item, "part": item.task, "group": item.key, "ideal": [item.answer]}
+            {
+                "key": f"{item.key}/{i}",
+                "item": item,
+                "part": item.task,
+                "group": item.key,
+                "ideal": [item.answer],
+                "query": question_text(item),
+            }
             for i, item in enumerate(self.items)
         ]
 
@@ -113,6 +121,9 @@ class VisualWorld(Looking):
     def chance(self, sample: Sample) -> float | None:
         choices = sample["item"].choices
         return 1 / len(choices) if choices else None
+
+    def named(self, part: str) -> str:
+        return part
 
     def told(self) -> dict[str, Any]:
         return {"protocol": {"shots": self.num_few_shot, "seed": self.seed}, "majority_of": "the training side"}
