@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def test_a_rung_adds_to_the_one_below() -> None:
     samples = make_eval(Registry(), "complexity", count=2).samples()
     first = [s for s in samples if s["group"] == "request 0"]
     assert [s["level"] for s in first] == [1, 2, 3, 4, 6, 8, 10]
-    for low, high in zip(first, first[1:], strict=False):
+    for low, high in itertools.pairwise(first):
         assert high["rules"][: low["level"]] == low["rules"]
 
 
@@ -81,7 +82,7 @@ def test_rules_of_the_world_need_the_right_answer_too(tmp_path: Path) -> None:
 
 
 def test_levels_that_are_not_there_are_refused() -> None:
-    with pytest.raises(EvalError, match="levels is .*; expected numbers from 1 to 6"):
+    with pytest.raises(EvalError, match=r"levels is .*; expected numbers from 1 to 6"):
         make_eval(Registry(), "complexity-world", levels=[7])
 
 

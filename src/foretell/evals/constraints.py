@@ -1,4 +1,4 @@
-"""Constraints on a text that can all be kept at once, each checked by one of IFEval's rules, and a text that keeps them.
+"""Constraints on a text that can all be kept at once, each checked by a rule of IFEval, and a text that keeps them.
 
 The text is made, not sought: that it passes every check shows that no request asks for what cannot be done.
 """
