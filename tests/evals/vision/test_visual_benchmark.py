@@ -14,6 +14,7 @@ from foretell.errors import EvalError
 from foretell.evals import api
 from foretell.evals.log import RunLog
 from foretell.evals.summaries import read_summary, summary_path
+from foretell.generate import Result
 
 
 def run(name: str, model: Any, folder: Path, **args: Any) -> RunLog:
@@ -181,6 +182,33 @@ def test_options_are_lettered_unless_they_are_letters(tmp_path: Path) -> None:
     assert log.report["accuracy"] == 1 and log.report["chance"] == pytest.approx((1 / 4 + 1 / 4 + 1 / 2) / 3)
     assert any("A. fox\nB. hare" in text and "letter" in text for text in asked)
     assert any("Answer with one of C, A, D, B." in text for text in asked)
+
+
+class Weighs:
+    """A generator that says nothing of use, and finds the color it sees likeliest."""
+
+    can_score = True
+
+    async def generate(self, requests: Any) -> Any:
+        for i, _ in enumerate(requests):
+            yield Result("Hm.", finish_reason="stop", request=i)
+
+    async def score(self, prompt: Any, continuations: Any) -> list[float]:
+        red = formkit.color_of(prompt.images[-1].data) == "red"
+        return [-1.0 if (text == "true") == red else -2.0 for text in continuations]
+
+
+def test_options_by_their_likelihood_where_the_model_tells_it(tmp_path: Path) -> None:
+    path = formkit.nlvr(tmp_path, 12)
+    said = run("nlvr", Weighs(), tmp_path / "a", path=str(path))
+    assert said.report["accuracy"] == 0
+    weighed = run("nlvr", Weighs(), tmp_path / "b", path=str(path), by="logprob")
+    assert weighed.report["accuracy"] == 1 and weighed.report["blind"] == 0.5
+    scored = events(weighed, "cond_logp")
+    assert len(scored) == 12 * 3 * 2
+    assert sum("image_url" in json.dumps(data["prompt"]) for data in scored) == 12
+    with pytest.raises(EvalError, match="by is 'luck'"):
+        run("nlvr", Weighs(), tmp_path / "c", path=str(path), by="luck")
 
 
 def test_mathematics_by_value_and_by_letter(tmp_path: Path) -> None:

@@ -212,6 +212,10 @@ class VisualBenchmark(Looking):
         """Whether options get letters: not where they are letters of the picture themselves."""
         return self.form.listed and not all(len(option.strip()) == 1 for option in question.options)
 
+    def answers(self, sample: Sample) -> Sequence[str]:
+        question: Question = sample["question"]
+        return [self._option(question, at) for at in range(len(question.options))]
+
     def chance(self, sample: Sample) -> float | None:
         options = sample["question"].options
         return 1 / len(options) if options else None
@@ -219,7 +223,12 @@ class VisualBenchmark(Looking):
     def told(self) -> dict[str, Any]:
         of = "other questions of the same form" if self._shots_source[0] else "the questions themselves"
         found: dict[str, Any] = {
-            "protocol": {"shots": self.num_few_shot, "chain_of_thought": self.cot, "layout": self.layout},
+            "protocol": {
+                "shots": self.num_few_shot,
+                "chain_of_thought": self.cot,
+                "layout": self.layout,
+                "by": self.by,
+            },
             "majority_of": of,
         }
         return found | ({"without_image": self._left_out} if self.present_only else {})

@@ -17,6 +17,7 @@ from foretell.evals.samples import Sample
 from foretell.evals.summaries import KEY, row
 from foretell.evals.visual import CONTROLS, control_row, grey, with_images
 
+BY = ("reply", "logprob")
 _TRIES = 20  # pictures that are looked at for one that stands in
 _WHOLE = ""  # of a prior: every question
 _NAMES = {
@@ -30,14 +31,26 @@ _NAMES = {
 class Looking(Eval):
     """Base of visual evals. A sample has `part` and `group`; a subclass says what is asked of it and how it is judged.
 
-    measure: what a score is called. max_tokens: of a reply. seed: of what is drawn.
+    measure: what a score is called. max_tokens: of a reply. seed: of what is drawn. by: "reply", or "logprob": of a
+    closed question the option that the model finds likeliest, which takes a model that tells log-probabilities.
     """
 
     measure = "accuracy"
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, max_tokens: int = 64, seed: int = 0, **args: Any) -> None:
+    def __init__(
+        self,
+        spec: EvalSpec,
+        registry: Registry,
+        *,
+        max_tokens: int = 64,
+        seed: int = 0,
+        by: str = "reply",
+        **args: Any,
+    ) -> None:
         super().__init__(spec, registry, **args)
-        self.max_tokens, self.seed = max_tokens, seed
+        if by not in BY:
+            raise EvalError(f"{spec.name}: by is {by!r}; choose from {', '.join(BY)}.")
+        self.max_tokens, self.seed, self.by = max_tokens, seed, by
 
     def asked(self, sample: Sample) -> tuple[Conversation, int]:
         """What is asked, and how many of its pictures, the last ones, are the question's own."""
@@ -62,6 +75,10 @@ class Looking(Eval):
     def guess(self, sample: Sample) -> str:
         """The majority's answer, as a reply."""
         raise NotImplementedError
+
+    def answers(self, sample: Sample) -> Sequence[str]:
+        """What may be answered, as a reply would say it; nothing for open questions."""
+        return ()
 
     def chance(self, sample: Sample) -> float | None:
         """The share of right answers that drawing among the options gives; None for open questions."""
@@ -90,8 +107,10 @@ class Looking(Eval):
             prompts["shuffled"] = with_images(asked, [*before, *(other[i % len(other)] for i in range(own))])
         replies: dict[str, str] = {}
         for name, prompt in prompts.items():
-            replies[name] = await trial.complete(prompt.to_openai(), temperature=0.0, max_tokens=self.max_tokens)
-            _shorten(trial, 0 if name != "accuracy" else own, name)
+            start = len(trial.events)
+            replies[name] = await self._reply(prompt, sample, trial)
+            for number in range(start, len(trial.events)):
+                _shorten(trial, number, own if (name, number) == ("accuracy", start) else 0, name)
         scores, picked = self.judged(replies["accuracy"], sample)
         found: dict[str, float | None] = {name: self._score(replies[name], sample) for name in prompts}
         found["majority"] = self._score(self.guess(sample), sample)
@@ -100,6 +119,13 @@ class Looking(Eval):
                                 "blind": replies["blind"], "shuffled": replies.get("shuffled")})  # fmt: skip
         part, group = str(sample.get("part") or ""), str(sample.get("group") or trial.id)
         trial.metrics(**scores, **controls, chance=self.chance(sample), part=part, group=group)
+
+    async def _reply(self, prompt: Conversation, sample: Sample, trial: Trial) -> str:
+        asked = prompt.to_openai()
+        if self.by == "logprob" and (answers := self.answers(sample)):
+            found = await trial.score(asked, answers)
+            return answers[found.index(max(found))]
+        return await trial.complete(asked, temperature=0.0, max_tokens=self.max_tokens)
 
     def _score(self, reply: str, sample: Sample) -> float:
         return self.judged(reply, sample)[0][self.measure]
@@ -209,10 +235,10 @@ def _flat(task: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _shorten(trial: Trial, kept: int, why: str) -> None:
-    """Leave of the pictures in the last prompt's event the last `kept`, so that a log holds each picture once."""
-    type, data = trial.events[-1]
-    if type != "sampling" or not isinstance(data.get("prompt"), list):
+def _shorten(trial: Trial, number: int, kept: int, why: str) -> None:
+    """Leave of the pictures in an event's prompt the last `kept`, so that a log holds each picture once."""
+    type, data = trial.events[number]
+    if not isinstance(data.get("prompt"), list):
         return
     total = sum(_is_image(part) for message in data["prompt"] for part in _parts(message))
     place = 0
@@ -225,7 +251,7 @@ def _shorten(trial: Trial, kept: int, why: str) -> None:
         return part if place > total - kept else {"type": "text", "text": f"[image {place}, {why}]"}
 
     prompt = [m | {"content": list(map(short, _parts(m)))} if _parts(m) else m for m in data["prompt"]]
-    trial.events[-1] = (type, data | {"prompt": prompt})
+    trial.events[number] = (type, data | {"prompt": prompt})
 
 
 def _parts(message: Mapping[str, Any]) -> list[Any]:

@@ -118,6 +118,9 @@ class VisualWorld(Looking):
         item: Item = sample["item"]
         return guessed(self.prior, item.task, question_text(item))
 
+    def answers(self, sample: Sample) -> Sequence[str]:
+        return list(sample["item"].choices)
+
     def chance(self, sample: Sample) -> float | None:
         choices = sample["item"].choices
         return 1 / len(choices) if choices else None
@@ -126,7 +129,10 @@ class VisualWorld(Looking):
         return part
 
     def told(self) -> dict[str, Any]:
-        return {"protocol": {"shots": self.num_few_shot, "seed": self.seed}, "majority_of": "the training side"}
+        return {
+            "protocol": {"shots": self.num_few_shot, "seed": self.seed, "by": self.by},
+            "majority_of": "the training side",
+        }
 
 
 def _asked(item: Item) -> Conversation:
