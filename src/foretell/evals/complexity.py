@@ -80,6 +80,7 @@ class Ladder(Eval):
                 "part": "benchmarks",
                 "title": f"{self.spec.name.split('.')[0]}: replies that keep all of several constraints at once",
                 "kind": "complexity",
+                "asked": len(tally.correct) + tally.invalid,
                 "invalid": tally.invalid,
                 "levels": rungs,
                 "constraints": _by_name(tally),

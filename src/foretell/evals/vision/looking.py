@@ -167,6 +167,7 @@ class Looking(Eval):
             "title": f"{name}, by {self.measure.replace('_', ' ')}, beside its controls",
             "measure": self.measure,
             "questions": rows[0]["questions"] if rows else 0,
+            "asked": (rows[0]["questions"] if rows else 0) + tally.invalid,
             "invalid": tally.invalid,
             "tasks": rows,
             "rows": [one for task in rows for one in _flat(task)],
