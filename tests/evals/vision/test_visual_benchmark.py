@@ -147,6 +147,14 @@ def test_worked_samples_stand_between_with_their_pictures(layout: str, tmp_path:
     assert len({image.data for image in first}) == 3  # no worked sample shows the question's own picture
 
 
+def test_no_worked_sample_is_one_whose_picture_is_missing(tmp_path: Path) -> None:
+    path = formkit.nlvr(tmp_path, 8)
+    for i in range(5):
+        (tmp_path / f"images/0/dev-7-{i}-0.png").unlink()
+    log = run("nlvr", lambda prompt, **_: "true", tmp_path, path=str(path), num_few_shot=2)
+    assert log.report["invalid_samples"] == 5
+
+
 def test_chain_of_thought_shows_the_reasoning_and_reads_the_answer_behind_it(tmp_path: Path) -> None:
     formkit.chartqa(tmp_path / "train")
     path = formkit.chartqa(tmp_path / "test")

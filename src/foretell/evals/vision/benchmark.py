@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -112,11 +113,11 @@ class VisualBenchmark(Looking):
                 f"{self.spec.name}: worked samples are to reason, and none of {len(self.pool)} shows its reasoning. "
                 "Give `shots`: a file of the same form whose rows have a rationale, or cot=false."
             )
-        return (
-            random.Random(self.seed).sample(able, min(len(able), 4 * self.num_few_shot + 4))
-            if self.num_few_shot
-            else []
-        )
+        if not self.num_few_shot:
+            return []
+        order = random.Random(self.seed).sample(able, len(able))
+        there = (q for q in order if all(image.is_file() for image in q.images))
+        return list(itertools.islice(there, 4 * self.num_few_shot + 4))
 
     def samples(self) -> Sequence[Sample]:
         if self.num_few_shot:
