@@ -7,7 +7,7 @@ recur as they do in text. `planted` of the items are cut from its documents and 
 the others are of the same words and stand nowhere but by chance, which a plain search of the normalised text tells.
 A tenth of the items are shorter than 50 characters, and take a pass over the text. Index and search run in processes
 of their own, whose highest resident memory is told: pages of mapped files count in it. Recall is of planted items,
-false positives are flags that the plain search does not confirm.
+precision the share of flags that a plain search confirms.
 """
 
 from __future__ import annotations
@@ -132,14 +132,17 @@ def main() -> None:
         others = sorted(items.keys() - flagged)
         missed = confirmed(folder / "index-0", items, set(random.Random(2).sample(others, min(200, len(others)))))
         wrong = flagged - confirmed(folder / "index-0", items, flagged)
+    held = max(*memory["index"], *memory["search"])
+    precise = 1 - len(wrong) / max(1, len(flagged))
     figures = {
-        "index_rate": figure(rates, "MB/s of JSON lines", INDEX_AIM),
-        "search_time": figure(seconds, f"s for {asked.items:,} items against {asked.megabytes:,} MB", SEARCH_AIM),
-        "index_memory": figure(memory["index"], "GB, highest resident", MEMORY_AIM),
-        "search_memory": figure(memory["search"], "GB, highest resident", MEMORY_AIM),
-        "recall_of_planted": figure(len(planted & flagged) / max(1, len(planted)), "share", 1.0),
-        "false_positives": figure(len(wrong), "flags that a plain search does not confirm", 0),
-        "missed": figure(len(missed), "of 200 items without a flag, found by a plain search", 0),
+        "index_mb_s": figure(rates, "MB/s of JSON lines", INDEX_AIM),
+        "query_s_10k_1gb": figure(seconds, f"s for {asked.items:,} items against {asked.megabytes:,} MB", SEARCH_AIM),
+        "peak_rss_gb": figure(held, "GB, highest resident of index and search", MEMORY_AIM),
+        "index_rss_gb": figure(memory["index"], "GB, highest resident"),
+        "search_rss_gb": figure(memory["search"], "GB, highest resident, with pages of mapped files"),
+        "recall": figure(len(planted & flagged) / max(1, len(planted)), f"share of {len(planted)} planted items", 1.0),
+        "precision": figure(precise, f"share of {len(flagged)} flags that a plain search confirms", 1.0),
+        "missed": figure(len(missed), f"of {min(200, len(others))} items without a flag, found by a plain search", 0),
     }
     for key, value in figures.items():
         print(key, value)

@@ -160,11 +160,11 @@ def test_letters_are_scored_and_their_calibration_is_that_of_the_model(refuses):
     rate = refuses.rate("choices.right")
     assert (rate.n, rate.value.estimate) == (160, 0.75)
     found = refuses.calibration()
-    right = found.before.accuracy
+    right = found.before.accuracy.estimate
     assert found.fitted + found.before.questions == 160
     assert found.before.top_ece.estimate == pytest.approx(abs(0.97 - right))
     assert found.before.ece.estimate == pytest.approx((abs(0.97 - right) + abs(0.03 - (1 - right))) / 4)
-    assert found.after.accuracy == right
+    assert found.after.accuracy.estimate == right
     assert found.ratio < 0.5
     assert found.temperature > 1
 

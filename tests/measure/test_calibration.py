@@ -1,4 +1,4 @@
-"""Calibration: against loops written out, closed forms, scikit-learn, and simulated models whose error is known."""
+"""Calibration: against loops written out, closed forms, scikit-learn, torchmetrics, and models whose error is known."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.measure.calibration import (
-    assess,
+    FLOOR,
     brier_score,
+    brier_scores,
     chance_error,
+    ece_change,
     ece_interval,
     expected_calibration_error,
     fit_temperature,
     in_calibration_split,
     log_loss,
+    log_losses,
+    log_softmax,
+    padded,
     reliability,
-    repair,
     softmax,
 )
 
@@ -62,7 +66,8 @@ def test_closed_forms():
     assert brier_score(np.eye(4), [1, 2, 3, 0]) == 2
     assert brier_score(np.full((3, 4), 0.25), [0, 1, 2]) == pytest.approx(0.75)
     assert log_loss(np.full((3, 4), 0.25), [0, 1, 2]) == pytest.approx(np.log(4))
-    assert log_loss(np.eye(2), [1, 0]) == np.inf
+    assert log_loss(np.eye(2), [1, 0]) == -np.log(FLOOR)
+    assert log_losses(np.array([[1.0, 0.0], [0.25, 0.75]]), [0, 0]) == pytest.approx([0.0, np.log(4)])
 
 
 def test_bins_hold_every_point_and_the_error():
@@ -89,6 +94,92 @@ def test_scikit_learn_says_the_same():
     found = reliability(p, right)
     assert [b.accuracy.estimate for b in found] == pytest.approx(list(shares))
     assert [b.confidence for b in found] == pytest.approx(list(means))
+    shares, means = curve((np.arange(4) == right[:, None]).ravel(), p.ravel(), n_bins=7, strategy="quantile")
+    found = reliability(p, right, 7, mass=True)
+    assert [b.accuracy.estimate for b in found] == pytest.approx(list(shares))
+    assert [b.confidence for b in found] == pytest.approx(list(means))
+    assert max(b.count for b in found) - min(b.count for b in found) <= 1
+
+
+def test_scikit_learn_says_the_same_of_probabilities_of_0_and_1():
+    metrics = pytest.importorskip("sklearn.metrics")
+    curve = pytest.importorskip("sklearn.calibration").calibration_curve
+    p = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.25, 0.75], [0.6, 0.4, 0.0]])
+    right = np.array([0, 2, 2, 1])
+    assert log_loss(p, right) == pytest.approx(metrics.log_loss(right, p, labels=range(3)), rel=1e-9)
+    per_choice = [metrics.brier_score_loss(right == k, p[:, k]) for k in range(3)]
+    assert brier_score(p, right) == pytest.approx(sum(per_choice), rel=1e-12)
+    shares, means = curve((np.arange(3) == right[:, None]).ravel(), p.ravel(), n_bins=10)
+    found = reliability(p, right)
+    assert [b.accuracy.estimate for b in found] == pytest.approx(list(shares))
+    assert [b.confidence for b in found] == pytest.approx(list(means))
+
+
+@pytest.mark.parametrize("bins", [5, 10, 15])
+def test_torchmetrics_says_the_same(bins):
+    """Its binary error of every choice is the all-choice error, its multiclass error that of the likeliest ones."""
+    peer = pytest.importorskip("torchmetrics.functional.classification")
+    torch = pytest.importorskip("torch")
+    logits, right = drawn(500, 2.5, seed=4)
+    p = softmax(logits)
+    told = torch.from_numpy((np.arange(4) == right[:, None]).ravel().astype(int))
+    theirs = peer.binary_calibration_error(torch.from_numpy(p.ravel()), told, bins, norm="l1")
+    assert expected_calibration_error(p, right, bins) == pytest.approx(float(theirs), abs=1e-12)
+    theirs = peer.multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(right), 4, bins, norm="l1")
+    assert expected_calibration_error(p, right, bins, top=True) == pytest.approx(float(theirs), abs=1e-6)  # in float32
+    # It gives exactly 1 a bin of its own, which here is part of the last: alike where nothing else is in that.
+    sure, truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.4]]), np.array([0, 0, 1])
+    told = torch.from_numpy((np.arange(2) == truth[:, None]).ravel().astype(int))
+    theirs = peer.binary_calibration_error(torch.from_numpy(sure.ravel()), told, bins, norm="l1")
+    assert expected_calibration_error(sure, truth, bins) == pytest.approx(float(theirs), abs=1e-7)
+
+
+def test_bins_of_equal_mass():
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    found = reliability(p, [0, 0, 1, 1], 4, mass=True)
+    assert [b.count for b in found] == [2, 2, 2, 2]
+    assert [b.accuracy.estimate for b in found] == [0, 1, 0, 1]  # 0.1 and 0.2; 0.3 and 0.4; 0.6 and 0.7; 0.8 and 0.9
+    gap = (abs(0 - 0.15) + abs(1 - 0.35) + abs(0 - 0.65) + abs(1 - 0.85)) / 4
+    assert expected_calibration_error(p, [0, 0, 1, 1], 4, mass=True) == pytest.approx(gap)
+    alike = np.full((5, 2), 0.5)  # one probability: one bin holds it
+    assert [b.count for b in reliability(alike, [0] * 5, mass=True)] == [10]
+    assert expected_calibration_error(alike, [0] * 5, mass=True) == 0
+
+
+def test_questions_may_have_different_numbers_of_choices():
+    logits = padded([[2.0, 1.0], [0.0, 1.0, 2.0], [1.0, 1.0]])
+    p, right = softmax(logits), [0, 1, 1]
+    assert np.nansum(p, axis=1) == pytest.approx([1, 1, 1])
+    assert np.isnan(p[0, 2]) and np.isnan(p[2, 2])
+    assert sum(b.count for b in reliability(p, right)) == 7
+    parts = [softmax([[2.0, 1.0], [1.0, 1.0]]), softmax([[0.0, 1.0, 2.0]])]
+    ragged = brier_scores(parts[0], [0, 1]).tolist() + brier_scores(parts[1], [1]).tolist()
+    assert sorted(brier_scores(p, right)) == pytest.approx(sorted(ragged))
+    points = np.concatenate([p[0, :2], p[1], p[2, :2]])
+    truths = np.array([1, 0, 0, 1, 0, 0, 1.0])
+    place = np.minimum((points * 10).astype(int), 9)
+    wanted = sum(abs((truths - points)[place == i].sum()) for i in range(10)) / 7
+    assert expected_calibration_error(p, right) == pytest.approx(wanted)
+    assert 0 <= chance_error(p, np.random.default_rng(0)) <= 1
+    with pytest.raises(ValueError, match="expected"):  # the first question has no third choice
+        expected_calibration_error(p, [2, 1, 1])
+    # The temperature of questions of two choices does not change for the room behind them.
+    two, truth = drawn(300, 2.0, choices=2)
+    wide = np.concatenate([two, np.full((300, 1), np.nan)], axis=1)
+    assert fit_temperature(wide, truth) == pytest.approx(fit_temperature(two, truth))
+
+
+def test_choices_held_impossible():
+    logits = [[0.0, -np.inf, -1.0], [-np.inf, 0.0, -np.inf], [-np.inf, 0.0, -1.0]]
+    p = softmax(logits)
+    assert p[1].tolist() == [0, 1, 0]
+    assert softmax(logits, 5.0)[1].tolist() == [0, 1, 0]
+    assert log_softmax([[0.0, -1000.0]])[0, 1] == -1000
+    # The third question's right choice stays impossible at any temperature, so that the others alone count.
+    many = np.array([[1.0, 0.0, -np.inf]] * 70 + [[-np.inf, 0.0, 5.0]] * 30)
+    right = [0] * 50 + [1] * 20 + [0] * 30
+    assert fit_temperature(many, right) == pytest.approx(1 / np.log(50 / 20), rel=1e-6)
+    assert fit_temperature([[-np.inf, 0.0]] * 3, [0, 0, 0]) == 1
 
 
 @given(st.floats(0.02, 0.98), st.floats(0.1, 5.0))
@@ -123,21 +214,6 @@ def test_log_probabilities_may_be_shifted_by_question():
     assert fit_temperature(moved, right) == pytest.approx(fit_temperature(logits, right))
 
 
-def test_a_repair_halves_the_error_of_others_and_keeps_every_choice():
-    logits, right = drawn(3000, 3.0)
-    names = [f"question {i}" for i in range(3000)]
-    found = repair(logits, right, names)
-    assert found.temperature == pytest.approx(3, rel=0.1)
-    assert found.fitted + found.before.questions == 3000
-    assert found.before.accuracy == found.after.accuracy
-    assert found.before.ece.low > 0.05
-    assert found.ratio < 0.3
-    assert found.after.log_loss < found.before.log_loss
-    assert found.after.brier < found.before.brier
-    held = ~in_calibration_split(names)
-    assert found.before == assess(logits[held], right[held], [n for n, h in zip(names, held, strict=True) if h])
-
-
 def test_the_split_keeps_groups_whole_and_does_not_depend_on_the_others():
     names = [f"q{i // 3}" for i in range(3000)]
     used = in_calibration_split(names)
@@ -145,8 +221,6 @@ def test_the_split_keeps_groups_whole_and_does_not_depend_on_the_others():
     assert len({(name, flag) for name, flag in zip(names, used, strict=True)}) == 1000
     assert (in_calibration_split(names[:30]) == used[:30]).all()
     assert in_calibration_split(names, 0.2).mean() == pytest.approx(0.2, abs=0.05)
-    with pytest.raises(ValueError, match="one side"):
-        repair([[0.0, 1.0]] * 4, [0] * 4, ["same"] * 4)
 
 
 def test_the_interval_covers_a_known_error():
@@ -156,6 +230,33 @@ def test_the_interval_covers_a_known_error():
     for seed in range(40):
         logits, right = drawn(300, 2.0, seed + 1)
         found = ece_interval(softmax(logits), right, np.random.default_rng(seed), resamples=300)
+        covered += found.low <= known <= found.high
+    assert covered >= 33
+
+
+@pytest.mark.parametrize("mass", [False, True])
+def test_the_change_of_the_error_is_paired(mass):
+    logits, right = drawn(400, 1.0, seed=5)
+    before, after = softmax(logits), softmax(logits * 2.5)
+    same = ece_change(before, before, right, np.random.default_rng(0), mass=mass)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    found = ece_change(before, after, right, np.random.default_rng(0), mass=mass)
+    a, b = (expected_calibration_error(p, right, mass=mass) for p in (before, after))
+    assert found.estimate == pytest.approx(b - a)
+    assert 0 < found.low < found.estimate < found.high
+    back = ece_change(after, before, right, np.random.default_rng(0), mass=mass)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+    assert ece_change(before, after, right, np.random.default_rng(0), ["one"] * 400).low == -1
+
+
+def test_the_change_covers_the_truth():
+    many, truth = drawn(100_000, 1.5)
+    known = expected_calibration_error(softmax(many * 2), truth) - expected_calibration_error(softmax(many), truth)
+    covered = 0
+    for seed in range(40):
+        logits, right = drawn(300, 1.5, seed + 1)
+        pair = softmax(logits), softmax(logits * 2)
+        found = ece_change(*pair, right, np.random.default_rng(seed), resamples=300)
         covered += found.low <= known <= found.high
     assert covered >= 33
 
@@ -196,7 +297,7 @@ def test_what_is_no_set_of_questions_is_refused(probabilities, right):
 
 
 def test_logits_must_be_finite():
-    for bad in ([[np.inf, 0.0]], [[np.nan, 0.0]], [0.0, 1.0]):
+    for bad in ([[np.inf, 0.0]], [[np.nan, 0.0]], [[-np.inf, -np.inf]], [[np.nan, np.nan]], [0.0, 1.0], [[]]):
         with pytest.raises(ValueError, match="finite"):
             softmax(bad)
     with pytest.raises(ValueError, match="above"):

@@ -31,7 +31,7 @@ from foretell.data.world.tutor import leaks
 from foretell.errors import CheckpointError, ContextLengthError, DataError
 from foretell.files import atomic_path, read_json, write_json
 from foretell.generate import Generator, Request, Sampling, generate_sync, score_many_sync
-from foretell.measure.calibration import Repair, repair
+from foretell.measure.assessment import Repair, repair
 from foretell.measure.stats import Interval, proportion
 from foretell.run import Report, silent
 

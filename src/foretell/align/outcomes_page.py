@@ -12,7 +12,7 @@ from foretell.align.measures import MEASURES
 from foretell.align.outcomes import Outcomes, Record
 from foretell.errors import DataError
 from foretell.files import write_text
-from foretell.measure.calibration import Assessment, Repair
+from foretell.measure.assessment import Assessment, Repair
 from foretell.measure.stats import Interval
 from foretell.pages import (
     Html,
@@ -255,12 +255,12 @@ def _calibration(repairs: Mapping[str, Repair]) -> Html:
         [
             name,
             a.questions,
-            percent(a.accuracy),
+            percent(a.accuracy.estimate),
             f"{a.ece.estimate:.3f} ({a.ece.low:.3f} to {a.ece.high:.3f})",
             f"{a.by_chance:.3f}",
             f"{a.top_ece.estimate:.3f}",
-            f"{a.brier:.3f}",
-            f"{a.log_loss:.3f}",
+            f"{a.brier.estimate:.3f}",
+            f"{a.log_loss.estimate:.3f}",
             None if temperature is None else number(temperature),
         ]
         for name, (a, temperature) in columns.items()

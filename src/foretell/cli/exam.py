@@ -1,4 +1,4 @@
-"""exam: list, run, grade, report."""
+"""exam: list, run, grade, report, calibration."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from foretell.cli import draw
 from foretell.cli.eval import MODEL_HELP, STORE, Store
 
 if TYPE_CHECKING:
+    from foretell.evals.calibration import Calibration
     from foretell.evals.exams.scoring import ExamScore, Mark
 
 app = typer.Typer(help="Sit exams as people do: points, scaled scores, percentiles.", no_args_is_help=True)
@@ -214,3 +215,43 @@ def report(
     place = (out or scores[0].log.parent) / f"{scores[0].log.stem}-against.html"
     write_text(place, against_page(found, others[0].model, scores[0].model))
     print(f"  page: {place}")
+
+
+@app.command()
+def calibration(
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="A run, a log of exam run or eval run, or a file of probabilities.")
+    ],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="[AFTER]", help="Likewise, of the same questions: after post-training.")
+    ] = None,
+    bins: Annotated[int, typer.Option(min=2, max=1000, help="Of probabilities.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the bootstraps.")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Of the page; default beside the log.")] = None,
+) -> None:
+    """Is what a model holds likely true to that degree? Before and after post-training, and with a temperature.
+
+    A run that has outcomes, given alone, is compared with its base model.
+    """
+    from foretell.evals.calibration import calibration as assessed
+    from foretell.evals.calibration_page import measures, write_report
+
+    found = assessed(before, after, bins, seed)
+    head, rows = measures(found)
+    names = found.before.answers.model, found.last.answers.model
+    print(f"\n{names[0]} before, {names[1]} after:" if found.after else f"\n{names[0]}:")
+    draw.table(head, rows)
+    for what, side in (("before", found.before), ("after", found.after)):
+        if side is not None and (side.assessment.zeros or side.assessment.ones):
+            print(f"  {what}: {side.assessment.zeros} probabilities are exactly 0, {side.assessment.ones} exactly 1")
+    for text in (found.note, _unpaired(found)):
+        if text:
+            print(f"  {text}")
+    place = write_report(found, out)
+    print(f"  page: {place}\n  figures: {place.with_suffix('.json')}")
+
+
+def _unpaired(found: Calibration) -> str:
+    if found.after is None or not (found.before.only_here or found.after.only_here):
+        return ""
+    return f"{found.before.only_here} questions of the first and {found.after.only_here} of the second have no twin."

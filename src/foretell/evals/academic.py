@@ -222,6 +222,7 @@ class Benchmark(Eval):
             scores = [(await trial.score(self._put(start + c, trial), rest))[0] for c in sample["contexts"]]
         else:
             scores = await trial.score(self._put(self.prompt(sample), trial), [f" {choice}" for choice in choices])
+        trial.options(scores, gold, group=sample.get("group"))
         by_length = [score / max(len(text), 1) for score, text in zip(scores, choices, strict=True)]
         best, best_normed = scores.index(max(scores)), by_length.index(max(by_length))
         picked = best_normed if self.normalized else best

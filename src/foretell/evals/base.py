@@ -24,6 +24,7 @@ from foretell.evals.samples import Sample, read_samples
 
 _ALIKE = 1000
 BAD_SAMPLE = "invalid_sample"  # type of the event of a sample that cannot be judged
+OPTIONS = "options"  # likewise, of the log-probabilities of its options
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ class Trial:
         if isinstance(expected, list) and len(expected) == 1:
             expected = expected[0]
         self.record("match", {"correct": bool(correct), "expected": expected, "picked": picked, **extra})
+
+    def options(self, logprobs: Sequence[float], right: int, **extra: Any) -> None:
+        """What the model gave each option, in nats, and which is right: what calibration is judged by."""
+        self.record(OPTIONS, {"logprobs": list(logprobs), "right": right, **extra})
 
     def metrics(self, **values: Any) -> None:
         """Scores of this sample, by name: numbers, strings or None."""

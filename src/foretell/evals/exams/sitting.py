@@ -102,6 +102,8 @@ class Sitting(Eval):
         letters = [chr(ord("A") + i) for i in range(len(item.options))]
         if self.letter == "score" and trial.can_score and len(item.letters) == 1 and isinstance(prompt, str):
             scores = await trial.score(prompt, [f"{letter}]" for letter in letters])
+            group = {} if item.group is None else {"group": f"{section.name}/{item.group}"}
+            trial.options(scores, letters.index(item.letters[0]), **group)
             picked = [letters[scores.index(max(scores))]]
             reply = picked[0]
         else:
