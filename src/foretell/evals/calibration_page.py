@@ -58,7 +58,7 @@ def write_report(found: Calibration, folder: Path | None = None) -> Path:
 def measures(found: Calibration) -> tuple[list[str], list[list[str]]]:
     """A table's head and rows as texts: a row a measure; the models, their difference, and the held-out questions
     without and with the temperature."""
-    columns = {"before" if found.after else "": _column(found.before.assessment)}
+    columns = {"before" if found.after else "all": _column(found.before.assessment)}
     if found.after is not None and found.change is not None:
         columns["after"] = _column(found.after.assessment)
         columns["difference"] = _changes(found.change)
@@ -86,7 +86,7 @@ def render(found: Calibration, summary: str = "") -> str:
         f"Calibration of {names}",
         [
             section("Reliability", figure(reliability_chart(_panels(found)), _FIGURE)),
-            section("In numbers", _table(found), *_remarks(found)),
+            section("In numbers", *_tables(found), *_remarks(found)),
             section("Bins", *_bins(found)),
             section("As published", _published()),
             section("Where from", *_sources(found, summary)),
@@ -114,7 +114,7 @@ def _panels(found: Calibration) -> list[Panel]:
 
 def _title(what: str, side: Side, found: Calibration) -> str:
     name = side.answers.model.rstrip("/").rpartition("/")[2]
-    name = name if len(name) <= 22 else f"{name[:21]}…"
+    name = name if len(name) <= 20 else f"{name[:19]}…"
     return f"{what}: {name}" if found.after else name
 
 
@@ -122,9 +122,19 @@ def _note(a: Assessment) -> str:
     return f"error {a.ece.estimate:.3f} ({a.ece.low:.3f} to {a.ece.high:.3f})"
 
 
-def _table(found: Calibration) -> Html:
+def _tables(found: Calibration) -> list[Html]:
+    """The models with their difference, and the repair: both together are wider than a page."""
     head, rows = measures(found)
-    return table(head, rows, caption=_MEASURES, align="l" + "r" * (len(head) - 1))
+    models = 4 if found.after else 2
+    parts = [table(head[:models], [row[:models] for row in rows], caption=_MEASURES, align="lrrr")]
+    if (r := found.repair) is not None:
+        caption = (
+            f"The temperature was fitted on {number(r.fitted)} questions and is judged here on the other "
+            f"{number(r.before.questions)}. It keeps the order of options, and so the accuracy."
+        )
+        cut = [[row[0], *row[models:]] for row in rows]
+        parts.append(table(["", *head[models:]], cut, caption=caption, align="lrr"))
+    return parts
 
 
 def _remarks(found: Calibration) -> list[Html]:
@@ -142,11 +152,6 @@ def _remarks(found: Calibration) -> list[Html]:
             said.append(f"{lead}{number(side.only_here)} questions were asked of this model alone and do not count.")
         if side.answers.left_out:
             said.append(f"{lead}{number(side.answers.left_out)} rows hold no option probabilities.")
-    if found.repair is not None:
-        said.append(
-            f"The temperature was fitted on {number(found.repair.fitted)} questions and is judged on the other "
-            f"{number(found.repair.before.questions)}. It keeps the order of options, and so the accuracy."
-        )
     if found.note:
         said.append(found.note)
     return [notice(text) for text in said]
