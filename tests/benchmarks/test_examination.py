@@ -93,9 +93,10 @@ def test_choices_are_put_alike_and_compared(tmp_path, name, form, more):
     assert found[f"{key}_{what}_apart"]["value"] == 0 and found[f"{key}_{what}_contained"]["value"] == 1
     assert found[f"{key}_agree"]["value"] == 8
     assert found[f"{key}_logprob_apart"]["value"] == pytest.approx(1e-5, rel=0.01)
-    theirs["scores"][f"{what},none"] += 0.7
+    theirs["scores"][f"{what},none"] = -0.5
     worse = compare(name, log, theirs)
-    assert worse[f"{key}_{what}_apart"]["value"] == pytest.approx(0.7) and not worse[f"{key}_{what}_contained"]["value"]
+    assert worse[f"{key}_{what}_apart"]["value"] == pytest.approx(worse[f"{key}_score"]["value"] + 0.5)
+    assert worse[f"{key}_{what}_contained"]["value"] == 0
 
 
 def test_replies_and_words_are_compared(tmp_path):
