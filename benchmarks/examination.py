@@ -130,13 +130,14 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def peer_row(bare: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between.
+    """A row of lm-eval's: the prompt as it is put here, and what may follow it, without the space between (but for what
+    alone is scored: there lm-eval puts none).
 
     bare: the benchmark without worked samples, since the row holds them.
     """
     prompt = bare.prompt(row, bare.lettered)
     if "choices" not in row:
-        return {"query": prompt, "answer": row["ideal"][0]}
+        return {"query": prompt, "answer": row["ideal"][0], "continuation": f" {row['ideal'][0]}"}
     letters = [chr(ord("A") + i) for i in range(len(row["options"]))]
     return {"query": prompt, "choices": letters if bare.lettered else row["choices"], "gold": row["gold"]}
 
@@ -153,7 +154,7 @@ def peer_task(task: Task, rows: Path, bare: Any) -> dict[str, Any]:
                        "metric_list": metrics}  # fmt: skip
     if task.kind == "loglikelihood":
         metrics = [{"metric": "perplexity", "aggregation": "perplexity"}, {"metric": "acc", "aggregation": "mean"}]
-        return spec | {"doc_to_target": "answer", "target_delimiter": " ", "metric_list": metrics}
+        return spec | {"doc_to_target": "continuation", "metric_list": metrics}
     exact = {"metric": "exact_match", "aggregation": "mean", "ignore_case": True, "ignore_punctuation": False,
              "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}  # fmt: skip
     last = {"function": "regex", "group_select": -1, "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)"}

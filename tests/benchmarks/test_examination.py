@@ -118,7 +118,7 @@ def test_replies_and_words_are_compared(tmp_path):
 
     task = Task("lambada", 8, "loglikelihood", {"path": str(published(tmp_path, "lambada"))})
     model, log, rows = examine(tmp_path, task)
-    told = [model.asked[row["query"], f" {row['answer']}"] for row in rows]
+    told = [model.asked[row["query"], row["continuation"]] for row in rows]
     theirs = {
         "scores": {"perplexity,none": float(np.exp(-np.mean(told))), "acc,none": 0.0},
         "rows": [{"at": i, "filter": "none", "resps": [[[x, 0.0]]], "acc": 0.0} for i, x in enumerate(told)],
