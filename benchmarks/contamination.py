@@ -72,23 +72,24 @@ def draw_items(path: Path, count: int, planted: int, seed: int) -> tuple[dict[st
     return items, {f"item.{number}" for number in range(planted)}
 
 
-def apart(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """What a function returns in a process of its own, the seconds it took, and the process's highest memory in GB."""
+def apart(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float, float]:
+    """What a function returns in a process of its own, the seconds it took, those of a processor, and the process's
+    highest memory in GB."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_report, args=(send, work, arguments))
     process.start()
     send.close()
-    found: tuple[Any, float, float] = receive.recv()
+    found: tuple[Any, float, float, float] = receive.recv()
     process.join()
     return found
 
 
 def _report(send: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     result = work(*arguments)
-    seconds = time.perf_counter() - began
-    send.send((result, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
+    seconds, processor = time.perf_counter() - began, time.process_time() - worked
+    send.send((result, seconds, processor, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6))
 
 
 def index_once(corpus: Path, out: Path) -> int:
@@ -121,13 +122,16 @@ def main() -> None:
         write_corpus(corpus, asked.megabytes * 1_000_000, 0)
         items, planted = draw_items(corpus, asked.items, asked.planted, 1)
         rates, seconds, memory = list[float](), list[float](), {"index": list[float](), "search": list[float]()}
+        processor = {"index": list[float](), "search": list[float]()}
         flagged: set[str] = set()
         for turn in range(asked.rounds):
-            _, took, held = apart(index_once, corpus, folder / f"index-{turn}")
+            _, took, worked, held = apart(index_once, corpus, folder / f"index-{turn}")
             rates.append(corpus.stat().st_size / 1e6 / took)
             memory["index"].append(held)
-            flagged, took, held = apart(search_once, folder / f"index-{turn}", items)
+            processor["index"].append(worked)
+            flagged, took, worked, held = apart(search_once, folder / f"index-{turn}", items)
             seconds.append(took)
+            processor["search"].append(worked)
             memory["search"].append(held)
         others = sorted(items.keys() - flagged)
         missed = confirmed(folder / "index-0", items, set(random.Random(2).sample(others, min(200, len(others)))))
@@ -137,6 +141,8 @@ def main() -> None:
     figures = {
         "index_mb_s": figure(rates, "MB/s of JSON lines", INDEX_AIM),
         "query_s_10k_1gb": figure(seconds, f"s for {asked.items:,} items against {asked.megabytes:,} MB", SEARCH_AIM),
+        "index_cpu_s": figure(processor["index"], "s of a processor, which a busy machine does not change"),
+        "query_cpu_s": figure(processor["search"], "s of a processor, likewise"),
         "peak_rss_gb": figure(held, "GB, highest resident of index and search", MEMORY_AIM),
         "index_rss_gb": figure(memory["index"], "GB, highest resident"),
         "search_rss_gb": figure(memory["search"], "GB, highest resident, with pages of mapped files"),
