@@ -261,7 +261,7 @@ def main() -> None:
         "stream_longest_gap_ms": figure(
             over("gap"), f"ms between two frames, {RATE} tokens a second, {SECONDS} s", 100
         ),
-        "xss_payloads": figure(harmless, f"of {len(ATTACKS)} hostile texts that do nothing in the page", 60),
+        "xss_payloads": figure(harmless, f"hostile texts that did nothing, of {len(ATTACKS)}", 60),
     }
     print(write_result("chat_page", "python benchmarks/chat_page.py", figures))
 

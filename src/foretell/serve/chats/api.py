@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
@@ -335,14 +335,13 @@ class _Api:
     async def export(self, visit: Visit) -> Response:
         id, form = visit.part("id"), visit.request.query_params.get("form", "json")
         row = await asyncio.to_thread(self._row, visit.owner, id)
-        write: Callable[..., str | bytes]
+        text: str | bytes
         if form == "json":
-            write, kind = exports.written, "application/json"
+            kind, text = "application/json", await asyncio.to_thread(exports.written, self._store, visit.owner, id)
         elif form == "markdown":
-            write, kind = exports.as_markdown, "text/markdown"
+            kind, text = "text/markdown", await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id)
         else:
             raise refuse("Invalid 'form': allowed are json, markdown.", 400, param="form", code="invalid_value")
-        text = await asyncio.to_thread(write, self._store, visit.owner, id)
         name = exports.disposition(row.title, "json" if form == "json" else "md")
         return Response(text, media_type=kind, headers={"content-disposition": name})
 
