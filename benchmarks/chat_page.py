@@ -1,4 +1,4 @@
-"""How large the chat page is and how fast: until it can be used, with 500 messages, while it is typed into, in a stream.
+"""The chat page's size and speed: until it can be used, with 500 messages, while it is typed into, in a stream.
 
     python benchmarks/chat_page.py [--rounds 5]
 
@@ -220,7 +220,9 @@ def main() -> None:
         "interactive_ms": figure(over("interactive"), "ms", 1000),
         "open_500_ms": figure(over("open"), "ms", 500),
         "typing_p95_ms": figure(over("typing"), "ms a key, script, style and layout, in a conversation of 500", 16),
-        "stream_longest_gap_ms": figure(over("gap"), f"ms between two frames, {RATE} tokens a second, {SECONDS} s", 100),
+        "stream_longest_gap_ms": figure(
+            over("gap"), f"ms between two frames, {RATE} tokens a second, {SECONDS} s", 100
+        ),
     }
     print(write_result("chat_page", "python benchmarks/chat_page.py", figures))
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
-from servekit import Live
 
 from foretell.generate import Request
 

@@ -177,7 +177,9 @@ def test_two_tabs_show_the_same(tab: Tab, live: Live, stub: Stub) -> None:
     page.locator('.message.assistant[data-status="streaming"]').get_by_text("You").wait_for()
     live.on_loop(stub.release.set)
     tab.done(), other.done()
-    assert page.locator(".message .blocks").all_inner_texts() == other.page.locator(".message .blocks").all_inner_texts()
+    assert (
+        page.locator(".message .blocks").all_inner_texts() == other.page.locator(".message .blocks").all_inner_texts()
+    )
     other.choose("from the first", "Rename")
     other.page.get_by_label("Title").fill("A better name")
     other.page.keyboard.press("Enter")

@@ -60,7 +60,7 @@ def test_caps_refusals_and_what_belongs_to_others(live: Live) -> None:
         theirs = page.url.removeprefix(live.url)
 
         ada.say(REFUSED)
-        page.get_by_text("Not answered.").wait_for()
+        page.locator(".fate").get_by_text("Not answered.").wait_for()
         assert page.locator(".message.assistant").last.get_attribute("data-status") == "refused"
 
         for text in ("one more", "and another", "and a last one"):

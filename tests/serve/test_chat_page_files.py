@@ -53,7 +53,9 @@ def test_what_is_written_into_the_page_is_escaped() -> None:
     assert "<script>" not in page and "<b>" not in page and "<i>" not in page
 
 
-@pytest.mark.parametrize("path", ["/chat/static/000000000000/app.js", "/chat/static/{digest}/no.js", "/chat/static/{digest}/page.py"])
+@pytest.mark.parametrize(
+    "path", ["/chat/static/000000000000/app.js", "/chat/static/{digest}/no.js", "/chat/static/{digest}/page.py"]
+)
 def test_other_files_are_not_there(client: TestClient, path: str) -> None:
     digest = addresses(str(chat_page(token="secret")))[0].split("/")[3]
     assert client.get(path.format(digest=digest)).status_code == 404

@@ -1,10 +1,9 @@
-"""Hostile text in every place of the chat page where text is shown: nothing runs, nothing is loaded, nothing is lost."""
+"""Hostile text in every place of the chat page that shows text: nothing runs, nothing is loaded, nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -184,6 +184,4 @@ def _drawn(name: str) -> Html:
 
 def _icon(id: str, drawn: str, label: str, **attributes: str | bool) -> Html:
     """A button that shows a drawing alone."""
-    return el(
-        "button", _drawn(drawn), type="button", id=id, class_="icon", aria_label=label, title=label, **attributes
-    )
+    return el("button", _drawn(drawn), type="button", id=id, class_="icon", aria_label=label, title=label, **attributes)
