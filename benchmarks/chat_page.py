@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from common import figure, write_result
-
 from foretell.generate import Request, Result, Usage
 from foretell.loading import Model
 from foretell.serve.setup import build

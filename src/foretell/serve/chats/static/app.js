@@ -1,6 +1,6 @@
 // The page put together: which conversation is open, keys, tabs, and what happens when the server is away.
 
-import { get, patch, post } from "./api.js";
+import { get, patch, post, remove } from "./api.js";
 import { announce, dialog, find, h, icon, menu, number, recall, remember, toast } from "./dom.js";
 import * as composer from "./composer.js";
 import * as list from "./list.js";
@@ -27,7 +27,7 @@ async function start() {
     if (error.status !== 401) away(error.message, () => location.reload());
     return;
   }
-  thread.start({ say, branch, changed: busy, finished, lost: () => away("The connection is lost. The answer goes on being written; trying again …"), back: here });
+  thread.start({ say, branch, began: () => tell({ conversation: open?.id }), changed: busy, finished, lost: () => away("The connection is lost. The answer goes on being written; trying again …"), back: here });
   composer.start({ send: (said) => say({ ...said, parent: thread.tip() }), stop, editLast });
   settings.start(state, { changed: () => composer.setReads(settings.reads()), failed: (error) => toast(error.message) });
   caps(state.caps);
@@ -97,28 +97,32 @@ function named(text) {
 
 // Sends what was written, or an edited message; `parent` is the message that it follows.
 async function say({ text, images, parent }) {
-  const mine = opening;
-  if (!open) {
-    const { model, second, persona, system, temperature } = settings.chosen();
-    const made = await post("conversations", { model, second, persona, system, temperature });
-    if (mine !== opening) return;
-    open = made;
-    named("");
-    settings.began(made.id);
-    composer.rename(made.id);
-    history.pushState(null, "", `/c/${encodeURIComponent(made.id)}`);
+  const mine = opening, begun = open ? null : settings.chosen();
+  let to = open;
+  if (begun) {
+    const { model, second, persona, system, temperature } = begun;
+    to = await post("conversations", { model, second, persona, system, temperature });
   }
-  const { id } = open;
   let said;
   try {
-    said = await post(path(id, "/say"), { parent, text, images });
+    said = await post(path(to.id, "/say"), { parent, text, images });
   } catch (error) {
+    if (begun) remove(path(to.id)).catch(() => {}); // nothing was said in it
     if (error.status === 429) refreshCaps();
     throw error;
   }
-  if (mine === opening) thread.putAfter(parent, [said.user, ...said.replies]);
-  tell({ conversation: id });
-  list.touch({ id, title: open?.id === id && open.title ? open.title : text.slice(0, 60) || "Image", model: open?.model });
+  if (mine === opening) {
+    if (begun) {
+      open = to;
+      named("");
+      settings.began(to.id);
+      composer.rename(to.id);
+      history.pushState(null, "", `/c/${encodeURIComponent(to.id)}`);
+    }
+    thread.putAfter(parent, [said.user, ...said.replies]);
+  }
+  tell({ conversation: to.id });
+  list.touch({ id: to.id, title: to.title || text.slice(0, 60) || "Image", model: to.model });
   list.mark(open?.id ?? null);
 }
 

@@ -11,7 +11,7 @@ const thread = find("thread");
 const following = new Map(); // id → leaves the stream
 let messages = [], earlier = false, conversation = null, loading = false, on = null;
 
-// handlers: {say({parent, text, images}), branch(id), changed(), finished(message), lost(), back()}
+// handlers: {say({parent, text, images}), branch(id), began(), changed(), finished(message), lost(), back()}
 export function start(handlers) {
   on = handlers;
   scroll.start(loadEarlier);
@@ -89,8 +89,9 @@ function drop(id) {
 // Far back messages leave the page again; scrolling up brings them back.
 function trim() {
   if (messages.length <= KEPT + PAGE) return;
-  for (const old of messages.slice(0, -KEPT)) drop(old.id);
-  messages = messages.slice(-KEPT);
+  const first = messages.at(-KEPT), begin = messages.length - KEPT + (first.side ? 1 : 0); // no half of a pair
+  for (const old of messages.slice(0, begin)) drop(old.id);
+  messages = messages.slice(begin);
   earlier = true;
 }
 
@@ -232,6 +233,7 @@ async function act(pressed, name) {
 export async function again(id) {
   const old = messages.find((one) => one.id === id), article = articleOf(id);
   const { replies } = await post(`messages/${encodeURIComponent(id)}/again`, {});
+  on.began();
   if (!article.closest(".pair") || replies.length > 1) return putAfter(old.parent, replies);
   cutAfter(id);
   messages = messages.map((one) => (one.id === id ? replies[0] : one));
