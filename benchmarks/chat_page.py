@@ -6,7 +6,9 @@ A server with a scripted model on loopback, Debian's Chromium without a window b
 profile. size: every byte of the first load. interactive: from the beginning of the navigation until the message box
 takes text and the conversations stand in the list. open: from the click on a conversation of 500 messages until its
 end is painted. typing: script, style and layout that one key costs in that conversation, 95th percentile of 200 keys.
-stream: 200 tokens a second for 10 s, Markdown with code and a table; the longest time between two frames.
+stream: 200 tokens a second for 10 s, Markdown with code and a table; the longest time between two frames. xss: hostile
+texts, each said and repeated in pieces that fall inside its tags; those are counted after which nothing ran, nothing
+was asked of another address, and the browser told of no breach of the policy.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -22,10 +25,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import figure, write_result
+from common import ROOT, figure, write_result
 from foretell.generate import Request, Result, Usage
 from foretell.loading import Model
 from foretell.serve.setup import build
+
+sys.path.append(str(ROOT / "tests" / "serve"))
+from attacks import ATTACKS  # noqa: E402 - the tests' own corpus
 
 RATE, SECONDS, TURNS, KEYS = 200, 10, 250, 200
 PASSAGE = """## A passage of the kind that models write
@@ -83,12 +89,26 @@ FRAMES = """() => {
 }"""
 
 
+ATTACKED = """
+window.breaches = [];
+addEventListener("securitypolicyviolation", (event) => window.breaches.push(event.violatedDirective));
+for (const name of ["alert", "confirm", "prompt"]) window[name] = () => window.breaches.push(name);
+"""
+
+
 class Talker:
-    """Says the passage over and over, a word at a time, at the pace of `RATE`."""
+    """Says the passage over and over, a word at a time, at the pace of `RATE`; repeats a hostile text in pieces."""
 
     can_score = False
 
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Result]:
+        text = str(requests[0].prompt.messages[-1].text)  # type: ignore[union-attr]
+        if not text.startswith("The quick"):
+            for at in range(0, len(text), 3):
+                yield Result(text[at : at + 3], (at,), None, None, (), 0, 0, True)
+                await asyncio.sleep(0.001)
+            yield Result(text, (), "stop", Usage(8, len(text)), (), 0, 0)
+            return
         pieces = [piece for line in PASSAGE.splitlines(keepends=True) for piece in line.split(" ") if piece]
         loop = asyncio.get_running_loop()
         began, said = loop.time(), list[str]()
@@ -194,6 +214,24 @@ def measure(browser: Any, url: str) -> dict[str, float]:
     return found
 
 
+def withstood(browser: Any, url: str) -> int:
+    """How many of the hostile texts do nothing."""
+    context = browser.new_context(base_url=url)
+    context.add_init_script(ATTACKED)
+    page, outside, count = context.new_page(), list[str](), 0
+    page.on("request", lambda request: request.url.startswith((url, "data:", "blob:")) or outside.append(request.url))
+    for attack in ATTACKS:
+        page.goto("/")
+        page.wait_for_selector("html[data-ready]")
+        page.fill("#text", attack)
+        page.locator("#text").press("Enter")
+        page.wait_for_selector("html:has(.message.assistant):not(:has([data-status=streaming])):not(:has(#send.stop))")
+        count += not page.evaluate("breaches") and not outside
+        outside.clear()
+    context.close()
+    return count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -209,6 +247,7 @@ def main() -> None:
         for _ in range(options.rounds):
             rounds.append(measure(browser, url))
             print({key: round(value, 1) for key, value in rounds[-1].items()}, flush=True)
+        harmless = withstood(browser, url)
         browser.close()
 
     def over(key: str) -> list[float]:
