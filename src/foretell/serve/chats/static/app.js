@@ -261,6 +261,8 @@ function controls() {
     find("veil").hidden = true;
     find("main").inert = false;
   });
+  // Drafts are not for whoever logs in next.
+  find("leave")?.addEventListener("submit", composer.forget);
   addEventListener("popstate", () => (address() ? show(address()) : fresh()));
   addEventListener("keydown", key);
   addEventListener("offline", () => away("You are offline. What you write is kept."));

@@ -149,6 +149,15 @@ export function moveTo(conversation) {
 // A conversation that was begun here keeps its box as it is.
 export const rename = (conversation) => (place = conversation);
 
+export function forget() {
+  text.value = "";
+  try {
+    sessionStorage.clear();
+  } catch {
+    // Then no draft was kept either.
+  }
+}
+
 export function fill(words) {
   text.value = words;
   text.dispatchEvent(new Event("input"));
