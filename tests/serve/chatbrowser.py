@@ -95,9 +95,9 @@ class Tab:
 
     def see(self, found: Any, count: int) -> None:
         """Wait until so many are there."""
-        found.nth(count - 1).wait_for(state="attached")
-        self.page.wait_for_timeout(0)
-        assert found.count() == count
+        from playwright.sync_api import expect
+
+        expect(found).to_have_count(count, timeout=20_000)
 
     def choose(self, title: str, what: str) -> None:
         """From the menu of a conversation in the list."""

@@ -157,8 +157,9 @@ def test_offline_and_back(tab: Tab, live: Live, stub: Stub) -> None:
     assert page.input_value("#text") == "written while away"
     page.context.set_offline(False)
     page.locator("#text").press("Enter")
+    page.locator(".said", has_text="written while away").wait_for()
     tab.done()
-    assert page.locator(".said").last.inner_text() == "written while away"
+    assert page.locator(".said").all_inner_texts() == ["wait for the end", "written while away"]
     tab.faults = [fault for fault in tab.faults if "ERR_INTERNET_DISCONNECTED" not in fault]
 
 

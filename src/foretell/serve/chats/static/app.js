@@ -67,11 +67,12 @@ function go(id) {
 }
 
 async function show(id, asked = get(path(id, "?limit=60"))) {
-  const mine = ++opening;
+  const mine = ++opening, age = thread.age();
   list.mark(id);
   try {
     const found = await asked;
     if (mine !== opening) return;
+    if (open?.id === id && age !== thread.age()) return show(id); // something was said meanwhile
     const again = open?.id === id;
     open = found;
     named(found.title);
@@ -111,7 +112,7 @@ async function say({ text, images, parent }) {
     if (error.status === 429) refreshCaps();
     throw error;
   }
-  if (mine === opening) {
+  if (begun ? mine === opening : open?.id === to.id) {
     if (begun) {
       open = to;
       named("");

@@ -9,7 +9,7 @@ import * as scroll from "./scroll.js";
 const PAGE = 60, KEPT = 120; // messages asked for at a time, and left standing when the next one is sent
 const thread = find("thread");
 const following = new Map(); // id → leaves the stream
-let messages = [], earlier = false, conversation = null, loading = false, on = null;
+let messages = [], earlier = false, conversation = null, loading = false, on = null, version = 0;
 
 // handlers: {say({parent, text, images}), branch(id), began(), changed(), finished(message), lost(), back()}
 export function start(handlers) {
@@ -22,6 +22,8 @@ export function start(handlers) {
 }
 
 export const shown = () => messages;
+// Changes with every message that is put in here: what was asked for before is out of date then.
+export const age = () => version;
 export const writing = () => messages.filter((one) => one.status === "streaming").map((one) => one.id);
 
 // What the next message follows: the last one, of two answers the better one if that was said.
@@ -56,6 +58,7 @@ export function leave() {
 
 // Puts new messages after `parent` (null: from the beginning), in place of what stood there.
 export function putAfter(parent, added) {
+  version++;
   cutAfter(parent);
   messages = [...messages, ...added];
   thread.querySelector(":scope > .welcome")?.remove();
@@ -235,6 +238,7 @@ export async function again(id) {
   const { replies } = await post(`messages/${encodeURIComponent(id)}/again`, {});
   on.began();
   if (!article.closest(".pair") || replies.length > 1) return putAfter(old.parent, replies);
+  version++;
   cutAfter(id);
   messages = messages.map((one) => (one.id === id ? replies[0] : one));
   article.replaceWith(messageOf(replies[0], { rivals: true, named: true }));
