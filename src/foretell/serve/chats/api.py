@@ -335,10 +335,11 @@ class _Api:
     async def export(self, visit: Visit) -> Response:
         id, form = visit.part("id"), visit.request.query_params.get("form", "json")
         row = await asyncio.to_thread(self._row, visit.owner, id)
+        text: str | bytes
         if form == "json":
-            text, kind = await asyncio.to_thread(exports.written, self._store, visit.owner, id), "application/json"
+            kind, text = "application/json", await asyncio.to_thread(exports.written, self._store, visit.owner, id)
         elif form == "markdown":
-            text, kind = await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id), "text/markdown"
+            kind, text = "text/markdown", await asyncio.to_thread(exports.as_markdown, self._store, visit.owner, id)
         else:
             raise refuse("Invalid 'form': allowed are json, markdown.", 400, param="form", code="invalid_value")
         name = exports.disposition(row.title, "json" if form == "json" else "md")
