@@ -19,7 +19,7 @@ _SHORT = 6_000  # characters that are rendered at once; more on a thread, since 
 @dataclass
 class Live:
     """One reply on its way. status: "streaming" until it has ended. is_kept: its end is in the database. refusal: the
-    model's own. first: when its first piece came."""
+    model's own. first: when its first piece came. task, end: what writes it, and what keeps its end."""
 
     id: str
     owner: str
@@ -35,6 +35,7 @@ class Live:
     has_begun: bool = False
     is_kept: bool = False
     task: asyncio.Task[None] | None = None
+    end: asyncio.Task[None] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _render: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -107,6 +107,7 @@ class Replies:
         for live in left:
             self.stop(live, CUT)
         await asyncio.gather(*(live.task for live in left if live.task is not None), return_exceptions=True)
+        await asyncio.gather(*(live.end for live in left if live.end is not None), return_exceptions=True)
 
     async def _write(self, live: Live, call: Call) -> None:
         began, status, live.has_begun = time.perf_counter(), 200, True
@@ -130,8 +131,9 @@ class Replies:
         finally:
             saving.cancel()
         live.growing.text = live.growing.text.rstrip()
-        # In a task of its own, since this one may be cancelled.
-        await asyncio.shield(asyncio.create_task(self._end(live)))
+        # In a task of its own, since this one may be cancelled just now.
+        live.end = asyncio.create_task(self._end(live))
+        await asyncio.shield(live.end)
         first = None if live.first is None else live.first - began
         self._server.metrics.answered(REPLY, status, time.perf_counter() - began, first)
 
