@@ -31,7 +31,7 @@ from foretell.loading import Model
 from foretell.serve.setup import build
 
 sys.path.append(str(ROOT / "tests" / "serve"))
-from attacks import ATTACKS  # noqa: E402 - the tests' own corpus
+from attacks import ATTACKS
 
 RATE, SECONDS, TURNS, KEYS = 200, 10, 250, 200
 PASSAGE = """## A passage of the kind that models write
@@ -261,6 +261,7 @@ def main() -> None:
         "stream_longest_gap_ms": figure(
             over("gap"), f"ms between two frames, {RATE} tokens a second, {SECONDS} s", 100
         ),
+        "xss_payloads": figure(harmless, f"hostile texts that did nothing, of {len(ATTACKS)}", 60),
     }
     print(write_result("chat_page", "python benchmarks/chat_page.py", figures))
 
