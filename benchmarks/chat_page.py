@@ -58,11 +58,11 @@ addEventListener("DOMContentLoaded", () => new MutationObserver(() => {
   if ("ready" in document.documentElement.dataset && !window.readyAt) window.readyAt = performance.now();
 }).observe(document.documentElement, { attributes: true }));
 """
-# Until the last message stands on the page, and a frame later, when it is painted.
+# Until the newest part of it, 60 messages, stands on the page, and a frame later, when it is painted.
 OPEN = """(title) => new Promise((resolve) => {
   const link = [...document.querySelectorAll("#list a")].find((one) => one.textContent === title);
   const began = performance.now();
-  const look = () => [...document.querySelectorAll(".message .blocks")].at(-1)?.textContent.includes("The end of 500.")
+  const look = () => document.querySelectorAll("#thread .message").length >= 60
     ? requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - began)))
     : requestAnimationFrame(look);
   link.click();
@@ -150,10 +150,9 @@ def long_conversation() -> list[dict[str, Any]]:
     """500 messages in the form of ChatGPT's export."""
     mapping: dict[str, Any] = {"root": {"id": "root", "message": None, "parent": None, "children": ["q0"]}}
     for k in range(TURNS):
-        answer = "The end of 500." if k == TURNS - 1 else PASSAGE
         for id, parent, role, text, below in (
             (f"q{k}", f"a{k - 1}" if k else "root", "user", f"Question {k}: what then?", [f"a{k}"]),
-            (f"a{k}", f"q{k}", "assistant", answer, [f"q{k + 1}"] if k + 1 < TURNS else []),
+            (f"a{k}", f"q{k}", "assistant", PASSAGE, [f"q{k + 1}"] if k + 1 < TURNS else []),
         ):
             content = {"content_type": "text", "parts": [text]}
             message = {"id": id, "author": {"role": role}, "create_time": 1.7e9 + k, "content": content}
