@@ -262,7 +262,7 @@ def main() -> None:
         ),
         "xss_payloads": figure(harmless, f"hostile texts that did nothing, of {len(ATTACKS)}", 60),
     }
-    print(write_result("chat_page", "python benchmarks/chat_page.py", figures))
+    print(write_result("chat_page", f"python benchmarks/chat_page.py --rounds {options.rounds}", figures))
 
 
 if __name__ == "__main__":
