@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_a_world_that_cannot_be_made_is_told_before_anything_is_touched(
         run_recipe(load_recipe(run, ["data.sources.world.kinds.scnes=1"]), run)
     assert "no kind 'scnes'" in run_status(run)[1][0].why
     run_recipe(right, run)
-    assert [s.state for s in run_status(run)[1]] == ["done"] * 6
+    assert [s.state for s in run_status(run)[1]] == ["done"] * 7
 
 
 def test_images_nobody_will_see_are_told(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -229,7 +230,8 @@ def test_every_preset_can_be_rehearsed_on_a_cpu(name: str, monkeypatch: pytest.M
     assert parameter_count(small.model) < 55e6
     assert small.forecast is None and any("ladder" in change for change in changes) == (recipe.forecast is not None)
     assert small.align is None and any("alignment" in change for change in changes) == (recipe.align is not None)
-    others = [change for change in changes if "ladder" not in change and "alignment" not in change]
+    assert any("exams" in change for change in changes) == bool(recipe.examine.exams)
+    others = [change for change in changes if not re.search("ladder|alignment|exams", change)]
     assert bool(others) == name.startswith("gpu")
     assert [source.name for source in small.data.sources] == [source.name for source in recipe.data.sources]
     if name.startswith("gpu"):

@@ -86,7 +86,7 @@ def told(seconds: float, generation: float) -> dict[str, Any]:
 
 
 def test_figures_are_rates_shares_and_the_ratio_by_round() -> None:
-    job = {"batch": 4, "reply": 8, "minibatches": 2, "prompts": [[1, 2, 3]]}
+    job = {"batch": 4, "reply": 8, "minibatches": 2, "prompts": [[1, 2, 3]], "precision": "float32"}
     found = rlhf.figures_of([told(1.0, 0.5), told(2.0, 0.8)], [told(4.0, 3.0), told(6.0, 3.0)], job, "_1m")
     assert found["samples_s_1m"]["spread"] == [2.0, 4.0]
     assert found["samples_vs_trl_1m"]["spread"] == [3.0, 4.0] and found["samples_vs_trl_1m"]["aim"] == 3.0

@@ -59,8 +59,8 @@ class Noted:
 def test_no_secret_and_no_content_is_ever_logged(lines: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real server is called well and badly, whole and in streams, with failures that quote what was asked."""
 
-    def app(server: Any) -> Any:
-        made = create_app(server)
+    def app(server: Any, pages: Any) -> Any:
+        made = create_app(server, pages)
         made.add_middleware(Noted)
         made.add_middleware(Calls)
         return made

@@ -35,7 +35,7 @@ def guarded(app: App, limits: BodyLimits = BodyLimits(), larger: Mapping[str, in
         if scope["type"] != "http":
             return await app(scope, receive, send)
         begun = False
-        most = (larger or {}).get(scope["path"])
+        most = (larger or {}).get(scope.get("path", ""))
         own = limits if most is None else replace(limits, body_bytes=most)
 
         async def watched(message: Message) -> None:
