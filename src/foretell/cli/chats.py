@@ -35,6 +35,8 @@ def place_of_chats(chats: Path | None, *, accounts: bool, off: bool, may: bool, 
         return None
     if accounts:
         return ""
+    if chats is not None and chats.expanduser().is_dir():
+        raise GenerationError(f"--chats {chats} is a folder. Give a file, such as {chats / 'chats.db'}.")
     return str(chats.expanduser()) if chats is not None else default_database("chats.db")
 
 

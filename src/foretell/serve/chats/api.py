@@ -94,7 +94,9 @@ class _Api:
         names, sight, gateway = await self._chats.names(), self._chats.sight, self._chats.server.gateway
         account = visit.account
         may = account is None or gateway is None or gateway.limits.images_allowed(account)
-        models = [{"name": name, "images": may and sight.sees(name)} for name in names]
+        models = [
+            {"name": name, "images": may and sight.sees(name), "barred": not may and sight.sees(name)} for name in names
+        ]
         first = names[0] if names else ""
         tiling, is_ours = sight.tiling(first), sight.is_ours(first)
         user = None if account is None else {"name": await self._email(account.user), "tier": account.tier}

@@ -8,7 +8,7 @@ from foretell.serve.accounts.account import Account
 from foretell.serve.limits.limits import Limits
 from foretell.serve.limits.standing import Standing
 from foretell.serve.limits.usage import usage
-from foretell.serve.limits.windows import DAY, duration
+from foretell.serve.limits.windows import DAY
 
 
 def caps(limits: Limits, account: Account, model: str = "*") -> dict[str, Any]:
@@ -43,5 +43,11 @@ def _text(least: Standing | None, used: int, limit: int | None) -> str:
         return tokens
     every = f"every {least.span}" if least.kind == "cap" else f"a {least.span}"
     left = f"{max(least.remaining, 0):,} of {least.limit:,} messages left {every}"
-    again = f", all again in {duration(least.reset // 1000 * 1000)}" if least.reset else ""
+    again = f", all again in {_wait(least.reset)}" if least.reset else ""
     return f"{left}{again}; {tokens}"
+
+
+def _wait(ms: int) -> str:
+    """In whole minutes, which is how people wait."""
+    hours, minutes = divmod(-(-ms // 60_000), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -29,7 +29,7 @@ async function start() {
   }
   thread.start({ say, branch, began: () => tell({ conversation: open?.id }), changed: busy, finished, lost: () => away("The connection is lost. The answer goes on being written; trying again …"), back: here });
   composer.start({ send: (said) => say({ ...said, parent: thread.tip() }), stop, editLast });
-  settings.start(state, { changed: () => composer.setReads(settings.reads()), failed: (error) => toast(error.message) });
+  settings.start(state, { changed: () => composer.setReads(settings.reads(), settings.barred()), failed: (error) => toast(error.message) });
   caps(state.caps);
   find("who").textContent = state.user?.name ?? "Menu";
   if (!state.models.length) away("This server has no model to talk to.");

@@ -6,9 +6,9 @@ import { cost } from "./message.js";
 
 const text = find("text"), pictures = find("pictures"), count = find("count"), send = find("send"), wrong = find("wrong");
 const file = find("file"), attach = find("attach"), drop = find("drop");
-const KINDS = /^image\/(png|jpeg|webp|gif)$/, MOST_BYTES = 20_000_000, CHARACTERS = 4; // a token, in English text
+const KINDS = /^image\/(png|jpeg|webp|gif)$/, MOST_BYTES = 20_000_000, MOST_LETTERS = 100_000, CHARACTERS = 4; // a token, in English text
 const touch = matchMedia("(pointer: coarse)");
-let images = [], writing = false, busy = false, readsImages = true, place = "new", on = null;
+let images = [], writing = false, busy = false, readsImages = true, why = "", place = "new", on = null;
 
 // handlers: {send({text, images}) → promise of whether it was taken, stop(), editLast()}
 export function start(handlers) {
@@ -64,7 +64,7 @@ function dropping() {
 }
 
 function add(chosen) {
-  if (!readsImages) return fail("This model reads no images. Choose another one above.");
+  if (!readsImages) return fail(why);
   const name = chosen.name || "image";
   if (!KINDS.test(chosen.type)) return fail(`${name} is not a PNG, JPEG, WebP or GIF image.`);
   if (chosen.size > MOST_BYTES) return fail(`${name} is larger than 20 MB.`);
@@ -116,6 +116,8 @@ function changed() {
 
 async function submit() {
   if (send.disabled) return;
+  const letters = [...text.value.trim()].length;
+  if (letters > MOST_LETTERS) return fail(`That is ${number.format(letters)} characters; a message has at most ${number.format(MOST_LETTERS)}.`);
   const said = { text: text.value.trim(), images: images.map((one) => one.id) }, sent = images;
   busy = true;
   wrong.hidden = true;
@@ -173,8 +175,10 @@ export function setWriting(now) {
   changed();
 }
 
-export function setReads(reads) {
+// barred: the model would read them, but the account's tier does not send any.
+export function setReads(reads, barred) {
   readsImages = reads;
   attach.disabled = !reads;
-  attach.title = reads ? "Attach images" : "This model reads no images";
+  why = barred ? "Your tier sends no images. Whoever runs this server can allow them." : "This model reads no images. Choose another one above.";
+  attach.title = reads ? "Attach images" : why;
 }

@@ -103,6 +103,7 @@ export function dialog(title, body, buttons = [], { class: kind = "" } = {}) {
     box.addEventListener("click", (event) => event.target === box && box.close(""));
     document.body.append(box);
     box.showModal();
+    (form.querySelector(":checked") ?? (buttons.length ? row.firstChild : null))?.focus(); // not the cross
   });
 }
 

@@ -40,6 +40,7 @@ export function open(opened) {
 
 export const chosen = () => now;
 export const began = (id) => (conversation = id);
+export const barred = () => state.models.some((one) => one.barred && (one.name === now.model || one.name === now.second));
 export const reads = () => state.models.some((one) => one.images && (one.name === now.model || one.name === now.second));
 
 function show(settings) {

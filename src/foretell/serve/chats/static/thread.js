@@ -138,7 +138,7 @@ function attach(id) {
     waiting = null;
     const article = articleOf(id);
     if (!article) return;
-    article.querySelector(".waiting")?.remove();
+    if (count) article.querySelector(".waiting")?.remove();
     article.classList.add("writing");
     setBlocks(article.querySelector(".blocks"), blocks, count);
     const about = article.querySelector(".about"), model = messages.find((one) => one.id === id)?.model;
