@@ -38,7 +38,7 @@ def benchmarks(evidence: Evidence) -> Section:
             ("Benchmark", "l", [d.quote("eval") for d in documents]),
             ("Which model", "l", [stage_name(evidence, each.stage) for each in found]),
             ("Metric", "l", [d.quote("metric") for d in documents]),
-            ("Shots", "r", [d.figure("args", "num_few_shot", form="count") for d in documents]),
+            ("Shots", "r", [_shots(d) for d in documents]),
             ("Samples", "r", [d.figure("n", form="count") for d in documents]),
             ("Result", "r", values),
             ("GPT-4", "r", [view.figure("gpt4", form="percent") for view in theirs]),
@@ -48,6 +48,12 @@ def benchmarks(evidence: Evidence) -> Section:
         caption = Prose("Grey figures are what GPT-4's makers published of other models, no results of this one.")
         blocks.append(filled(columns, caption, ("GPT-4", "GPT-3.5", "asked")))
     return Section(title, [*blocks, *extra])
+
+
+def _shots(document: Document) -> Number | None:
+    """Worked samples before each question; unknown where prepared samples were read, which may hold their own."""
+    prepared = document.get("args", "samples_jsonl")
+    return None if prepared else document.figure("args", "num_few_shot", form="count")
 
 
 def _form(document: Document) -> str:
