@@ -139,6 +139,36 @@ def test_a_run_s_outcomes_are_its_base_and_what_it_aligned(tmp_path, capsys):
     assert code == 0 and "sft before, rbrm after:" in out and (tmp_path / "two/calibration.html").is_file()
 
 
+@pytest.mark.parametrize(
+    ("right", "bound", "why"),
+    [
+        ([1, 2, 3], "100", "it flattens all options, since the model cannot tell them apart."),
+        ([0], "0.01", "it makes the likeliest option certain"),
+    ],
+)
+def test_a_temperature_at_its_bound_is_told_and_is_no_repair(tmp_path, capsys, right, bound, why):
+    """A model whose likeliest option is never right, and one whose likeliest always is."""
+    told = [0.7, 0.1, 0.1, 0.1]
+    rows = [{"id": f"q{i}", "probabilities": told, "right": right[i % len(right)]} for i in range(400)]
+    file = write(tmp_path / "blind.jsonl", *rows)
+    found = calibration(file)
+    assert found.repair is not None and found.repair.temperature == float(bound)
+    code, out, _ = clikit.invoke(capsys, "exam", "calibration", file)
+    said = f"The temperature stops at its bound, {bound}: {why}"
+    assert code == 0 and said in " ".join(out.split())
+    page = (tmp_path / "blind-calibration.html").read_text()
+    assert page.count(said) == 1
+    assert "Repaired" not in page and "of the same held-out questions without it" not in page
+
+
+def test_a_temperature_within_its_bounds_stands_at_the_head(tmp_path, capsys):
+    file = write(tmp_path / "sharp.jsonl", *items(400, 3.0))
+    code, out, _ = clikit.invoke(capsys, "exam", "calibration", file)
+    page = (tmp_path / "sharp-calibration.html").read_text()
+    assert code == 0 and "stops at its bound" not in out + page
+    assert "Repaired" in page and "of the same held-out questions without it" in page
+
+
 def test_the_page_tells_of_one_model_too(tmp_path, capsys):
     rows = [
         {"id": "sure", "probabilities": [1, 0], "right": 1},

@@ -245,7 +245,7 @@ def calibration(
     for what, side in (("before", found.before), ("after", found.after)):
         if side is not None and (side.assessment.zeros or side.assessment.ones):
             print(f"  {what}: {side.assessment.zeros} probabilities are exactly 0, {side.assessment.ones} exactly 1")
-    for text in (found.note, _unpaired(found)):
+    for text in (found.note, found.stopped, _unpaired(found)):
         if text:
             print(f"  {text}")
     place = write_report(found, out)

@@ -127,11 +127,12 @@ def tell(score: LanguagesScore) -> None:
                  f"{100 * mean.low:.1f} to {100 * mean.high:.1f}", "", ""))  # fmt: skip
     draw.table(("language", "n", "%", "95 % interval", "against English", "95 % interval"), rows, right=(1, 2, 4))
     silent = sum(one.silent for one in score.languages)
-    invalid = sum(one.invalid for one in score.languages)
+    invalid = sum(a.right is None for a in score.answers)  # of languages, too, of which none could be put
     flagged = sum(one.flagged for one in score.languages)
+    why = f". The commonest reason: {score.reason}" if score.reason else ""
     for count, what in (
         (silent, "replies chose no letter and count as wrong"),
-        (invalid, "questions could not be put, and are not counted"),
+        (invalid, f"questions could not be put, and are not counted{why}"),
         (flagged, "questions have a translation in doubt; the page tells what remains without them"),
     ):
         if count:

@@ -25,7 +25,7 @@ from foretell.evals.results import model_of
 from foretell.evals.samples import parse
 from foretell.files import read_json, sha256_file
 from foretell.measure.assessment import Assessment, Change, Repair, assess, change, repair
-from foretell.measure.calibration import BINS, padded
+from foretell.measure.calibration import BINS, HOTTEST, padded
 from foretell.measure.stats import Interval
 
 RECORDS = "records.jsonl"  # of the outcomes of a run
@@ -84,6 +84,22 @@ class Calibration:
     @property
     def last(self) -> Side:
         return self.after or self.before
+
+    @property
+    def stopped(self) -> str:
+        """What it means that the fitted temperature stopped at a bound, and so repairs nothing; "" where it did not."""
+        t = 1.0 if self.repair is None else self.repair.temperature
+        if t >= HOTTEST:
+            return (
+                f"The temperature stops at its bound, {HOTTEST:g}: it flattens all options, since the model cannot "
+                "tell them apart."
+            )
+        if t <= 1 / HOTTEST:
+            return (
+                f"The temperature stops at its bound, {1 / HOTTEST:g}: it makes the likeliest option certain, since "
+                "that was as good as always the right one where it was fitted."
+            )
+        return ""
 
 
 def calibration(before: str | Path, after: str | Path | None = None, bins: int = BINS, seed: int = 0) -> Calibration:

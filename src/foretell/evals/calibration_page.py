@@ -77,7 +77,7 @@ def render(found: Calibration, summary: str = "") -> str:
     ]
     if after is not None and found.change is not None:
         told.append(("Error after", _plain(after), _ends(after.assessment.ece)))
-    if repaired is not None:
+    if repaired is not None and not found.stopped:  # at a bound the error says nothing of a repair
         was = f"{repaired.before.ece.estimate:.3f} of the same held-out questions without it"
         told.append((f"At temperature {repaired.temperature:.3g}", f"{repaired.after.ece.estimate:.3f}", was))
     names = " and ".join(dict.fromkeys(side.answers.model for side in (found.before, *([after] if after else []))))
@@ -108,7 +108,8 @@ def _panels(found: Calibration) -> list[Panel]:
         )
     if found.repair is not None:
         mended = found.repair.after
-        panels.append(Panel("Repaired, held-out part", _note(mended), mended.bins))
+        what = f"At temperature {found.repair.temperature:.3g}" if found.stopped else "Repaired"
+        panels.append(Panel(f"{what}, held-out part", _note(mended), mended.bins))
     return panels
 
 
@@ -152,8 +153,7 @@ def _remarks(found: Calibration) -> list[Html]:
             said.append(f"{lead}{number(side.only_here)} questions were asked of this model alone and do not count.")
         if side.answers.left_out:
             said.append(f"{lead}{number(side.answers.left_out)} rows hold no option probabilities.")
-    if found.note:
-        said.append(found.note)
+    said += [text for text in (found.note, found.stopped) if text]
     return [notice(text) for text in said]
 
 

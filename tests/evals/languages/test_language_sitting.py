@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from languagekit import global_rows, question, write_csv
 
+import clikit
 from foretell.errors import EvalError, GenerationError
 from foretell.evals.base import Trial
 from foretell.evals.exams import api as exams
@@ -200,6 +201,61 @@ def test_questions_that_could_not_be_put_are_told_and_not_counted(tmp_path: Path
     german = next(one for one in score.languages if one.language == "de")
     assert (german.n, german.invalid, german.accuracy.estimate) == (7, 1, 1.0)
     assert german.against is not None and german.against.n == 7
+
+
+class Limited(Scorer):
+    """Reads no prompt that ends in one of some questions. Each has another length, as messages of real ones say."""
+
+    def __init__(self, likes: Any, unread: Sequence[str], message: str = "The prompt has {} tokens; 9 fit.") -> None:
+        super().__init__(likes)
+        self.unread, self.message = unread, message
+
+    async def score(self, prompt: Prompt, continuations: Sequence[str], trial: Trial) -> list[float]:
+        for number, text in enumerate(self.unread):
+            if f"{text}?" in str(prompt):
+                odd = number == 0  # the first has a reason of its own
+                error = GenerationError("It holds a picture." if odd else self.message.format(100 + number))
+
+                async def fail(error: Exception = error) -> Any:
+                    raise error
+
+                return await trial.call({"model": "limited", "params": {}}, fail)
+        return await super().score(prompt, continuations, trial)
+
+
+def test_the_mean_is_of_what_could_be_put(tmp_path: Path) -> None:
+    """2 of 6 right in one language and 1 of 3 in another are 1/3 each, and so is their mean, whatever was not put;
+    a language of which nothing was put is none of them."""
+    asked = [question(i, code, 1 if i < right else 2) for code, right in (("en", 2), ("de", 1)) for i in range(9)]
+    asked += [question(i, "sw", 1) for i in range(9)]
+    unread = [f"en question {i}" for i in range(6, 9)] + [f"de question {i}" for i in range(3, 9)]
+    unread += [f"sw question {i}" for i in range(9)]
+    model = Limited(lambda p: "B", unread)
+    score = api.run(QuestionSet("x", tuple(asked), {}), model, shots=0, out=tmp_path / "l.jsonl")
+    assert {one.language: (one.n, one.invalid, one.accuracy.estimate) for one in score.languages} == {
+        "en": (6, 3, pytest.approx(1 / 3)), "de": (3, 6, pytest.approx(1 / 3)),
+    }  # fmt: skip
+    assert score.mean.estimate == pytest.approx(1 / 3)
+    assert 0 <= score.mean.low < 1 / 3 < score.mean.high <= 1
+    assert score_languages(score.log).mean == score.mean
+    # With as many of each it is the plain share of all that was put, with its interval.
+    even = api.run(
+        QuestionSet("y", tuple(question(i, "en", 1 if i < 2 else 2) for i in range(9)), {}),
+        Limited(lambda p: "B", [f"en question {i}" for i in range(6, 9)]), shots=0, out=tmp_path / "e.jsonl",
+    )  # fmt: skip
+    assert even.mean == even.languages[0].accuracy
+
+
+def test_the_commonest_reason_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages that differ in a number are one reason; a language of which nothing was put is counted, too."""
+    model = Limited(lambda p: "B", [f"de question {i}" for i in range(8)])
+    score = api.run(plain_set(8), model, out=tmp_path / "l.jsonl", concurrency=1)
+    assert re.fullmatch(r"The prompt has 10[1-7] tokens; 9 fit\.", score.reason), score.reason
+    code, out, _ = clikit.invoke(capsys, "exam", "languages", "report", score.log)
+    said = f"8 questions could not be put, and are not counted. The commonest reason: {score.reason}"
+    assert code == 0 and said in " ".join(out.split())
+    whole = api.run(plain_set(8), Scorer(lambda p: "B"), out=tmp_path / "m.jsonl")
+    assert whole.reason == ""
 
 
 def test_accuracy_without_translations_in_doubt_stands_beside(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from foretell.errors import EvalError
+from foretell.evals.base import BAD_SAMPLE
 from foretell.evals.languages.codes import name_of
 from foretell.evals.languages.published import BASELINES, GPT_4, SOURCE
 from foretell.evals.languages.sitting import EVENT
@@ -25,7 +28,8 @@ ENGLISH = "en"
 
 @dataclass(frozen=True)
 class Answer:
-    """One question as it was answered. number: its place in the log. right: 1 or 0; None where it could not be put."""
+    """One question as it was answered. number: its place in the log. right: 1 or 0; None where it could not be put,
+    with the reason in `why`."""
 
     number: int
     language: str
@@ -36,6 +40,7 @@ class Answer:
     expected: str
     picked: str | None
     right: float | None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,11 @@ class LanguagesScore:
     settings: Mapping[str, Any]
     created: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why most of the questions that could not be put could not; "" where all could, or the log does not say."""
+        return _commonest(self.answers)
+
 
 def score_languages(log: RunLog | str | Path) -> LanguagesScore:
     """Score a run. Intervals are the evals': Wilson's, clustered by subject where a benchmark has several.
@@ -100,7 +110,11 @@ def score_languages(log: RunLog | str | Path) -> LanguagesScore:
     languages = [_language(code, [a for a in answers if a.language == code], english) for code in args["languages"]]
     languages = [one for one in languages if one.n]
     if not languages:
-        raise EvalError(f"{found.path} holds no question that could be put. See them with: foretell eval view")
+        why = _commonest(answers)
+        told = f" The commonest reason: {why}" if why else ""
+        raise EvalError(
+            f"{found.path} holds no question that could be put.{told} See them with: foretell eval view {found.path}"
+        )
     languages.sort(key=lambda one: -one.accuracy.estimate)
     first = next(a.number for a in answers if a.right is not None)
     scored = any(event["type"] == "match" and "logprobs" in event["data"] for event in found.events(first))
@@ -125,18 +139,21 @@ def _answers(log: RunLog) -> list[Answer]:
     for number in range(len(log)):
         told: dict[str, Any] = {}
         match: dict[str, Any] | None = None
+        why = ""
         for event in log.events(number):
             if event["type"] == EVENT:
                 told = event["data"]
             elif event["type"] == "match":
                 match = event["data"]
+            elif event["type"] == BAD_SAMPLE:
+                why = str(event["data"].get("message") or "")
         if told:
             expected, picked, right = ("", None, None) if match is None else (match["expected"], match["picked"],
                                                                               float(match["correct"]))  # fmt: skip
             found.append(
                 Answer(
                     number, told["language"], told["question"], told["subject"], told.get("group"),
-                    tuple(told.get("flags") or ()), expected, picked, right,
+                    tuple(told.get("flags") or ()), expected, picked, right, why,
                 )
             )  # fmt: skip
     return found
@@ -180,13 +197,29 @@ def _against(code: str, answers: Sequence[Answer], english: Mapping[str, float |
 
 
 def _mean(answers: Sequence[Answer], languages: Sequence[LanguageScore]) -> Interval:
-    """Each language counts alike; an answer weighs so that the mean of all is that of the languages."""
-    weight = {one.language: len(answers) / (len(languages) * one.n) for one in languages}
-    kept = [a for a in answers if a.right is not None and a.language in weight]
+    """Each language counts alike; an answer weighs so that the mean of all is that of the languages.
+
+    Questions that could not be put are neither among the answers nor in their number.
+    """
+    counts = {one.language: one.n for one in languages}
+    kept = [a for a in answers if a.right is not None and a.language in counts]
+    weight = {code: len(kept) / (len(counts) * n) for code, n in counts.items()}
     x = np.array([(a.right or 0.0) * weight[a.language] for a in kept])
     labels = [a.group or a.question for a in kept]
     interval = summarize(x, labels if len(set(labels)) < len(labels) else None).interval
     return Interval(interval.estimate, max(interval.low, 0.0), min(interval.high, 1.0))
+
+
+def _commonest(answers: Sequence[Answer]) -> str:
+    """The commonest reason, its first wording: reasons that differ in numbers alone, such as lengths, are one."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for a in answers:
+        if a.right is None and a.why:
+            kind = re.sub(r"\d+", "0", a.why)
+            first.setdefault(kind, a.why)
+            counts[kind] += 1
+    return first[counts.most_common(1)[0][0]] if counts else ""
 
 
 def summary_path(log: Path) -> Path:
