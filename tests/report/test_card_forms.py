@@ -140,3 +140,52 @@ def test_a_summary_without_its_fields_is_refused(subject: Subject, tmp_path: Pat
     card_run.summary(tmp_path / "made", "safety", title="")
     with pytest.raises(CardError, match="without part, title or rows"):
         find(subject, "made")
+
+
+ROW = {"title": "Toxic", "estimate": 0.25, "low": 0.125, "high": 0.5, "n": 8}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"part": "safty"}, "part is 'safty'; a card has exams"),
+        ({"weigths": "a"}, "there is a field 'weigths', .* Is it weights?"),
+        ({"asked": "8"}, "asked is '8'; expected a number"),
+        ({"rows": [ROW, 7]}, r"rows\[1\] is 7"),
+        ({"rows": [ROW, {"title": "Toxic", "estimat": 0.25}]}, r"rows\[1\] has a field 'estimat', .* Is it estimate?"),
+        ({"rows": [{"title": "Toxic", "value": 0.25}]}, r"rows\[0\] has no estimate"),
+        ({"rows": [ROW | {"title": 1}]}, r"rows\[0\]\.title is 1"),
+        ({"rows": [ROW | {"estimate": 25}]}, r"rows\[0\]\.estimate is 25, and a share lies between 0 and 1"),
+        ({"rows": [ROW | {"low": -0.5}]}, r"rows\[0\]\.low is -0\.5"),
+        ({"rows": [ROW | {"arm": "change", "estimate": -1.5}]}, r"estimate is -1\.5, .* between -1 and 1"),
+        ({"rows": [ROW | {"estimate": "0.25"}]}, r"rows\[0\]\.estimate is '0\.25'; expected a number"),
+        ({"rows": [ROW | {"n": True}]}, r"rows\[0\]\.n is True"),
+        ({"rows": [ROW | {"form": "ratio"}]}, r"rows\[0\]\.form is 'ratio'; expected one of share"),
+        ({"rows": [ROW | {"limit": "jailbreak"}]}, r"rows\[0\]\.limit is 'jailbreak'; expected one of hallucination"),
+    ],
+)
+def test_a_summary_that_says_something_wrong_is_refused_by_its_place(
+    subject: Subject, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
+    path = card_run.summary(tmp_path / "made", "safety")
+    write(path, json.loads(path.read_text()) | more)
+    with pytest.raises(CardError, match=said) as caught:
+        find(subject, "made")
+    assert path.name in str(caught.value)
+
+
+def test_a_summary_may_tell_more_and_leave_numbers_empty(subject: Subject, tmp_path: Path) -> None:
+    rows = [ROW | {"better": "low", "groups": 2}, ROW | {"estimate": None, "low": None, "high": None},
+            ROW | {"estimate": 25.0, "high": 50, "form": "percent"}]  # fmt: skip
+    card_run.summary(tmp_path / "made", "safety", rows=rows, levels=[], reasons={})
+    assert len(find(subject, "made")) == 1
+
+
+@pytest.mark.parametrize("text", ['{"spec": {"eval_name": "own"', ' {"spec" : {"eval_name": "own"\n', '{"spec": 5}\n'])
+def test_a_log_whose_first_line_is_damaged_is_named(subject: Subject, tmp_path: Path, text: str) -> None:
+    card_run.summary(tmp_path / "made", "safety")
+    (tmp_path / "made/broken.jsonl").write_text(text)
+    with pytest.raises(CardError, match=r"broken\.jsonl is a damaged log"):
+        find(subject, "made")
+    (tmp_path / "made/broken.jsonl").write_text('{"prompt": "a", "spec"\n')
+    assert len(find(subject, "made")) == 1

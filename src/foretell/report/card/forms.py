@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import CardError, EvalError
+from foretell.report.card.checked import SUMMARY, check_summary
 from foretell.report.card.evidence import COMPUTED, Measurement, compute
 from foretell.report.card.figures import Document
 from foretell.report.card.subject import OUTCOMES, Subject
 
-SUMMARY = "foretell.summary"
 Of = tuple[str, str]  # a model as a measurement names it, and the SHA-256 of its weights or ""
 
 
@@ -56,6 +56,7 @@ def find_measurements(subject: Subject, folders: Sequence[Path], out: Path) -> l
                 continue
             form = next((form for form in FORMS if form.fits(path)), None)
             if form is None:
+                _check_log(path)
                 continue
             here += 1
             seen.add(path.resolve())
@@ -95,10 +96,23 @@ def _begins(path: Path) -> dict[str, Any]:
     """The first line of JSON lines as an object; empty where it is none."""
     try:
         with path.open("rb") as stream:
-            found = json.loads(stream.readline(1 << 22))
+            found = json.loads(stream.readline(1 << 26))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _check_log(path: Path) -> None:
+    """Raises CardError for JSON lines that begin as a log and cannot be read as one."""
+    if path.suffix != ".jsonl":
+        return
+    try:
+        with path.open("rb") as stream:
+            begun = re.match(rb'\s*\{\s*"spec"', stream.read(64)) is not None
+    except OSError:
+        return
+    if begun and not isinstance(_begins(path).get("spec"), dict):
+        raise CardError(f"{path} is a damaged log: its first line cannot be read. Run it again, or leave it out.")
 
 
 def _spec(path: Path) -> dict[str, Any]:
@@ -284,9 +298,7 @@ def _of_named(document: Document) -> Sequence[Of]:
 
 
 def _read_summary(path: Path, out: Path) -> Document:
-    found = Document(path.parent, path.name)
-    if not found.text("part") or not found.text("title") or not isinstance(found.get("rows"), list):
-        raise CardError(f"{path} is of form {SUMMARY} without part, title or rows. It needs these, and model.")
+    check_summary(Document(path.parent, path.name))
     return _with_log(path, out)
 
 
