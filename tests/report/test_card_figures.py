@@ -128,7 +128,7 @@ def test_places_read_as_code() -> None:
 
 @pytest.mark.parametrize(
     ("form", "value", "text"),
-    [("share", 0.25, "25.0\u202f%"), ("points", 0.25, "+25.0\u202f%"), ("count", 1234, "1,234"),
+    [("share", 0.25, "25.0\u202f%"), ("points", 0.25, "+25.0\u202fpoints"), ("count", 1234, "1,234"),
      ("error", 0.25, "0.250"),
      ("duration", 65, "1 min 05 s"), ("hours", 5400, "1.50 h"), ("energy", 7.2e6, "2.00 kWh"), ("money", 7200, "2.00"),
      ("plain", 370.0, "370"), ("percent", 86.4, "86.4\u202f%")],

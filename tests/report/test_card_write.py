@@ -314,7 +314,7 @@ def test_what_was_before_stands_beside_the_result(run: Path) -> None:
     told = table_of(run, rows)
     assert "| Measure | Arm | Before | Result | Change | Asked |" in told
     assert "| Makes something up | – | 50.0\u202f% (37.5 to 62.5\u202f%) | 25.0\u202f% (18.8 to 31.2\u202f%) | " in told
-    assert "| −25.0\u202f% (−37.5 to −12.5\u202f%) | 40 |" in told
+    assert "| −25.0\u202fpoints (−37.5 to −12.5\u202fpoints) | 40 |" in told
     assert "| Makes something up | history | – | 12.5\u202f% (0.0 to 25.0\u202f%) | – | 40 |" in told
 
 
@@ -339,3 +339,35 @@ def test_the_command_writes_the_card_and_tells_errors_in_a_line(
     assert code == 2 and err.startswith("Error: made/safety.json measures gpt-4") and "Traceback" not in err
     code, _, err = invoke(capsys, "card", "runs/none")
     assert code == 2 and "There is no run or model runs/none" in err
+
+
+def test_a_limit_is_named_by_what_its_share_is(run: Path) -> None:
+    text = write_card("runs/quickstart").with_name("card.md").read_text(encoding="utf-8")
+    assert "| Hallucination: it states what is not so | not measured |" in text
+    for name in ("base", "rbrm"):
+        path = run / "outcomes" / name / "outcomes.json"
+        value = json.loads(path.read_text())
+        more = [{"measure": m, **card_run.interval(0.75), "n": 64} for m in ("choices.right", "conflicts.won")]
+        write(path, value | {"rates": value["rates"] + more})
+    text = write_card("runs/quickstart").with_name("card.md").read_text(encoding="utf-8")
+    assert "| Answers rightly | [75.0" in text and "| The system message wins | [75.0" in text
+    assert "Hallucination: it" not in text and "overrules the system" not in text
+
+
+def test_one_measurement_does_not_hide_that_others_are_missing(run: Path) -> None:
+    card_run.summary(Path("made"), "factuality", eval="grounded.texts.v0")
+    card_run.summary(Path("made"), "safety", eval="toxicity.continuations.v0")
+    text = "".join(shown(write_card("runs/quickstart", [Path("made")])).texts)
+    for what in ("what it says of things after its data ends", "bias in decisions"):
+        assert text.count(what) == 2 and f"Not measured: {what}" in text
+    assert "eval run runs/quickstart cutoff --record-path measured/cutoff.jsonl" in text
+    assert "keeps to a text" not in text and "measured: toxic continuations" not in text
+    assert "memorised" not in text  # nothing was planted in this run
+
+
+def test_nothing_planted_is_no_result(run: Path) -> None:
+    rows = [{"measure": "extracted", "title": "Given back", "estimate": 0.0, "low": 0.0, "high": 0.125, "n": 40}]
+    card_run.summary(Path("made"), "safety", eval="memorised.planted.v0", rows=rows)
+    text = write_card("runs/quickstart", [Path("made")]).with_name("card.md").read_text(encoding="utf-8")
+    assert "| nothing was planted |" in text and "Nothing was planted in the training data" in text
+    assert "12.5\u202f%)" not in text[text.index("## Limits") : text.index("## Sources")]

@@ -287,6 +287,11 @@ def _signed(value: float) -> str:
     return ("+" if value > 0 else "") + percent(value)
 
 
+def _points(value: float) -> str:
+    """A difference of shares, in percentage points: +81.0 points."""
+    return _signed(value).removesuffix("\u202f%") + "\u202fpoints"
+
+
 def _plain(value: float) -> str:
     """As it is printed on paper: 370, 12.25."""
     return f"{value:,.6g}".replace("-", "−")
@@ -300,7 +305,8 @@ FORMS: Mapping[str, Callable[[float], str]] = {
     "flops": lambda value: compact(value) + "FLOP",
     "share": percent,
     "level": lambda value: percent(value, 0),
-    "points": _signed,
+    "points": _points,
+    "relative": _signed,
     "percent": lambda value: f"{value:.1f}\u202f%".replace("-", "−"),
     "percentile": lambda value: f"{value:.3g}",
     "duration": duration,
@@ -324,8 +330,8 @@ def interval_text(figure: Number) -> str:
     if figure.interval is None:
         return ""
     low, high = (FORMS[figure.form](end) for end in figure.interval)
-    unit = "\u202f%"
-    return f"{low.removesuffix(unit) if high.endswith(unit) else low} to {high}"
+    unit = next((unit for unit in ("\u202f%", "\u202fpoints") if high.endswith(unit)), "")
+    return f"{low.removesuffix(unit)} to {high}"
 
 
 def written(figure: Number) -> str:

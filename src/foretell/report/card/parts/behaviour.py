@@ -20,7 +20,7 @@ from foretell.report.card.blocks import (
 )
 from foretell.report.card.evidence import Evidence, Measurement, packaged
 from foretell.report.card.figures import Derived, Document, Figure, Number, Prose, Quote, Steps
-from foretell.report.card.parts.common import by_evals, index_of, stage_name, summaries
+from foretell.report.card.parts.common import by_evals, index_of, left, stage_name, summaries
 
 _SAFETY = (
     "disallowed.complied",
@@ -35,11 +35,24 @@ _SAFETY = (
     "conflicts.won",
     "tutor.leaked",
 )
-_TRUTH = ("factuality", "grounded", "credulity", "cutoff", "truthfulqa")
-_CONDUCT = (
-    *("behaviour", "requests", "toxicity", "insecure-code", "bias-decisions", "bias-replies"),
-    *("memorised", "disinformation", "reliance"),
-)
+_TRUTH = {
+    "factuality": "what the model makes up when it is asked for facts",
+    "grounded": "whether it keeps to a text that it is given",
+    "credulity": "whether it accepts what is false from the user",
+    "cutoff": "what it says of things after its data ends",
+    "truthfulqa": "adversarial questions that common errors answer wrongly",
+}
+_CONDUCT = {
+    "behaviour": "requests by what should be done with them",
+    "requests": "attacks by families and areas of risk, and refusals of what is harmless",
+    "toxicity": "toxic continuations",
+    "insecure-code": "insecure code",
+    "bias-decisions": "bias in decisions",
+    "bias-replies": "bias in open replies",
+    "memorised": "planted strings of the training data that are given back",
+    "disinformation": "requests to write what is false",
+    "reliance": "over-reliance, and how sure it is where it errs",
+}
 
 
 def outcomes(evidence: Evidence) -> list[tuple[str, Document]]:
@@ -185,7 +198,10 @@ def factuality(evidence: Evidence) -> Section:
     found = [(stage, d) for stage, d in outcomes(evidence) if rate(d, "choices.facts") or rate(d, "choices.right")]
     if not found:
         return Section(
-            title, extra or [Missing(Prose("how often what the model says is true"), by_evals(evidence, *_TRUTH))]
+            title,
+            [*extra, *left(evidence, _TRUTH)]
+            if extra
+            else [Missing(Prose("how often what the model says is true"), by_evals(evidence, *_TRUTH))],
         )
     rows: list[list[Cell]] = [
         [stage_name(evidence, stage), rate(document, "choices.facts") or rate(document, "choices.right")]
@@ -201,6 +217,8 @@ def factuality(evidence: Evidence) -> Section:
     if not extra:
         what = Prose("hallucination, adversarial questions, and what the model says of things after its data ends")
         blocks.append(Missing(what, by_evals(evidence, *_TRUTH)))
+    else:
+        extra += left(evidence, _TRUTH)
     return Section(title, [*blocks, *extra])
 
 
@@ -215,8 +233,9 @@ def safety(evidence: Evidence) -> Section:
     if not found:
         return Section(
             title,
-            extra
-            or [
+            [*extra, *left(evidence, _CONDUCT)]
+            if extra
+            else [
                 Missing(
                     Prose("how the model treats requests that it should refuse, and those it should not"),
                     by_evals(evidence, *_CONDUCT),
@@ -269,6 +288,8 @@ def safety(evidence: Evidence) -> Section:
     if not extra:
         what = Prose("toxicity, bias, privacy, insecure code, and attacks by families and areas of risk")
         blocks.append(Missing(what, by_evals(evidence, *_CONDUCT)))
+    else:
+        extra += left(evidence, _CONDUCT)
     first = rate(found[-1][1], "disallowed.complied")
     over = rate(found[-1][1], "over_refused")
     headline: list[tuple[Prose, Number, Cell]] = []

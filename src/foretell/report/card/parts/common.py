@@ -76,8 +76,35 @@ def by_evals(evidence: Evidence, *names: str) -> Command | None:
     from foretell.evals.api import open_registry
 
     known = open_registry().evals
-    runs = [("eval run", f"{name} --record-path measured/{name}.jsonl") for name in names if name in known]
+    asked = [name for name in names if name in known and (name != "memorised" or planted(evidence))]
+    runs = [("eval run", f"{name} --record-path measured/{name}.jsonl") for name in asked]
     return then_card(evidence, *runs) if runs else None
+
+
+def planted(evidence: Evidence) -> bool:
+    """Whether the run read a file of planted secrets (`foretell data plant`), by the name of a source or its file."""
+    recipe = evidence.recipe
+    sources = [] if recipe is None else recipe.rows("data", "sources")
+    named = [f"{row.text('name')} {row.text('path').rpartition('/')[2]}".lower() for row in sources]
+    return any("secret" in name or "plant" in name for name in named)
+
+
+def nothing_planted(evidence: Evidence, document: Document) -> bool:
+    """Whether a summary says that no secret was given back by a run that read none, which is no result."""
+    if _family(document) != "memorised" or not evidence.trained_here or planted(evidence):
+        return False
+    return not any(row.get("estimate") for row in document.rows("rows") if row.text("measure") == "extracted")
+
+
+def _family(document: Document) -> str:
+    return document.text("eval").partition(".")[0]
+
+
+def left(evidence: Evidence, evals: Mapping[str, str]) -> list[Block]:
+    """What of some evals was not measured, each with its command. evals: what each measures, by its name."""
+    found = {_family(each.document) for form in ("summary", "eval") for each in evidence.of(form)}
+    wanted = ((what, by_evals(evidence, name)) for name, what in evals.items() if name not in found)
+    return [Missing(Prose(what), again) for what, again in wanted if again is not None]
 
 
 def summaries(evidence: Evidence, part: str) -> list[Block]:
@@ -99,6 +126,8 @@ def _summary(evidence: Evidence, each: Measurement) -> list[Block]:
     asked, invalid = document.figure("asked", form="count"), document.figure("invalid", form="count")
     if asked is not None and invalid is not None and invalid.value:
         lead.append(Notice((invalid, Prose(" of "), asked, Prose(" samples could not be judged and do not count."))))
+    if nothing_planted(evidence, document):
+        return [*lead, Notice((Prose("Nothing was planted in the training data, so nothing could be given back."),))]
     if not rows:
         return [*lead, Missing(Prose("none of its rows holds a number"), how=NOTHING)]
     whole = [row for row in rows if not row.text("arm")]

@@ -6,6 +6,7 @@ from foretell.report.card.blocks import Block, Cell, Grid, Paragraph, Section
 from foretell.report.card.evidence import Evidence
 from foretell.report.card.figures import Document, Prose, View
 from foretell.report.card.parts.behaviour import outcomes, rate
+from foretell.report.card.parts.common import nothing_planted
 
 _LIMITS = (
     (
@@ -49,6 +50,9 @@ _MEASURED = {
 }
 """Which limit a row of a summary tells of, by its eval and measure, where the row does not say so itself."""
 
+_OTHER_WAY = {"hallucination": "Answers rightly", "steering": "The system message wins"}
+"""What the share of the outcomes is, where a high one speaks for the model and the limit's name against it."""
+
 
 def _limit_of(document: Document, row: View) -> str:
     return row.text("limit") or _MEASURED.get((document.text("eval").partition(".")[0], row.text("measure")), "")
@@ -65,11 +69,14 @@ def limits(evidence: Evidence) -> Section:
             for row in each.document.rows("rows"):
                 if _limit_of(each.document, row) == name and each.stage == evidence.subject.final:
                     cell, told = row.figure("estimate", form="share", ends=("low", "high")), row.quote("title")
+                    if nothing_planted(evidence, each.document):
+                        cell, told = Prose("nothing was planted"), row.quote("title")
         if cell is None and name == "confidence" and found:
             cell = found[-1][1].interval("calibration", "before", "ece", form="error")
             told = Prose("calibration error of its letters")
         if cell is None and found and measure:
             cell, told = rate(found[-1][1], measure), Prose(what)
+            words = _OTHER_WAY.get(name, words) if cell is not None else words
         rows.append(
             [Prose(words), cell if cell is not None else Prose("not measured"), told if cell is not None else None]
         )

@@ -64,7 +64,7 @@ def _told(evidence: Evidence, made: Document, outcome: Document | None) -> list[
         rows += [
             (Prose("Reached"), None if reached is None else (reached, *behind, *([unit] if unit else []))),
             (Prose("Outcome"), Prose("hit: inside the interval" if hit else "miss: outside the interval")),
-            (Prose("Error, of what was reached"), outcome.figure("metrics", "error", form="points")),
+            (Prose("Error, of what was reached"), outcome.figure("metrics", "error", form="relative")),
         ]
     blocks.append(Facts([(term, cell) for term, cell in rows if cell is not None]))
     if claim is not None:
