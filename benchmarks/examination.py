@@ -335,7 +335,7 @@ def main() -> None:
     print(json.dumps(figures, indent=1))
     if figures and asked.limit is None and not asked.only:
         command = f"python benchmarks/examination.py --model {asked.model.name} --peers FOLDER"
-        print(f"Written: {write_result('examination', command, figures, asked.results)}")
+        print(f"Written: {write_result('exams', command, figures, asked.results)}")
 
 
 if __name__ == "__main__":
