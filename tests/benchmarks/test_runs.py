@@ -26,6 +26,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "examine").mkdir(parents=True)
     (folder / "pretrain").mkdir()
     (folder / "outcome").mkdir()
+    (folder / "card").mkdir()
     by_kind = {
         "textbooks": {"loss": 2.0, "bits_per_byte": 1.0, "tokens": 300},
         "books": {"loss": 1.0, "bits_per_byte": 2.0, "tokens": 600},
@@ -39,6 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pretrain" / "manifest.json").write_text(json.dumps(manifest))
     outcome = manifest | {"metrics": {"error": -0.02, "covered": True}}
     (folder / "outcome" / "manifest.json").write_text(json.dumps(outcome))
+    (folder / "card" / "manifest.json").write_text(json.dumps(manifest | {"seconds": 0.5}))
     return folder
 
 
@@ -46,6 +48,7 @@ def test_only_intervals_above_zero_count(run: Path) -> None:
     figures = quickstart.measure(runs.FinishedRun(run, 6, 10.0, 12.0, 2_000_000_000))
     assert figures["visual_tasks_above_blind"] == {"value": 1, "unit": "of 3 tasks", "aim": 3}
     assert figures["wall_s"]["value"] == 12 and figures["peak_rss_gb"]["value"] == 2
+    assert figures["card_s"]["value"] == 0.5
     assert figures["accuracy_t0"]["spread"] == [0.4, 0.6]
     assert figures["forecast_error_pct"]["value"] == 2 and figures["forecast_covered"]["value"] == 1
     earlier = quickstart.measure(runs.FinishedRun(run, 6, 10.0))
