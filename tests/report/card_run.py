@@ -154,9 +154,13 @@ def languages(folder: Path, model: str = "runs/quickstart", comparable: bool = T
     return write(folder / "run.summary.json", value)
 
 
-def calibration(folder: Path, before: str, after: str) -> Path:
+def calibration(folder: Path, before: str, after: str, weights: str = "") -> Path:
     sides = {
-        side: {"source": {"model": model, "log": "run.jsonl"}, **assessment(ece), "accuracy": interval(0.5625)}
+        side: {
+            "source": {"model": model, "weights": weights, "log": "run.jsonl"},
+            **assessment(ece),
+            "accuracy": interval(0.5625),
+        }
         for side, model, ece in (("before", before, 0.0078125), ("after", after, 0.078125))
     }
     change = {key: interval(0.0703125) for key in ("accuracy", "ece", "top_ece")}

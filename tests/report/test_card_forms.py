@@ -57,6 +57,15 @@ def test_every_form_is_found_and_told_apart(subject: Subject, tmp_path: Path) ->
     assert {each.stages for name, each in found.items() if name != "calibration"} == {("ppo",)}
 
 
+def test_calibration_of_a_model_that_has_moved_is_known_by_its_weights(subject: Subject, tmp_path: Path) -> None:
+    for digest in subject.weights:
+        card_run.calibration(tmp_path / digest, "/elsewhere", "/elsewhere", digest)
+        assert [each.form for each in find(subject, digest)] == ["calibration"]
+    card_run.calibration(tmp_path / "other", "/elsewhere", "/elsewhere", "0" * 64)
+    with pytest.raises(CardError, match="measures /elsewhere"):
+        find(subject, "other")
+
+
 def test_an_exam_is_scored_into_the_card_s_folder(subject: Subject, tmp_path: Path) -> None:
     log = sit(tmp_path / "made/exam.jsonl", weights=WEIGHTS["pretrain"])
     (found,) = find(subject, "made")

@@ -21,7 +21,7 @@ import numpy as np
 
 from foretell.errors import CheckpointError, EvalError
 from foretell.evals.base import OPTIONS
-from foretell.evals.results import model_of
+from foretell.evals.results import model_of, weights_of
 from foretell.evals.samples import parse
 from foretell.files import read_json, sha256_file
 from foretell.measure.assessment import Assessment, Change, Repair, assess, change, repair
@@ -46,8 +46,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """What one model gave every option. run, eval: "" where the file does not say; model: else its name. left_out: rows
-    or samples that hold no option probabilities, such as free responses."""
+    """What one model gave every option. run, eval, weights (SHA-256): "" where the file does not say; model: else its
+    name. left_out: rows or samples that hold no option probabilities, such as free responses."""
 
     path: Path
     run: str
@@ -56,6 +56,7 @@ class Answers:
     sha256: str
     questions: tuple[Question, ...]
     left_out: int
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def read_answers(path: Path) -> Answers:
         run, eval, model = str(path.parents[2].resolve().name), _OUTCOMES, path.parent.name
     elif spec:
         model = model_of(spec)
-    return Answers(path, run, eval, model, sha256_file(path), tuple(questions.values()), left_out)
+    return Answers(path, run, eval, model, sha256_file(path), tuple(questions.values()), left_out, weights_of(spec))
 
 
 def plain(found: Calibration) -> dict[str, Any]:
@@ -186,8 +187,10 @@ PUBLISHED = (Published("GPT-4, pre-trained", 0.007, _REPORT), Published("GPT-4, 
 
 def _plain_side(side: Side) -> dict[str, Any]:
     answers = side.answers
-    source = {"run": answers.run, "eval": answers.eval, "model": answers.model, "log": str(answers.path),
-              "sha256": answers.sha256, "left_out": answers.left_out, "only_here": side.only_here}  # fmt: skip
+    source = {
+        "run": answers.run, "eval": answers.eval, "model": answers.model, "weights": answers.weights,
+        "log": str(answers.path), "sha256": answers.sha256, "left_out": answers.left_out, "only_here": side.only_here,
+    }  # fmt: skip
     return {"source": source, **asdict(side.assessment)}
 
 

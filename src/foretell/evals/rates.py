@@ -20,7 +20,7 @@ from foretell.evals.base import BAD_SAMPLE, Eval, Tally, Trial
 from foretell.evals.classes import load_class
 from foretell.evals.log import RunLog
 from foretell.evals.registry import EvalSpec
-from foretell.evals.results import model_of
+from foretell.evals.results import model_of, weights_of
 from foretell.evals.samples import Sample
 from foretell.evals.summaries import FORM, summary_path
 from foretell.files import write_json
@@ -130,12 +130,10 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     """
     probe, samples = probe_of(log), graded_of(log)
     reasons = Counter(sample.reason for sample in samples if sample.reason)
-    config = log.spec.get("run_config") or {}
-    weights = config.get("weights")
     value: dict[str, Any] = {
         "form": FORM, "part": probe.part, "title": probe.title or str(log.spec.get("eval_name")),
         "eval": log.spec.get("eval_name"), "model": model_of(log.spec),
-        "weights": str(weights[0]) if isinstance(weights, list) and weights and weights[0] else "",
+        "weights": weights_of(log.spec),
         "run": log.spec.get("run_id"), "samples": log.path.name, "asked": len(samples),
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip

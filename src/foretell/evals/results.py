@@ -118,6 +118,13 @@ def model_of(spec: Mapping[str, Any]) -> str:
     return names if isinstance(names, str) else str(names[0])
 
 
+def weights_of(spec: Mapping[str, Any]) -> str:
+    """SHA-256 of the weights of the model that a run measures; "" where they are not known, as of an endpoint."""
+    config = spec.get("run_config")
+    found = config.get("weights") if isinstance(config, Mapping) else None
+    return str(found[0]) if isinstance(found, Sequence) and found and found[0] else ""
+
+
 def result_of(
     log: RunLog,
     scores: Scores | None = None,

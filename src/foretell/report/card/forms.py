@@ -148,6 +148,7 @@ def _read_exam(path: Path, out: Path) -> Document:
     """An exam's score, computed from its log as `foretell exam report` does."""
     from foretell.evals.exams.api import read_score
     from foretell.evals.log import read_log
+    from foretell.evals.results import weights_of
 
     try:
         score, log = read_score(path), read_log(path)
@@ -168,7 +169,7 @@ def _read_exam(path: Path, out: Path) -> Document:
     value = {
         "exam": score.exam.name, "eval": score.exam.eval_name, "title": spec.title, "note": spec.note,
         "split": score.exam.split, "digest": score.exam.digest, "license": spec.license, "source": spec.source,
-        "model": score.model, "weights": _weights_of(log.spec), "run": score.run, "vision": score.vision,
+        "model": score.model, "weights": weights_of(log.spec), "run": score.run, "vision": score.vision,
         "attempt": score.attempt, "questions": len(score.answered), "of_questions": len(score.exam.questions),
         "raw": _finite(asdict(score.raw)), "raw_highest": score.raw_highest, "out_of": spec.total.out_of,
         "final": mark, "sections": sections,
@@ -181,7 +182,7 @@ def _read_exam(path: Path, out: Path) -> Document:
 def _read_eval(path: Path, out: Path) -> Document:
     """A run of an eval as one row, with its mean and interval."""
     from foretell.evals.log import read_log
-    from foretell.evals.results import result_of, summary_of
+    from foretell.evals.results import result_of, summary_of, weights_of
 
     try:
         log = read_log(path)
@@ -205,18 +206,12 @@ def _read_eval(path: Path, out: Path) -> Document:
         "tokens",
     )
     value = {name: getattr(row, name) for name in fields} | {
-        "weights": _weights_of(log.spec), "max_samples": (log.spec.get("run_config") or {}).get("max_samples"),
+        "weights": weights_of(log.spec), "max_samples": (log.spec.get("run_config") or {}).get("max_samples"),
         "args": {k: v for k, v in _args(dict(log.spec)).items() if isinstance(v, str | int | float | bool)},
         "report": {k: v for k, v in row.report.items() if isinstance(v, int | float) and math.isfinite(v)},
         "samples": summary.n + summary.invalid,
     }  # fmt: skip
     return compute(out, _name(path, out), value, [path], path)
-
-
-def _weights_of(spec: Any) -> str:
-    config = spec.get("run_config")
-    found = config.get("weights") if isinstance(config, dict) else None
-    return str(found[0]) if isinstance(found, list) and found and found[0] else ""
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -280,12 +275,13 @@ def _same_corpus(document: Document, subject: Subject) -> bool:
 
 
 def _of_calibration(document: Document) -> Sequence[Of]:
-    """By the model's name; a run's outcomes call their models otherwise, and are told by where they lie."""
+    """By its weights, else its name; a run's outcomes call their models otherwise, and are told by where they lie."""
     found: list[Of] = []
     for side in ("before", "after"):
         log, model = document.text(side, "source", "log"), document.text(side, "source", "model")
         if log or model:
-            found.append((str(Path(log).parent) if OUTCOMES in Path(log).parts else model, ""))
+            name = str(Path(log).parent) if OUTCOMES in Path(log).parts else model
+            found.append((name, document.text(side, "source", "weights")))
     return found
 
 
