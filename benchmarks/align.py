@@ -12,8 +12,8 @@ attempt (results/align_first.json) it was RM + RBRM without ptx. Five gates were
 the KL target left room to forget (1.5 nats where the task needs about 0.7), because no text of pre-training told the
 words that held-out languages ask for, and because rankers were as often right as wrong about what is disallowed, so
 that a reward model fell to either side by chance. The recipe was changed in these places, and demonstrators break fewer
-rules of system messages (15 % for 40 %), since a reward model of this size cannot tell languages apart and so cannot
-mend it. Only seeds 3 and 4 were looked at meanwhile; the gates are the same, and seeds 0 to 2 were run once.
+rules of system messages (15 % for 40 %). Only seeds 3 and 4 were looked at meanwhile; the gates are the same, and seeds
+0 to 2 were run once.
 
 The gates, each with the figure that it is held to:
 

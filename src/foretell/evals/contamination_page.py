@@ -96,9 +96,19 @@ def shown(value: Any, column: str = "") -> str:
 
 
 def _table(held: Table) -> Html:
-    rows = [[shown(cell, column) for cell, column in zip(row, held.head, strict=True)] for row in held.rows]
+    """What is to be reported stands before what it is made of, so that a narrow screen shows it."""
     words = ("eval", "model")
-    return table(held.head, rows, align="".join("l" if column in words else "r" for column in held.head))
+    first = [*words, "reported"]
+    order = sorted(range(len(held.head)), key=lambda i: first.index(held.head[i]) if held.head[i] in first else 9)
+    head = [held.head[i] for i in order]
+    rows = [[_cell(row[i], held.head[i]) for i in order] for row in held.rows]
+    return table(head, rows, align="".join("l" if column in words else "r" for column in head))
+
+
+def _cell(value: Any, column: str) -> Html | str:
+    """As `shown`, an interval's ends below its value."""
+    said, opened, ends = shown(value, column).partition(" (")
+    return join([said, " ", el("span", f"({ends}", class_="ci")]) if opened and isinstance(value, Interval) else said
 
 
 def _chart(found: Sequence[Exposure]) -> Html:
