@@ -67,7 +67,7 @@ def test_intervals_of_the_gain_hold_the_truth_about_as_often_as_they_say() -> No
         found = recommend(trials(0.01, seed=seed), 1e14, {"code": 1.0}, seed=seed)
         before, after = (losses_of(LAWS[0], r) for r in (found.before, found.shares))
         held.append(found.gain.low <= np.log(before / after) <= found.gain.high)
-    assert 17 <= sum(held)  # 90 % intervals, of few residuals and a choice made on the same runs
+    assert sum(held) >= 17  # 90 % intervals, of few residuals and a choice made on the same runs
 
 
 def test_where_no_mixture_matters_none_is_claimed() -> None:

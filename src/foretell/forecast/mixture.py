@@ -50,7 +50,8 @@ class Trials:
 class Recommendation:
     """shares: (S,) for the target. gain: log of the aim's loss before over after, at the target's compute; rungs: the
     same on each rung, cheapest first, by its law. best: (R, S), what each rung's own law prefers. fit: median absolute
-    error of the laws, each trial left out of its fit, as a share of the loss. limited: sources whose share is held down by how often they may be read."""
+    error of the laws, each trial left out of its fit, as a share of the loss. limited: sources whose share is held down
+    by how often they may be read."""
 
     sources: tuple[str, ...]
     before: Array
@@ -86,7 +87,7 @@ def design(base: Sequence[float], trials: int, seed: int = 0) -> Array:
 
 def _moved(at: Array, log_odds: Array) -> Array:
     moved = at * np.exp(log_odds)
-    return moved / moved.sum()
+    return np.asarray(moved / moved.sum())
 
 
 def fit_law(shares: Array, losses: Array) -> Array:
@@ -132,8 +133,8 @@ def recommend(
     high = np.minimum(tried, [(most or {}).get(name, 1.0) for name in sources])
     if high.sum() < 1:
         raise ForecastError(
-            f"The sources together are too small: read as often as is allowed they fill {high.sum():.0%} of the tokens. "
-            "Raise data.max_epochs, or lower the tokens."
+            f"The sources together are too small: read as often as is allowed they fill {high.sum():.0%} of the "
+            "tokens. Raise data.max_epochs, or lower the tokens."
         )
     low = np.minimum(low, high)
     order = np.argsort(trials.flops)
