@@ -47,6 +47,7 @@ def main() -> NoReturn:
             ["contamination", "index"],
             ["exam", "run"],
             ["exam", "languages"],
+            ["arena", "run"],
         )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)

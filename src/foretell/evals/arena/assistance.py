@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from foretell.measure.stats import Interval, proportion
+from foretell.measure.stats import Interval, independent_difference, proportion
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Arm:
-    """agreement: share of verdicts that name the right reply. seconds: the median; None where nobody's time is known."""
+    """agreement: share of verdicts that name the right reply. seconds: the median; None where no time is known."""
 
     agreement: Interval
     n: int
@@ -57,6 +57,9 @@ def effect_of(verdicts: Sequence[Verdict]) -> Effect:
         [float(v.agrees) for v in verdicts], [v.assisted for v in verdicts], [v.judge for v in verdicts],
         [v.group for v in verdicts],
     )  # fmt: skip
+    arms = arm_of(alone), arm_of(helped)
+    if difference.low == difference.high:  # where all verdicts of an arm are alike, their spread says nothing
+        difference = independent_difference(arms[1].agreement, arms[0].agreement)
     timed = [v for v in verdicts if v.seconds]
     time, _ = within_judges(
         [log(v.seconds or 1.0) for v in timed], [v.assisted for v in timed], [v.judge for v in timed],
@@ -65,7 +68,7 @@ def effect_of(verdicts: Sequence[Verdict]) -> Effect:
     factor = None if not np.isfinite([time.estimate, time.low, time.high]).all() else Interval(
         exp(time.estimate), exp(time.low), exp(time.high)
     )  # fmt: skip
-    return Effect(_arm(alone), _arm(helped), difference, p, factor)
+    return Effect(*arms, difference, p, factor)
 
 
 def within_judges(
@@ -73,9 +76,9 @@ def within_judges(
 ) -> tuple[Interval, float]:
     """Mean difference between treated and not, with an effect of each judge taken out, 95 %, and its two-sided p.
 
-    Least squares with a constant for each judge; the error is cluster-robust by group with the factor G / (G − 1), and t
-    of G − 1 degrees of freedom. With one judge and groups of one it is the difference of means, with Welch's error but
-    for that factor. Unbounded, with p 1, where no judge has both arms or fewer than two groups were seen.
+    Least squares with a constant for each judge; the error is cluster-robust by group with the factor G / (G − 1), and
+    t of G − 1 degrees of freedom. With one judge and groups of one it is the difference of means, with Welch's error
+    but for that factor. Unbounded, with p 1, where no judge has both arms or fewer than two groups were seen.
     Source: Cameron and Miller (2015), Journal of Human Resources 50:317, sections II.B and III.A.
     """
     from scipy.special import stdtr, stdtrit
@@ -99,7 +102,8 @@ def within_judges(
     return Interval(estimate, estimate - half, estimate + half), p
 
 
-def _arm(verdicts: Sequence[Verdict]) -> Arm:
+def arm_of(verdicts: Sequence[Verdict]) -> Arm:
+    """Agreement over all of these verdicts, prompts as clusters, and the median time."""
     told = [v.seconds for v in verdicts if v.seconds is not None]
     agreement = proportion([float(v.agrees) for v in verdicts], [v.group for v in verdicts])
     return Arm(agreement, len(verdicts), median(told) if told else None)

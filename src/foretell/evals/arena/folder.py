@@ -190,11 +190,14 @@ def load(folder: Path) -> Arena:
         players = tuple(Player(**player) for player in raw["players"])
         prompts = tuple(Asked(**row) for row in rows)
         if len(prompts) != raw["prompts"]:
-            raise EvalError(f"{folder / PROMPTS} has {len(prompts)} prompts; {raw['prompts']} were written. Restore it.")
+            raise EvalError(
+                f"{folder / PROMPTS} has {len(prompts)} prompts; {raw['prompts']} were written. Restore it."
+            )
         return Arena(folder, players, prompts, int(raw["seed"]), raw["battles"], tuple(raw["skipped"]))
     except OSError as error:
         raise EvalError(
-            f"{folder} is no arena: {error.filename} cannot be read ({error.strerror}). Make one with: foretell arena run"
+            f"{folder} is no arena: {error.filename} cannot be read ({error.strerror}). Make one with: foretell arena "
+            "run"
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvalError(f"{folder} holds a damaged arena ({error!r}). Restore it, or run it anew elsewhere.") from error
@@ -219,3 +222,12 @@ def _different(a: Arena, b: Arena) -> str:
         (a.count, b.count, f"{'all' if a.count is None else a.count} battles"),
     ]
     return " and ".join(what for x, y, what in told if x != y) or "other settings"
+
+
+def player_name(text: str) -> tuple[str, str]:
+    """Name and model of NAME=MODEL; of MODEL alone the name is its last part."""
+    name, named, model = text.partition("=")
+    if named and re.fullmatch(r"[\w.@+-]{1,60}", name) and model:
+        return name, model
+    plain = text.partition("#")[2] or text.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.@+-]+", "-", plain)[:60].strip("-") or "model", text

@@ -155,16 +155,16 @@ class People:
             shown, said = self._shown.setdefault(judge, {}), self._said.setdefault(judge, {})
             if "shown" in row:
                 battle = self._known[row["shown"]]
-                shown[battle.id] = Shown(
-                    battle, int(row["left"]), int(row["right"]), bool(row["assisted"]), len(shown)
-                )
+                shown[battle.id] = Shown(battle, int(row["left"]), int(row["right"]), bool(row["assisted"]), len(shown))
             elif "undo" in row:
                 said.pop(row["undo"], None)
                 shown[row["undo"]] = shown.pop(row["undo"])  # it is the latest now, and comes again
             else:
                 said[row["battle"]] = _judgement(row, self._known[row["battle"]])
         except (KeyError, TypeError, ValueError) as error:
-            raise EvalError(f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it.") from error
+            raise EvalError(
+                f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it."
+            ) from error
 
     def _write(self, row: dict[str, Any]) -> None:
         """One line, on the disk before anything is answered."""
@@ -190,7 +190,9 @@ def read_people(arena: Arena) -> list[Judgement]:
             elif "verdict" in row:
                 found[row["judge"], row["battle"]] = _judgement(row, battles[row["battle"]])
         except (KeyError, TypeError, ValueError) as error:
-            raise EvalError(f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it.") from error
+            raise EvalError(
+                f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it."
+            ) from error
     return list(found.values())
 
 
@@ -211,6 +213,10 @@ def _judgement(row: dict[str, Any], battle: Battle) -> Judgement:
     winner = {"left": left, "right": right, "neither": None}[row["verdict"]]
     score = 0.5 if winner is None else float(winner == battle.a)
     return Judgement(str(row["judge"]), battle.id, score, bool(row["assisted"]), left, float(row["seconds"]))
+
+
+def _damaged(where: str, error: Exception) -> EvalError:
+    return EvalError(f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it.")
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -37,7 +37,8 @@ def draw_battles(players: int, prompts: int, count: int | None, seed: int) -> li
     order = list(range(prompts))
     rng.shuffle(pairs)
     rng.shuffle(order)
-    found, place, shift = [], 0, 0
+    found: list[Battle] = []
+    place, shift = 0, 0
     seen: set[tuple[int, int]] = set()
     while len(found) < (count or most):
         cell = order[place % prompts], (place + shift) % len(pairs)
