@@ -87,6 +87,9 @@ def rate(
             at = place[player] - 1
             value, half = float(beta[at]), t * sqrt(covariance[at, at])
             theta[player], intervals[player] = value, Interval(value, value - half, value + half)
+            if half < 1e-9:  # all alike, such as ties alone: their spread says nothing
+                ends = (profile_limit(count, battles, player, upper, value) for upper in (False, True))
+                intervals[player] = Interval(value, *ends)
     for player in range(count):
         if theta[player] in (inf, -inf):
             limit = profile_limit(count, battles, player, upper=theta[player] < 0)
@@ -161,8 +164,8 @@ def sandwich(x: Floats, y: Floats, beta: Floats, groups: Sequence[Hashable]) -> 
     return np.asarray(len(codes) / (len(codes) - 1) * bread @ (scores.T @ scores) @ bread)
 
 
-def profile_limit(count: int, battles: Battles, player: int, upper: bool) -> float:
-    """The end of a 95 % interval of θ by the profile likelihood, for a player that is separated from the first.
+def profile_limit(count: int, battles: Battles, player: int, upper: bool, estimate: float | None = None) -> float:
+    """An end of a 95 % interval of θ by the profile likelihood. estimate: None for a player that is separated.
 
     Judgements of a prompt count as one together, since they are not independent. For two players of whom one wins all
     of n prompts it is the log-odds of exp(−1.92 / n).
@@ -183,6 +186,7 @@ def profile_limit(count: int, battles: Battles, player: int, upper: bool) -> flo
         return 2 * (best - _likelihood(x, battles.score, w, beta, 0.0)) - _CHI2_95
 
     near, far = (_FAR, -_FAR) if not upper else (-_FAR, _FAR)
+    near = near if estimate is None else estimate
     if excess(near) > 0 or excess(far) < 0:
         return inf if upper else -inf
     return float(brentq(excess, far, near, xtol=1e-6))

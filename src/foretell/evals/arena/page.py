@@ -173,8 +173,8 @@ def _effect(source: Source) -> list[Html]:
     ]
     what = (
         "Of battles in which one reply is right and the other wrong: how often the judge names the right one (a tie "
-        "does not). Which battles have critiques is drawn within each judge; the difference is within judges, by prompts as "
-        f"clusters; p = {e.p:.2g}."
+        "does not). Which battles have critiques is drawn within each judge; the difference is within judges, by "
+        f"prompts as clusters; p = {e.p:.2g}."
     )
     shown = table(("", "names the right reply", "n", "median time"), rows, align="lrrr")
     return [el("h3", "Do critiques help?"), el("p", what, class_="note"), shown]

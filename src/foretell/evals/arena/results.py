@@ -11,7 +11,7 @@ import numpy as np
 
 from foretell.data.world.base import is_right
 from foretell.errors import EvalError
-from foretell.evals.arena.asking import FIRST, SECOND, VERDICT
+from foretell.evals.arena.asking import DECISION, FIRST, SECOND, VERDICT
 from foretell.evals.arena.assistance import Arm, Effect, Verdict, arm_of, effect_of
 from foretell.evals.arena.bradley_terry import Battles, Ratings, rate
 from foretell.evals.arena.folder import Arena, problem, samples
@@ -132,10 +132,9 @@ def win_rate(scores: Sequence[float], groups: Sequence[str]) -> Interval:
     return Interval((1 + d.estimate) / 2, (1 + d.low) / 2, (1 + d.high) / 2)
 
 
-def _of_model(arena: Arena, name: str, right: dict[int, tuple[bool, ...]], resamples: int) -> Source:
-    log = arena.log(name)
-    judge = str(log.spec["completion_fns"][0])
-    battles = {battle.id: battle for battle in arena.battles}
+def _of_model(arena: Arena, file: str, right: dict[int, tuple[bool, ...]], resamples: int) -> Source:
+    log = arena.log(file)
+    name = judge = str(log.spec["completion_fns"][0])
     found, invalid, firsts, groups, same, same_groups = [], [], [], [], [], []
     for number, events in samples(log):
         verdicts = [data for kind, data in events if kind == VERDICT]
@@ -151,10 +150,11 @@ def _of_model(arena: Arena, name: str, right: dict[int, tuple[bool, ...]], resam
         winners = [{FIRST: d["first"], SECOND: d["second"]}.get(d["choice"]) for d in verdicts]
         same.append(float(winners[0] == winners[1]))
         same_groups.append(group)
-        decided = winners[0] if winners[0] == winners[1] else None
-        score = 0.5 if decided is None else float(decided == battles[battle.id].a)
-        found.append(Judgement(judge, battle.id, score, bool(verdicts[0]["assisted"]), int(verdicts[0]["first"])))
-    made = _source(arena, judge, found, right, resamples, people=False)
+        decision = next(data for kind, data in events if kind == DECISION)
+        score = float(decision["score"])
+        name = f"{judge} by likelihood" if decision["by"] == "logprob" else judge
+        found.append(Judgement(name, battle.id, score, bool(verdicts[0]["assisted"]), int(verdicts[0]["first"])))
+    made = _source(arena, name, found, right, resamples, people=False)
     return replace(
         made, first=proportion(firsts, groups), first_n=len(firsts), consistent=proportion(same, same_groups),
         invalid=tuple(invalid), waiting=0,

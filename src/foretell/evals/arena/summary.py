@@ -58,7 +58,9 @@ def note(result: Result) -> str:
         told.append(f"{len(arena.skipped)} rows of the prompts' file could not be used.")
     for source in result.sources:
         if source.invalid:
-            told.append(f"{len(source.invalid)} answers of {source.name} name no choice and are left out.")
+            told.append(
+                f"{len(source.invalid)} battles could not be judged by {source.name} and are left out; each is named."
+            )
         if source.waiting:
             told.append(f"{source.waiting} battles wait for {source.name}.")
     twins = [(source, pair) for source in result.sources for pair in source.pairs if pair.twins]
