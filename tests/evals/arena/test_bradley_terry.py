@@ -150,3 +150,11 @@ def test_intervals_cover_what_is_true() -> None:
             boots += sum(found.bootstrap[k].low <= aim[k - 1] <= found.bootstrap[k].high for k in (1, 2))
     assert 0.92 <= hits / 600 <= 0.975
     assert boots / 80 >= 0.88
+
+
+def test_ties_alone_are_even_but_not_to_the_last_digit() -> None:
+    """The sandwich has nothing to go by; the likelihood of 20 halves falls by 1.92 at log-odds of 0.9."""
+    found = rate(["a", "b"], battles([(1, 0, 0.5)] * 20))
+    assert found.theta[1] == 0 and -found.intervals[1].low == pytest.approx(found.intervals[1].high, abs=1e-4)
+    z = found.intervals[1].high
+    assert 20 * (log(0.25) - log(1 / (1 + exp(-z)) / (1 + exp(z)))) == pytest.approx(3.841458820694124, abs=1e-3)
