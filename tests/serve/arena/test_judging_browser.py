@@ -13,7 +13,10 @@ from foretell.evals.arena.folder import Arena
 from foretell.evals.arena.people import read_people
 
 pytestmark = slow_browser
-WORDY = "The sum is found by counting on.\n\n1. Begin at the first number.\n2. Count on.\n\nSo it is **4**.\n\n```python\nprint(2 + 2)\n```"
+WORDY = (
+    "The sum is found by counting on.\n\n1. Begin at the first number.\n2. Count on.\n\nSo it is **4**.\n\n"
+    "```python\nprint(2 + 2)\n```"
+)
 
 
 @pytest.fixture
