@@ -165,7 +165,7 @@ def _tell(result: Result, source: Source) -> None:
     elif source.no_ratings:
         print(f"  no ratings: {source.no_ratings}")
     for name, interval, n in (
-        ("left" if source.people else "shown first", source.first, source.first_n),
+        ("shown first", source.first, source.first_n),
         ("the longer", source.length.longer, source.length.n),
     ):
         if n:

@@ -48,7 +48,7 @@ def test_keys_judge_undo_and_nothing_runs(arena: Arena, screen: str) -> None:
         page.get_by_text("4 of 6 judged").wait_for()
         page.keyboard.press("u")
         page.get_by_text("3 of 6 judged").wait_for()
-        page.get_by_role("button", name="Left is better").click()
+        page.get_by_role("button", name="First is better").click()
         page.get_by_text("4 of 6 judged").wait_for()
         page.close()
         again = tab.context.new_page()

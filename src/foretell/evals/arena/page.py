@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foretell.evals.arena.bradley_terry import ANCHOR, ELO, Ratings
 from foretell.evals.arena.results import Result, Source
-from foretell.evals.arena.summary import aa_statement, note
+from foretell.evals.arena.summary import aa_statement, notes
 from foretell.files import write_text
 from foretell.measure.stats import Interval
 from foretell.pages import Html, Row, cards, details, el, figure, interval_chart, notice, number, page, section, table
@@ -80,7 +80,8 @@ def render(result: Result) -> str:
     sections.append(section("Battles", *_battles(result)))
     main = result.sources[0]
     first = main.pairs[0] if main.pairs else None
-    head = []
+    head: list[Html] = []
+    lead, *more = (text for text in notes(result) if not text.startswith("A/A"))
     if first is not None:
         title = f"{arena.names[first.a]} preferred to {arena.names[first.b]}"
         head = [
@@ -94,7 +95,7 @@ def render(result: Result) -> str:
         ]
     return page(
         " and ".join(arena.names) if len(arena.names) < 4 else f"{len(arena.names)} models", sections,
-        kicker="foretell arena", lead=note(result), head=head,
+        kicker="foretell arena", lead=lead, head=[*head, *map(notice, more)],
         footer=f"Seed {arena.seed}; players: " + "; ".join(f"{p.name} = {p.model}" for p in arena.players),
     )  # fmt: skip
 
@@ -152,8 +153,7 @@ def _source(result: Result, source: Source) -> list[Html]:
 def _biases(source: Source) -> list[tuple[str, str, int]]:
     rows = []
     if source.first_n:
-        what = "prefers the left reply" if source.people else "prefers the reply shown first"
-        rows.append((what, range_text(source.first), source.first_n))
+        rows.append(("prefers the reply shown first", range_text(source.first), source.first_n))
     if source.consistent is not None and source.judgements:
         rows.append(("says the same in both orders", range_text(source.consistent), len(source.judgements)))
     if source.length.n:

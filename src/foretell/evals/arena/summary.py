@@ -45,6 +45,12 @@ def summary_of(result: Result, player: int) -> dict[str, Any]:
 
 
 def note(result: Result) -> str:
+    """What is to be known of the figures, in a paragraph."""
+    return " ".join(notes(result))
+
+
+def notes(result: Result) -> list[str]:
+    """How it was done, then what was left out or waits, and what the A/A checks say."""
     arena = result.arena
     told = [
         f"{len(arena.prompts)} prompts, {len(arena.battles)} battles, sides drawn at random, names hidden; a tie is "
@@ -66,7 +72,7 @@ def note(result: Result) -> str:
     twins = [(source, pair) for source in result.sources for pair in source.pairs if pair.twins]
     if twins:
         told.append(aa_statement([pair for _, pair in twins]))
-    return " ".join(told)
+    return told
 
 
 def aa_statement(twins: Sequence[Pair]) -> str:
@@ -112,8 +118,7 @@ def _rows(result: Result, source: Source, player: int) -> list[dict[str, Any]]:
     if source.length.n:
         rows.append(row(f"The longer reply is preferred, {by}", _three(source.length.longer), source.length.n))
     if source.first_n:
-        what = "The left reply" if source.people else "The reply shown first"
-        rows.append(row(f"{what} is preferred, {by}", _three(source.first), source.first_n))
+        rows.append(row(f"The reply shown first is preferred, {by}", _three(source.first), source.first_n))
     if source.consistent is not None and source.judgements:
         rows.append(row(f"The same choice in both orders, {by}", _three(source.consistent), len(source.judgements)))
     if source.truth is not None:

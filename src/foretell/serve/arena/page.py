@@ -15,6 +15,7 @@ from urllib.parse import quote
 from foretell.evals.arena.folder import Arena
 from foretell.evals.arena.people import Shown
 from foretell.pages import Html, el, join
+from foretell.pages.markup import picture_shape
 from foretell.serve.chats.markdown import blocks_of, plain_blocks
 from foretell.serve.web.forms import TOKEN
 
@@ -23,8 +24,9 @@ POLICY = (
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _KINDS = {"css": "text/css", "js": "text/javascript"}
+_SMALL = 192  # pixels of width
 _LONGEST = 12_000_000  # characters of an embedded picture
-_SIDES = ("Left reply", "Right reply")
+_SIDES = ("First reply", "Second reply")  # beside or below each other
 
 
 @cache
@@ -110,8 +112,8 @@ def _verdicts(judge: str, battle: int, done: int, token: str) -> Html:
     return _form(
         judge, token, el("input", type="hidden", name="battle", value=str(battle)),
         el("input", type="hidden", name="seen", id="seen", value=""),
-        el("div", button("1", "Left is better", "1"), button("0", "Neither", "0", "quiet"),
-           button("2", "Right is better", "2"), class_="choose", role="group", aria_label="Which reply is better?"),
+        el("div", button("1", "First is better", "1"), button("0", "Neither", "0", "quiet"),
+           button("2", "Second is better", "2"), class_="choose", role="group", aria_label="Which reply is better?"),
         button("undo", "Take the last one back", "U", "plain") if done else "",
         class_="verdict",
     )  # fmt: skip
@@ -145,7 +147,9 @@ def _part(part: Mapping[str, Any], role: str) -> Html:
         source = str((part.get("image_url") or {}).get("url", ""))
         if source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "data:image/webp;base64,",
                               "data:image/gif;base64,")) and len(source) < _LONGEST:  # fmt: skip
-            return el("img", src=source, alt="Picture of the request")
+            shape = picture_shape(source)
+            small = shape is not None and shape[0] < _SMALL  # as it is, in whole points
+            return el("img", src=source, alt="Picture of the request", class_="pixels" if small else None)
         return el("p", "(a picture that cannot be shown)", class_="soft")
     text = str(part.get("text", ""))
     return join(map(Html, blocks_of(text) if role == "assistant" else plain_blocks(text)))
