@@ -284,3 +284,21 @@ def test_names_of_players() -> None:
     assert player_name("runs/quickstart/") == ("quickstart", "runs/quickstart/")
     assert player_name("http://localhost:8000/v1#gpt") == ("gpt", "http://localhost:8000/v1#gpt")
     assert player_name("http://localhost:8000/v1?a=b")[1] == "http://localhost:8000/v1?a=b"
+
+
+def test_replies_that_the_critic_cannot_read_are_judged_alone_and_named(tmp_path: Path) -> None:
+    def critic(prompt: Any, **params: Any) -> str:
+        from foretell.errors import ContextLengthError
+
+        if "3 + 3" in prompt[-1]["content"]:
+            raise ContextLengthError("Too long to criticise.", 9, 8)
+        return "Fine."
+
+    arena = made(tmp_path, {"a": GOOD, "b": BAD}, sums(10), critic, honest)
+    assert set(arena.uncriticised) == {(3, 0), (3, 1)} and len(arena.critiques) == 18
+    simulate(arena, 3, 0.6, 0.9)
+    result = result_of(load(tmp_path), 0)
+    for source in result.sources:
+        told = {arena.battles[one.battle].prompt: one.assisted for one in source.judgements if one.judge != "Judge B"}
+        assert told[3] is False and any(told.values())
+    assert "Too long to criticise" in render(result) and "2 replies have no critique" in render(result)

@@ -118,11 +118,10 @@ class Judging(_Of):
         self.left = sides(arena.battles, judge, arena.seed)
 
     def samples(self) -> Sequence[Sample]:
-        has_critics = bool(self.arena.critiques)
         return [
             {
                 "battle": battle, "group": self.arena.prompts[battle.prompt].group,
-                "assisted": has_critics and assisted(place, self.judge, self.arena.seed),
+                "assisted": self.arena.has_critiques(battle) and assisted(place, self.judge, self.arena.seed),
             }
             for place, battle in enumerate(self.arena.open)
         ]  # fmt: skip

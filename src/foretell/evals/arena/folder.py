@@ -111,6 +111,19 @@ class Arena:
         }
 
     @cached_property
+    def uncriticised(self) -> dict[tuple[int, int], str]:
+        """Replies without a critique where others have one, and why."""
+        if not (self.folder / CRITIQUES).is_file():
+            return {}
+        replies = sorted({(battle.prompt, player) for battle in self.open for player in (battle.a, battle.b)})
+        told = samples(self.log(CRITIQUES))
+        return {replies[number]: why for number, events in told if (why := problem(events))}
+
+    def has_critiques(self, battle: Battle) -> bool:
+        """Whether both replies have a critique, so that the battle can be judged with and without."""
+        return all((battle.prompt, player) in self.critiques for player in (battle.a, battle.b))
+
+    @cached_property
     def critic(self) -> str:
         if not (self.folder / CRITIQUES).is_file():
             return ""

@@ -195,6 +195,10 @@ def _agreement(result: Result) -> list[Html]:
 def _left_out(result: Result) -> list[Html]:
     arena = result.arena
     rows = [(f"prompt {p}", arena.prompts[p].where, why) for p, why in arena.unanswered.items()]
+    rows += [
+        (f"critique of {arena.names[player]}", arena.prompts[p].where, why)
+        for (p, player), why in arena.uncriticised.items()
+    ]
     rows += [("row", "", why) for why in arena.skipped]
     rows += [(f"battle {id}", source.name, why) for source in result.sources for id, why in source.invalid]
     if not rows:

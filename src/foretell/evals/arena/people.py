@@ -100,7 +100,7 @@ class People:
                 return None
             battle = self._known[self._choose(judge, left, len(shown))]
             side = self._sides.setdefault(judge, sides(self.arena.battles, judge, self.arena.seed))[battle.id]
-            helped = bool(self.arena.critiques) and assisted(len(shown), judge, self.arena.seed)
+            helped = self.arena.has_critiques(battle) and assisted(len(shown), judge, self.arena.seed)
             a, b = (battle.a, battle.b) if side else (battle.b, battle.a)
             one = Shown(battle, a, b, helped, len(shown))
             self._write({"shown": battle.id, "judge": judge, "left": a, "right": b, "assisted": helped})

@@ -194,7 +194,7 @@ def _source(
                 )
             )  # fmt: skip
     adjusted: Sequence[float] | Floats = holm([pair.p for pair in pairs]) if pairs else []
-    lefts, left_groups, known = [], [], []
+    lefts, left_groups, known, drawn = [], [], [], []
     for one in judgements:
         battle = battles[one.battle]
         group, truth = arena.prompts[battle.prompt].group, right.get(battle.prompt)
@@ -204,13 +204,14 @@ def _source(
         if truth is not None and truth[battle.a] != truth[battle.b]:
             agrees = one.score == float(truth[battle.a])
             known.append(Verdict(one.judge, group, one.assisted, agrees, one.seconds))
+            drawn += known[-1:] if arena.has_critiques(battle) else []
     return Source(
         name, people, tuple(judgements),
         tuple(replace(pair, p_holm=float(p)) for pair, p in zip(pairs, adjusted, strict=True)),
         ratings, why, proportion(lefts, left_groups), len(lefts), None, (),
         len({battle.id for battle in arena.open} - {one.battle for one in judgements}),
         length_bias(arena, judgements), arm_of(known) if known else None,
-        effect_of(known) if len({v.assisted for v in known}) == 2 else None,
+        effect_of(drawn) if len({v.assisted for v in drawn}) == 2 else None,
     )  # fmt: skip
 
 

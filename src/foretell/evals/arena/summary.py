@@ -60,6 +60,8 @@ def notes(result: Result) -> list[str]:
         told.append(f"{result.identical} battles have the same reply twice and count as ties.")
     if arena.unanswered:
         told.append(f"{len(arena.unanswered)} prompts could not be answered by a player and are left out.")
+    if arena.uncriticised:
+        told.append(f"{len(arena.uncriticised)} replies have no critique; their battles are judged without.")
     if arena.skipped:
         told.append(f"{len(arena.skipped)} rows of the prompts' file could not be used.")
     for source in result.sources:
