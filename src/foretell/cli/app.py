@@ -17,6 +17,7 @@ from foretell.cli import (
     inverse,
     ladder,
     model,
+    redteam,
     run,
     serve,
     weights,
@@ -43,6 +44,7 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(eval.app, name="eval")
 app.add_typer(contamination.app, name="contamination")
 app.add_typer(exam.app, name="exam")
+app.add_typer(redteam.app, name="redteam")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)
