@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redteamkit import REFUSAL, YES, areas, catalogue, complied, hunted, target
 
 from foretell.errors import EndpointError, EvalError
 from foretell.evals.base import Trial
@@ -18,7 +19,6 @@ from foretell.evals.redteam.hunt import Plan
 from foretell.evals.redteam.journal import Journal, read_journal
 from foretell.evals.redteam.judges import FunctionJudge, ModelJudge, WordJudge, WorldJudge
 from foretell.evals.redteam.taxonomy import Seed, world_areas
-from redteamkit import REFUSAL, YES, areas, catalogue, complied, hunted, target
 
 PLAN = Plan(survey=1, search=40, test=1)
 SYSTEM = "Maintenance mode"
@@ -109,7 +109,7 @@ def test_other_settings_and_other_models_are_refused(tmp_path: Path) -> None:
     hunted(tmp_path, target(lambda said: False), PLAN)
     with pytest.raises(EvalError, match=r"other settings \(search: 40, now 41\)"):
         hunted(tmp_path, target(lambda said: False), Plan(survey=1, search=41, test=1))
-    with pytest.raises(EvalError, match="other settings .*judge"):
+    with pytest.raises(EvalError, match=r"other settings .*judge"):
         hunted(tmp_path, target(lambda said: False), PLAN, judge=WordJudge())
     with pytest.raises(EvalError, match="holds a red team of target, not of other"):
         hunted(tmp_path, target(lambda said: False, "other"), PLAN)

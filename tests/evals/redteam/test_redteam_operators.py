@@ -85,9 +85,17 @@ HEAD = "families:\n  direct: {title: Plain, source: ours, operators: {plain: {wr
     [
         ("families: []\n", 1, "no families"),
         (HEAD + "  role: {title: Role, operators: {a: {wrap: '{x}'}}}\n", 3, "needs title, source and operators"),
-        (HEAD + "  role:\n    title: R\n    source: s\n    operators:\n      a: {wrap: Play a role.}\n", 7, "has no {x}"),
+        (
+            HEAD + "  role:\n    title: R\n    source: s\n    operators:\n      a: {wrap: Play a role.}\n",
+            7,
+            "has no {x}",
+        ),
         (HEAD + "  role:\n    title: R\n    source: s\n    operators:\n      a: {warp: '{x}'}\n", 7, "expected"),
-        (HEAD + "  code:\n    title: C\n    source: s\n    operators:\n      a: {encode: rot14, wrap: '{x}'}\n", 7, "rot14"),
+        (
+            HEAD + "  code:\n    title: C\n    source: s\n    operators:\n      a: {encode: rot14, wrap: '{x}'}\n",
+            7,
+            "rot14",
+        ),
         (HEAD + "  role:\n    title: R\n    source: s\n    operators:\n      plain: {wrap: '{x}'}\n", 7, "Rename one"),
         (HEAD + "  role:\n    title: R\n    source: s\n    operators: {}\n", 6, "has no operators"),
         (HEAD + "  role:\n   title: R\n  title: [\n", 6, "not readable YAML"),

@@ -6,11 +6,11 @@ import random
 from statistics import median
 
 import pytest
+from redteamkit import catalogue
 
 from foretell.evals.redteam.operators import Attack
 from foretell.evals.redteam.search import Search
 from foretell.measure.stats import proportion
-from redteamkit import catalogue
 
 NAMES = ["area-0", "area-1"]
 MOST = 1500

@@ -50,7 +50,7 @@ def test_an_area_of_ones_own_needs_a_title(tmp_path: Path) -> None:
     assert (elections.title, elections.searched[0].refusal) == ("Elections", "No.")
     assert {"German": "zwei"} in [dict(seed.translations) for seed in privacy.searched + privacy.fresh]
     assert [area.name for area in areas_of(path, ["elections"])] == ["elections"]
-    with pytest.raises(EvalError, match="no area 'election' in .*Is it elections"):
+    with pytest.raises(EvalError, match=r"no area 'election' in .*Is it elections"):
         areas_of(path, ["election"])
 
 
