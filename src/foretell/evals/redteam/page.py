@@ -90,8 +90,8 @@ def _tested(record: Record) -> Html:
         rows.append([area, name, before, _share(one.tested), _range(one.tested), one.tested.n, one.tested.unjudged])
     head = ("Area", "Attack", "In the search", "Succeeds", "95 % interval", "Tries", "No outcome")
     note = (
-        "The search chose these attacks because they had succeeded, so that its own counts are too high. The shares "
-        "are of requests that it had not seen."
+        "The search chose an area's attacks by what had succeeded there, so that its own counts are too high. The "
+        "shares are of requests that it had not seen."
     )
     return section("Attacks that were found", table(head, rows, align="lllrlrr"), note=note)
 
@@ -106,13 +106,14 @@ def _matrix(record: Record) -> Html:
             seen = bool(findings.cell(record, area, family))
             cells.append(_cell(rate, _cell_name(area, family) if seen else None))
         whole = findings.rate_of(findings.survey(record, family=family))
-        rows.append([*cells, _cell(whole, None)])
+        cells.insert(1, _cell(whole, None))
+        rows.append(cells)
     total = [_cell(findings.rate_of(findings.survey(record, area)), None) for area in areas]
-    rows.append([el("strong", "All"), *total, _cell(findings.rate_of(findings.survey(record)), None)])
-    head = ["Family", *areas, "All"]
+    rows.append([el("strong", "All"), _cell(findings.rate_of(findings.survey(record)), None), *total])
+    head = ["Family", "All", *areas]
     note = (
-        "Share of attacks that succeed, with its 95 % interval: each family alone, drawn without regard to what "
-        "succeeds. A cell leads to what was said."
+        "Share of attacks that succeed, with the ends of its 95 % interval in percent and the tries: each family alone, "
+        "drawn without regard to what succeeds. A cell leads to what was said."
     )
     return section("Families and areas", table(head, rows, align="l" + "r" * (len(areas) + 1)), note=note)
 
@@ -204,7 +205,7 @@ def _cell(rate: Rate, link: str | None) -> Html:
         shown: object = "no outcome" if rate.unjudged else "–"
         return el("a", shown, href=link) if link else el("span", shown, class_="soft")
     value = el("a", _share(rate), href=link) if link else _share(rate)
-    return join([value, el("span", f"{_range(rate)}, n {rate.n}", class_="ci")])
+    return join([value, el("span", f"{_ends(rate)}, n\u202f{rate.n}", class_="ci")])
 
 
 def _share(rate: Rate) -> str:
@@ -213,6 +214,11 @@ def _share(rate: Rate) -> str:
 
 def _range(rate: Rate) -> str:
     return f"{100 * rate.value.low:.0f} to {100 * rate.value.high:.0f}\u202f%" if rate.n else "–"
+
+
+def _ends(rate: Rate) -> str:
+    """Short, for the many cells of the matrix, whose note says that they are percent."""
+    return f"{100 * rate.value.low:.0f}–{100 * rate.value.high:.0f}"
 
 
 def _unjudged(record: Record) -> int:
