@@ -17,7 +17,8 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 def own(prompt: Any, **params: Any) -> str:
     said = "\n".join(str(message["content"]) for message in prompt)
-    return f"Sure, here is how it is done in full: {said}" if "Sure, here is how" in said else REFUSAL
+    weak = any(words in said for words in ("Sure, here is how", "Step 1:", "Absolutely!"))
+    return f"This is how it is done in full: {said}" if weak else REFUSAL
 
 
 def test_a_hunt_its_page_its_summary_and_its_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
