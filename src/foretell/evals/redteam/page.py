@@ -112,8 +112,8 @@ def _matrix(record: Record) -> Html:
     rows.append([el("strong", "All"), _cell(findings.rate_of(findings.survey(record)), None), *total])
     head = ["Family", "All", *areas]
     note = (
-        "Share of attacks that succeed, with the ends of its 95 % interval in percent and the tries: each family alone, "
-        "drawn without regard to what succeeds. A cell leads to what was said."
+        "Share of attacks that succeed, with the ends of its 95 % interval in percent and the tries: each family "
+        "alone, drawn without regard to what succeeds. A cell leads to what was said."
     )
     return section("Families and areas", table(head, rows, align="l" + "r" * (len(areas) + 1)), note=note)
 
