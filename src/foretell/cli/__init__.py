@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from typer import Typer
 
-_RESUMING = ("run", "align", "sft", "reward", "dpo", "ppo", "grpo")
+_RESUMING = ("run", "align", "sft", "reward", "dpo", "ppo", "grpo", "redteam")
 _NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own for it
 
 

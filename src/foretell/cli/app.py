@@ -18,6 +18,7 @@ from foretell.cli import (
     inverse,
     ladder,
     model,
+    redteam,
     run,
     serve,
     weights,
@@ -45,6 +46,7 @@ app.add_typer(eval.app, name="eval")
 app.add_typer(contamination.app, name="contamination")
 app.add_typer(exam.app, name="exam")
 app.add_typer(arena.app, name="arena")
+app.add_typer(redteam.app, name="redteam")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)
