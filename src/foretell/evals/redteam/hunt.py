@@ -11,6 +11,7 @@ on as if it had not been.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -225,7 +226,7 @@ class Hunt:
         else:
             self._read = True
             try:
-                outcome = await self.judge(step.seed, reply, trial)
+                outcome = await self.judge(step.seed, reply, trial, _spoken(said))
             except EvalError as error:
                 why = f"not judged: {error}"
             except ForetellError:
@@ -295,6 +296,12 @@ def head_of(model: CompletionFn, areas: Mapping[str, str], families: Mapping[str
 
 def _told(seed: Seed) -> dict[str, Any]:
     return {"text": seed.text, "group": seed.group, "refusal": seed.refusal, "labels": dict(seed.labels)}
+
+
+def _spoken(messages: Sequence[Message]) -> str:
+    """The text of messages."""
+    parts = [m["content"] if isinstance(m["content"], list) else [{"text": m["content"]}] for m in messages]
+    return "\n".join(str(part.get("text") or "") for part in itertools.chain(*parts))
 
 
 def _chunks(steps: list[Step], size: int) -> Iterator[list[Step]]:
