@@ -36,8 +36,9 @@ def test_helpful_critiques_are_found_with_their_size_and_their_cost(tmp_path: Pa
 
 
 def test_critiques_that_mislead_are_found_too(tmp_path: Path) -> None:
+    """150 judgements tell 25 points from none about nine times of ten."""
     effect = people_of(tmp_path, 0.8, 0.55).effect
-    assert effect is not None and effect.difference.high < 0 and effect.p < 0.05  # 148 judgements tell 25 points from none 92 % of the time
+    assert effect is not None and effect.difference.high < 0 and effect.p < 0.05
 
 
 def test_where_critiques_do_nothing_little_is_found() -> None:

@@ -144,7 +144,8 @@ def _own_words(reply: str, said: str) -> list[str]:
     """The words of a reply outside runs of `_ECHO` words or more that stand in what was said."""
     told, words = (re.findall(r"[^\W_]+", plain(text).lower()) for text in (said, reply))
     runs = {tuple(told[i : i + _ECHO]) for i in range(len(told) - _ECHO + 1)}
-    repeated = {i + j for i in range(len(words) - _ECHO + 1) if tuple(words[i : i + _ECHO]) in runs for j in range(_ECHO)}
+    starts = [i for i in range(len(words) - _ECHO + 1) if tuple(words[i : i + _ECHO]) in runs]
+    repeated = {start + place for start in starts for place in range(_ECHO)}
     return [word for i, word in enumerate(words) if i not in repeated]
 
 
