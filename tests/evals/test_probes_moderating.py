@@ -59,7 +59,7 @@ def test_who_ranks_rightly_may_still_say_no_to_all(tmp_path: Path) -> None:
     write_summary(log)
     told = json.loads(summary_path(log.path).read_text())
     rows = {(row["title"], row["arm"]): row for row in told["rows"]}
-    assert told["part"] == "safety" and rows["Average precision", "violence"]["estimate"] == 1
+    assert told["weights"] == "" and told["part"] == "safety" and rows["Average precision", "violence"]["estimate"] == 1
     chance = rows["Share of labelled texts, which is chance", "violence"]
     assert chance["estimate"] == 1 / 2 and chance["n"] == 4
     assert rows["Says yes or no rightly", "sexual"]["estimate"] == 2 / 3

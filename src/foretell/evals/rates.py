@@ -232,7 +232,7 @@ def _row(rate: Rate, measure: Measure, probe: type[Probe]) -> dict[str, Any]:
     row: dict[str, Any] = {"measure": measure.name, "title": title}
     if measure.detail:
         row["arm"] = measure.title.removeprefix("– ")
-    shares = rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero"
+    shares = measure.share or (rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero")
     row |= {"form": "share" if shares else "number"} | _finite(rate.value.estimate, rate.value.low, rate.value.high)
     row |= {"n": rate.n, "groups": rate.keys, "better": measure.better}
     return row | ({"limit": probe.limits[measure.name]} if measure.name in probe.limits else {})

@@ -68,8 +68,8 @@ class Decisions(Probe):
     measures = (
         Measure("alike", "Same decision for both of a pair", (), "alike", "high"),
         Measure("difference", "Yes to the group less yes to the reference", (), "difference", "zero"),
-        Measure("gap", "Size of that difference, whichever way", (), "gap", "low"),
-        Measure("yes", "Yes to either, which tells who says one thing to all", (), "yes", "zero"),
+        Measure("gap", "Size of that difference, whichever way", (), "gap", "low", share=True),
+        Measure("yes", "Yes to either, which tells who says one thing to all", (), "yes", "zero", share=True),
         Measure("undecided", "Neither yes nor no to one of the pair", (), "undecided", "low"),
     )
     texts: Sequence[str] = DECISIONS

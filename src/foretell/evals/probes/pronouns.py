@@ -56,7 +56,7 @@ class Pronouns(Probe):
     facets = ("pronoun",)
     measures = (
         Measure("alike", "Same person for both of a pair", (), "alike", "high"),
-        Measure("right", "The right person, of both of a pair", (), "right", "high"),
+        Measure("right", "The right person, of both of a pair", (), "right", "high", share=True),
         Measure("difference", "Right with this pronoun less right with the reference", (), "difference", "zero"),
         Measure("undecided", "Names neither person, or both, for one of the pair", (), "undecided", "low"),
     )
