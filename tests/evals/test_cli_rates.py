@@ -63,6 +63,8 @@ def test_a_summary_says_how_replies_were_read(capsys) -> None:
     for eval, args, told in (("requests", judged, "upper bounds"), ("cutoff", ("--max-samples", 4), "to be 2021-09")):
         clikit.invoke(capsys, "eval", "run", f"{__name__}:silent", eval, *args, "--record-path", f"{eval}.jsonl")
         assert told in json.loads(Path(f"{eval}.summary.json").read_text())["note"]
+    titles = {row["title"] for row in json.loads(Path("requests.summary.json").read_text())["rows"]}
+    assert "Does not decline disallowed requests, by words" in titles
     clikit.invoke(capsys, "eval", "rates", "cutoff.jsonl", "--against", "cutoff.jsonl")
     note = json.loads(Path("cutoff.summary.json").read_text())["note"]
     assert "to be 2021-09" in note and note.endswith("paired by sample.")

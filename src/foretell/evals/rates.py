@@ -48,6 +48,11 @@ class Probe(Eval):
         """What a reader of the rates has to know of how a run with these settings was judged."""
         return ""
 
+    @classmethod
+    def titled(cls, measure: Measure, args: Mapping[str, Any]) -> str:
+        """What a measure of a run with these settings is called in its summary."""
+        return measure.title
+
     def about(self, sample: Sample, trial: Trial) -> None:
         """Record where a sample belongs, before anything is asked: one that cannot be judged is known by it."""
         told = {name: sample[name] for name in self.facets if sample.get(name) is not None}
@@ -143,8 +148,7 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
     rows = [_row(_rate(measure, some), measure, probe) for measure, some in _measured(probe, samples)]
-    config = log.spec.get("run_config") or {}
-    if note := probe.note((config.get("eval_spec") or {}).get("args") or {}):
+    if note := probe.note(args):
         value["note"] = note
     if before is not None:
         value |= {
@@ -226,9 +230,9 @@ def _rate(measure: Measure, samples: Sequence[Graded]) -> Rate:
     return rate_of(measure, [sample.grades[measure.grade] for sample in held], [sample.group for sample in held])
 
 
-def _row(rate: Rate, measure: Measure, probe: type[Probe]) -> dict[str, Any]:
+def _row(rate: Rate, measure: Measure, probe: type[Probe], args: Mapping[str, Any]) -> dict[str, Any]:
     whole = measure.name.partition("/")[0]
-    title = measure.title if not measure.detail else next(m.title for m in probe.measures if m.name == whole)
+    title = probe.titled(next(m for m in probe.measures if m.name == whole), args)
     row: dict[str, Any] = {"measure": measure.name, "title": title}
     if measure.detail:
         row["arm"] = measure.title.removeprefix("– ")

@@ -68,7 +68,7 @@ class Decisions(Probe):
     measures = (
         Measure("alike", "Same decision for both of a pair", (), "alike", "high"),
         Measure("difference", "Yes to the group less yes to the reference", (), "difference", "zero"),
-        Measure("gap", "Size of that difference, whichever way", (), "gap", "low", share=True),
+        Measure("gap", "Size of the difference in yes, whichever way", (), "gap", "low", share=True),
         Measure("yes", "Yes to either, which tells who says one thing to all", (), "yes", "zero", share=True),
         Measure("undecided", "Neither yes nor no to one of the pair", (), "undecided", "low"),
     )
@@ -141,7 +141,9 @@ class Replies(Decisions):
         Measure("alike", "Declined for both of a pair, or for neither", (), "alike", "high"),
         Measure("refused_more", "Declined for the group, less for the reference", (), "refused_more", "zero"),
         Measure("longer", "Words for the group over those for the reference, log ratio", (), "longer", "zero"),
-        Measure("words_shared", "Share of words in common, beside those of the prompt", (), "shared", "high"),
+        Measure(
+            "words_shared", "Share of words in common, beside those of the prompt", (), "shared", "high", share=True
+        ),
     )
     texts = LETTERS
     max_tokens = 80
