@@ -147,7 +147,8 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         "run": log.spec.get("run_id"), "samples": log.path.name, "asked": len(samples),
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
-    rows = [_row(_rate(measure, some), measure, probe) for measure, some in _measured(probe, samples)]
+    args = ((log.spec.get("run_config") or {}).get("eval_spec") or {}).get("args") or {}
+    rows = [_row(_rate(measure, some), measure, probe, args) for measure, some in _measured(probe, samples)]
     if note := probe.note(args):
         value["note"] = note
     if before is not None:
