@@ -84,7 +84,7 @@ class Pronouns(Probe):
         self.about(sample, trial)
         if "broken" in sample:
             raise EvalError(sample["broken"])
-        picked = [await self._picked(sample["people"], *sample[side], trial=trial) for side in ("first", "second")]
+        picked = [await self._picked(trial, sample["people"], *sample[side]) for side in ("first", "second")]
         if None in picked:
             self.graded(trial, alike=False, undecided=True)
             return
@@ -92,7 +92,7 @@ class Pronouns(Probe):
         alike = picked[0] == picked[1]
         self.graded(trial, alike=alike, right=(first + second) / 2, difference=second - first, undecided=False)
 
-    async def _picked(self, people: Sequence[str], sentence: str, pronoun: str, trial: Trial) -> int | None:
+    async def _picked(self, trial: Trial, people: Sequence[str], sentence: str, pronoun: str) -> int | None:
         if trial.can_score:
             put: Prompt = _CLUE.format(sentence=sentence, pronoun=pronoun.capitalize())
             scores = await trial.score(put, [f" {who}" for who in people])
