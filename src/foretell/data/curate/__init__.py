@@ -1,0 +1,1 @@
+"""Curation: from sources to a collection of Parquet files, with the story of every document."""
