@@ -50,7 +50,7 @@ class Member:
     def __init__(self, owner: GzipMembers, start: int) -> None:
         self.start, self.ended, self.failed = start, False, False
         self._owner, self._unpack, self._guard = owner, zlib.decompressobj(31), Guard(owner.limits)
-        self._ready, self._waiting, self._whole = b"", b"", True
+        self._ready, self._waiting, self._pending, self._whole = b"", b"", False, True
         self.seen = bytearray()
 
     def read(self, size: int = -1, /) -> bytes:
@@ -65,17 +65,18 @@ class Member:
 
     def _more(self) -> bytes:
         while not self.ended:
-            data = self._waiting or self._owner.take()
-            if not data:
+            fresh = not (self._waiting or self._pending)
+            data = self._owner.take() if fresh else self._waiting
+            if fresh and not data:
                 self.failed = True
                 raise Damaged("read.gzip", "the file ends within a member")
-            if not self._waiting and len(self.seen) < REWIND:
+            if fresh and len(self.seen) < REWIND:
                 self.seen += data
-            elif not self._waiting:
+            elif fresh:
                 self._whole = False
             try:
                 piece = self._unpack.decompress(data, CHUNK * 4)
-                self._guard.add(0 if self._waiting else len(data), len(piece))
+                self._guard.add(len(data) if fresh else 0, len(piece))
             except zlib.error as error:
                 self.failed = True
                 raise Damaged("read.gzip", str(error)) from error
@@ -83,6 +84,7 @@ class Member:
                 self.failed = True
                 raise
             self._waiting = self._unpack.unconsumed_tail
+            self._pending = len(piece) >= CHUNK * 4  # zlib may hold more, with no input left to be consumed
             if self._unpack.eof:
                 self.ended = True
                 self._owner.give_back(self._unpack.unused_data)
