@@ -33,13 +33,13 @@ SHAREGPT_ROLES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands. id: of the document, if it brings none of its own."""
+    """Where a record stands. id: its locator, and the document's id if it brings none of its own."""
 
     id: str
     path: str = ""
 
-    def removed(self, reason: str, detail: object = "") -> Removed:
-        return Removed(self.id, reason, " ".join(str(detail).split())[:300], self.id)
+    def removed(self, reason: str, detail: object = "", id: str = "") -> Removed:
+        return Removed(id or self.id, reason, " ".join(str(detail).split())[:300], self.id)
 
 
 @dataclass(frozen=True)
