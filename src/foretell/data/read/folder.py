@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import IO
 
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document
-from foretell.data.read.files import File, Unreadable, Vanished, form_of, opened
+from foretell.data.read.files import File, Unreadable, Vanished, beside, form_of, opened
 from foretell.data.read.html import Pages
 from foretell.data.read.licenses import is_license_file, license_of_text, nearest
 from foretell.data.read.rows import Defaults, Place
@@ -24,15 +24,9 @@ IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
 
 
 def read_files(
-    source: str,
-    root: str,
-    files: Sequence[File],
-    known: Callable[[str], File | None],
-    limits: Limits,
-    pages: Pages,
-    fill: Defaults,
+    source: str, root: str, files: Sequence[File], limits: Limits, pages: Pages, fill: Defaults
 ) -> Iterator[Document | Removed]:
-    """A document, or a reason, for each of the files. known: a file of the source by its name, for figures."""
+    """A document, or a reason, for each of the files."""
     for file in files:
         place = Place(file.name, file.name)
         form = form_of(file.name)
@@ -58,18 +52,16 @@ def read_files(
             yield place.removed("read.too-large", f"over {limits.document_bytes:,} bytes")
             continue
         dated = Defaults(fill.source, fill.license, fill.language, fill.date or file.modified)
-        figure = partial(_figure, source, root, file.name, known, limits)
+        figure = partial(_figure, source, root, file.name, limits)
         yield read_text_file(data, form, place, dated, limits, pages, figure)
 
 
-def _figure(
-    source: str, root: str, name: str, known: Callable[[str], File | None], limits: Limits, address: str
-) -> bytes | None:
-    file = known(posixpath.normpath(posixpath.join(posixpath.dirname(name), address)))
-    if file is None or not file.name.lower().endswith(IMAGES) or file.size > limits.image_bytes:
+def _figure(source: str, root: str, name: str, limits: Limits, address: str) -> bytes | None:
+    path = beside(root, posixpath.join(posixpath.dirname(name), address))
+    if path is None or not path.lower().endswith(IMAGES):
         return None
     try:
-        with opened(source, root, file.path) as stream:
+        with opened(source, root, path) as stream:
             return stream.read(limits.image_bytes + 1)
     except (Vanished, Unreadable):
         return None

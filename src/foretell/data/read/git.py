@@ -5,6 +5,7 @@ Blobs are read, not files: what is not committed does not count, no link is foll
 
 from __future__ import annotations
 
+import posixpath
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import IO
 
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document
-from foretell.data.read.files import PACKED, Unit, form_of
+from foretell.data.read.files import PACKED, File, Unit, form_of
 from foretell.data.read.folder import ONE_DOCUMENT
 from foretell.data.read.html import Pages
 from foretell.data.read.licenses import is_license_file, license_of_text, nearest
@@ -147,7 +148,8 @@ def git_units(section: GitRead) -> list[Unit]:
     for place, blob in enumerate(found.blobs, 1):
         size += blob.size
         if size >= section.unit_bytes or place == len(found.blobs):
-            units.append(Unit(section.name, "git", f"{Path(section.path).name}@{found.sha}", start, place, size))
+            files = (File(f"{Path(section.path).resolve().name}@{found.sha}", found.sha),)
+            units.append(Unit(section.name, "git", files, start, place, size))
             start, size = place, 0
     if not units:
         raise DataError(f"Source {section.name!r}: {section.path} at {section.revision} holds no file. Check the path.")
@@ -160,9 +162,9 @@ def read_git(section: GitRead, unit: Unit, pages: Pages) -> Iterator[Document | 
     Raises DataError if the revision has moved since the units were made, or the repository is gone.
     """
     found = commit(section)
-    if not unit.path.endswith(found.sha):
+    if unit.files[0].path != found.sha:
         raise DataError(
-            f"Source {section.name!r}: {section.revision} is now {found.sha[:12]}, and was {unit.path[-40:][:12]} when "
+            f"Source {section.name!r}: {section.revision} is now {found.sha[:12]}, and was {unit.files[0].path[:12]} when "
             "this was begun. Name the commit as revision, or start anew in another folder."
         )
     if unit.start == 0:
@@ -190,8 +192,6 @@ def read_git(section: GitRead, unit: Unit, pages: Pages) -> Iterator[Document | 
             fill = Defaults(section.name, license, section.language, section.date or found.date)
 
             def figure(address: str, name: str = blob.name) -> bytes | None:
-                import posixpath
-
                 image = named.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), address)))
                 return content(image) if image is not None and image.size <= limits.image_bytes else None
 
