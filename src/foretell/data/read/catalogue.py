@@ -145,7 +145,7 @@ _STACK = Fields(
 )
 _TURNS = Fields(text=(), labels=("source",))
 
-# Licences as their cards state them. Of pages, code and pictures each keeps its own; ODC-By and CC BY are the collections'.
+# Licences as the cards state them, of the collections: a page, a file or a picture in them keeps its own.
 KNOWN = {
     "HuggingFaceFW/fineweb-edu": Known("ODC-By-1.0", "en", _FINEWEB, fineweb),
     "HuggingFaceFW/fineweb": Known("ODC-By-1.0", "en", _FINEWEB, fineweb),

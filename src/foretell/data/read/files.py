@@ -83,7 +83,9 @@ def filesystem(path: str) -> tuple[Any, str]:
     try:
         found, inner = url_to_fs(path)
     except (ValueError, ImportError, OSError) as error:
-        raise DataError(f"{path} cannot be opened ({error}). Check the address, or install what it asks for.") from error
+        raise DataError(
+            f"{path} cannot be opened ({error}). Check the address, or install what it asks for."
+        ) from error
     return found, inner
 
 

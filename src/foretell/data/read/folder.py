@@ -107,7 +107,9 @@ def read_zip(
             continue
         date = "{:04d}-{:02d}-{:02d}".format(*info.date_time[:3]) if info.date_time[0] > 1980 else None
         told = nearest(info.filename, licenses)
-        own = Defaults(fill.source, told if told not in ("", "unknown") else fill.license, fill.language, fill.date or date)
+        own = Defaults(
+            fill.source, told if told not in ("", "unknown") else fill.license, fill.language, fill.date or date
+        )
         yield read_text_file(content, form, at, own, limits, pages, partial(_inside, archive, inside, info, limits))
 
 
@@ -132,5 +134,3 @@ def _inside(
         return None
     data = _member(archive, info, limits)
     return data if isinstance(data, bytes) else None
-
-

@@ -73,10 +73,10 @@ def commit(section: GitRead) -> Commit:
         if not entry:
             continue
         about, name = entry.split(b"\t", 1)
-        mode, kind, blob, size = about.split()
+        mode, kind, object_id, size = about.split()
         path = name.decode("utf-8", "surrogateescape")
         if kind == b"blob" and mode != b"120000":
-            blobs.append(Blob(path, blob.decode(), int(size)))
+            blobs.append(Blob(path, object_id.decode(), int(size)))
         else:
             links.append(path)
     blobs.sort(key=lambda blob: blob.name)
@@ -130,9 +130,7 @@ class _Content:
 @contextmanager
 def _contents(section: GitRead) -> Iterator[_Content]:
     command = [*GIT, "-C", section.path, "cat-file", "--batch"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin and process.stdout
         try:
             yield _Content(section, process.stdin, process.stdout)
@@ -164,8 +162,8 @@ def read_git(section: GitRead, unit: Unit, pages: Pages) -> Iterator[Document | 
     found = commit(section)
     if unit.files[0].path != found.sha:
         raise DataError(
-            f"Source {section.name!r}: {section.revision} is now {found.sha[:12]}, and was {unit.files[0].path[:12]} when "
-            "this was begun. Name the commit as revision, or start anew in another folder."
+            f"Source {section.name!r}: {section.revision} is now {found.sha[:12]}, and was "
+            f"{unit.files[0].path[:12]} when this was begun. Name the commit as revision, or start anew elsewhere."
         )
     if unit.start == 0:
         for name in found.links:

@@ -24,7 +24,8 @@ SELF_CLOSING = frozenset(b"p li dt dd option optgroup tr td th thead tbody tfoot
 TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
 RAW = re.compile(rb"<!--.*?-->|<(script|style)\b.*?</\1", re.DOTALL | re.IGNORECASE)
 LICENSE_LINK = re.compile(
-    rb"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicense\b)[^>]{0,500}?\bhref\s*=\s*[\"']?([^\"'\s>]+)", re.I
+    rb"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicense\b)[^>]{0,500}?\bhref\s*=\s*[\"']?([^\"'\s>]+)",
+    re.I,
 )
 ROBOTS = re.compile(
     rb"<meta\b(?=[^>]{0,300}\bname\s*=\s*[\"']?(?:robots|tdm-reservation)\b)"

@@ -84,7 +84,7 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
                         continue
                     content = tar.extractfile(member)
                     yield member.name, content.read() if content else b""
-                    tar.members.clear()  # tarfile keeps every header it has seen
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
             return
         except (tarfile.TarError, EOFError, ValueError) as error:
             if "empty file" not in str(error) or not again:
@@ -97,9 +97,7 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
             return
 
 
-def _document(
-    sample: Sample, place: Place, key: str, order: str, limits: Limits, fill: Defaults
-) -> Document | Removed:
+def _document(sample: Sample, place: Place, key: str, order: str, limits: Limits, fill: Defaults) -> Document | Removed:
     for value in sample.values():
         if isinstance(value, Removed):
             return place.removed(value.reason, value.detail, key)

@@ -113,9 +113,7 @@ def day_of(value: Any) -> str | None:
     return None
 
 
-def read_row(
-    row: Mapping[str, Any], place: Place, fields: Fields, chat: Chat, fill: Defaults
-) -> Document | Removed:
+def read_row(row: Mapping[str, Any], place: Place, fields: Fields, chat: Chat, fill: Defaults) -> Document | Removed:
     """A document from a row with text in one of the fields, or with a conversation in form `chat`."""
     text = next((value for name in fields.text if isinstance(value := row.get(name), str)), None)
     if text is not None:

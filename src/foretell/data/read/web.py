@@ -19,7 +19,9 @@ PAGES = ("text/html", "application/xhtml+xml")
 ASIDE = ("warcinfo", "request", "metadata", "revisit", "continuation")  # about documents, and none themselves
 
 
-def read_warc(stream: IO[bytes], name: str, limits: Limits, pages: Pages, fill: Defaults) -> Iterator[Document | Removed]:
+def read_warc(
+    stream: IO[bytes], name: str, limits: Limits, pages: Pages, fill: Defaults
+) -> Iterator[Document | Removed]:
     """A document or reason for each response, conversion and resource. Locators are file@byte of the record's gzip
     member, or file#number where the archive is not packed by record."""
     packed = PACKED.search(name)
@@ -101,7 +103,11 @@ def _records(stream: Readable, limits: Limits) -> Iterator[tuple[Any, bytes] | D
             record = loader.parse_record_stream(reader, statusline=line.decode("latin-1").rstrip("\r\n"))
             payload = _payload(record, limits)
             left = getattr(record.raw_stream, "limit", 0)
-            yield (record, payload) if not left else Damaged("read.truncated", f"{left:,} bytes of the record are missing")
+            yield (
+                (record, payload)
+                if not left
+                else Damaged("read.truncated", f"{left:,} bytes of the record are missing")
+            )
         except Damaged as error:
             yield error
             if error.reason != "read.warc":
