@@ -13,14 +13,14 @@ import numpy.typing as npt
 from foretell.data.curate.steps import Removed
 from foretell.data.dedup.base import Base, without
 from foretell.data.dedup.choose import EDGE, Status, chains, direct
-from foretell.data.dedup.minhash import MinHash, likeness, sketch_bytes
+from foretell.data.dedup.minhash import MinHash, Signature, likeness, sketch_bytes
 from foretell.data.dedup.order import Ranks, numbered, rank_of, row_of, shard_of, text_segments
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import document_grams
 from foretell.data.document import Document
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8")])
-_AT_ONCE = 1 << 12  # documents
+_AT_ONCE = 1 << 12  # documents whose signatures are held
 _BEFORE = 8  # documents of a bucket, just before one in rank, that it is compared with, beside the first of all
 _PAIRS = 1 << 18  # compared at once
 
@@ -44,27 +44,20 @@ class NearPass(Base):
             folder, names = place
             runs = Runs(folder, "bands", _RECORD)
             with (folder / "signatures.u8").open("wb") as stream:
-                ranks: list[int] = []
-                found: list[npt.NDArray[np.uint32]] = []
+                found: list[Signature] = []
                 for row, document in numbered(documents, names):
                     grams = document_grams(text_segments(document), self.minhash.words)
-                    wordless = not len(grams)  # is near to nothing, but has a place in the file of signatures
-                    found.append(np.zeros(self.minhash.hashes, "u4") if wordless else self.minhash.signature(grams))
-                    ranks.append(-1 if wordless else rank_of(document.source, shard, row, self.keep))
+                    # Without words it is near to nothing, but has its place among the signatures.
+                    found.append(self.minhash.signature(grams) if len(grams) else np.zeros(self.minhash.hashes, "u4"))
+                    if len(grams):
+                        keys = self.minhash.band_keys(found[-1][None])[0]
+                        runs.add(make(_RECORD, key=keys, rank=rank_of(document.source, shard, row, self.keep)))
                     if len(found) == _AT_ONCE:
-                        self._write(ranks, np.stack(found), runs)
                         sketch_bytes(np.stack(found)).tofile(stream)
-                        ranks, found = [], []
+                        found = []
                 if found:
-                    self._write(ranks, np.stack(found), runs)
                     sketch_bytes(np.stack(found)).tofile(stream)
             runs.flush()
-
-    def _write(self, ranks: list[int], signatures: npt.NDArray[np.uint32], runs: Runs) -> None:
-        worded = np.array(ranks) >= 0
-        keys = self.minhash.band_keys(signatures[worded])
-        ranked = np.repeat(np.array(ranks)[worded].astype(np.uint64), self.minhash.bands)
-        runs.add(make(_RECORD, key=keys.ravel(), rank=ranked))
 
     def merge(self, shards: int, scratch: Path) -> None:
         with self.merging(scratch) as folder:
