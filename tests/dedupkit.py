@@ -9,7 +9,9 @@ from pathlib import Path
 from foretell.data.curate.steps import Pass, Removed
 from foretell.data.document import Document, Segment
 
-VOCABULARY = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "ne", "pu") for b in ("ra", "so", "ti", "vu") for c in "bdfgklmn"]
+VOCABULARY = [
+    f"{a}{b}{c}" for a in ("ka", "lo", "mi", "ne", "pu") for b in ("ra", "so", "ti", "vu") for c in "bdfgklmn"
+]
 
 
 def document(id: str, *texts: str | bytes, source: str = "web", **labels: str) -> Document:
@@ -21,7 +23,9 @@ def words(rng: random.Random, count: int) -> list[str]:
     return [rng.choice(VOCABULARY) for _ in range(count)]
 
 
-def run(made: Pass, shards: Sequence[Sequence[Document]], scratch: Path, *, backwards: bool = False) -> list[list[Document | Removed]]:
+def run(
+    made: Pass, shards: Sequence[Sequence[Document]], scratch: Path, *, backwards: bool = False
+) -> list[list[Document | Removed]]:
     order = range(len(shards))
     for shard in reversed(order) if backwards else order:
         made.sketch(iter(shards[shard]), shard, scratch)

@@ -17,7 +17,10 @@ from foretell.errors import DataError
 
 def test_first_source_keeps_its_copy_and_the_removal_names_it(tmp_path: Path) -> None:
     shards = [
-        [document("a", "one  text\n", source="books", locator="books.jsonl:1"), document("b", "another", source="books")],
+        [
+            document("a", "one  text\n", source="books", locator="books.jsonl:1"),
+            document("b", "another", source="books"),
+        ],
         [document("c", "one text", source="web", locator="web.jsonl:7"), document("d", "a third", source="web")],
     ]
     out = run(ExactPass(), shards, tmp_path)

@@ -114,7 +114,9 @@ def test_grams_of_a_long_text_do_not_depend_on_its_blocks(monkeypatch: pytest.Mo
     assert len(set(whole.tolist())) == len({tuple(text.split()[i : i + 5]) for i in range(len(text.split()) - 4)})
 
 
-def clusters_of_datatrove(shards: Sequence[Sequence[Document]], made: MinHash | None, folder: Path) -> set[frozenset[str]]:
+def clusters_of_datatrove(
+    shards: Sequence[Sequence[Document]], made: MinHash | None, folder: Path
+) -> set[frozenset[str]]:
     """The clusters that datatrove's blocks find: on our signatures, or (None) on its own with 14 bands of 8."""
     blocks = pytest.importorskip("datatrove.pipeline.dedup.minhash")
     hashing = pytest.importorskip("datatrove.utils.hashing")
