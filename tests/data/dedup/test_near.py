@@ -170,7 +170,7 @@ def test_datatrove_finds_the_same_clusters_in_our_signatures(tmp_path: Path, mad
 def test_datatrove_with_hashes_of_its_own_agrees_away_from_the_threshold(tmp_path: Path) -> None:
     rng = random.Random(7)
     texts = [words(rng, 150) for _ in range(60)]
-    near = [t[:40] + ["changed"] + t[41:] for t in texts[:30]]  # 0.94 of the 5-grams
+    near = [[*t[:40], "changed", *t[41:]] for t in texts[:30]]  # 0.94 of the 5-grams
     shards = [
         [document(f"0.{i}", " ".join(t)) for i, t in enumerate(texts)],
         [document(f"1.{i}", " ".join(t)) for i, t in enumerate(near)],

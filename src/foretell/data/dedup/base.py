@@ -82,10 +82,12 @@ class Base:
 
 def write_removals(folder: Path, removals: Records) -> None:
     """Append removals (or what else has a rank as its key) to the files of their shards."""
+    if not len(removals):
+        return
     shards = shard_of(removals["key"])
     order = np.argsort(shards, kind="stable")
     removals, shards = removals[order], shards[order]
-    begins = np.flatnonzero(np.concatenate(([True], shards[1:] != shards[:-1]))) if len(shards) else []
+    begins = np.flatnonzero(np.concatenate(([True], shards[1:] != shards[:-1])))
     for begin, end in zip(begins, [*begins[1:], len(shards)], strict=True):
         with (folder / f"{shards[begin]:05d}.removals").open("ab") as stream:
             stream.write(removals[begin:end].tobytes())

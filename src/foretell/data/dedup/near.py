@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,7 +33,7 @@ class NearPass(Base):
     """
 
     name: ClassVar[str] = "near"
-    minhash: MinHash = MinHash()
+    minhash: MinHash = field(default_factory=MinHash)
     similarity: float = 0.5
     chains: bool = False
 
