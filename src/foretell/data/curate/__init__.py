@@ -1,1 +1,0 @@
-"""From documents as they come to documents that are worth training on."""
