@@ -114,11 +114,11 @@ def read_rows(
     try:
         with path.open("rb") as stream:
             file = pq.ParquetFile(stream, buffer_size=1 << 20)
-            columns = _columns(path, file.schema_arrow, images)
+            columns = columns_of(path, file.schema_arrow, images)
             number = 0
             for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
-                for row in _batch_rows(batch):
-                    document = _document(row, f"{path.name}:{number}", fill, skipped)
+                for row in batch_rows(batch):
+                    document = document_of(row, f"{path.name}:{number}", fill, skipped)
                     number += 1
                     if document is not None:
                         yield document, row.get("split")
@@ -132,18 +132,18 @@ def read_rows(
         raise DataError(f"{path} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
 
 
-def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The rows as Python data; one that is not UTF-8 is empty."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
     except UnicodeDecodeError:
         if len(batch) == 1:
             return [{}]
-        rows = [row for i in range(len(batch)) for row in _batch_rows(batch.slice(i, 1))]
+        rows = [row for i in range(len(batch)) for row in batch_rows(batch.slice(i, 1))]
     return rows
 
 
-def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
+def columns_of(path: Path | str, schema: pa.Schema, images: bool) -> list[str]:
     """The columns to read. Raises DataError naming what was found and expected."""
     kinds = {field.name: field.type for field in schema}
     found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
@@ -174,7 +174,7 @@ def _is_list(kind: pa.DataType, *items: Any) -> bool:
     return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and any(item(kind.value_type) for item in items)
 
 
-def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skipped: SkipCount) -> Document | None:
+def document_of(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skipped: SkipCount) -> Document | None:
     if not row:
         skipped.add("rows that are not UTF-8")
         return None
