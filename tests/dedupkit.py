@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from foretell.data.curate.steps import Pass, Removed
+from foretell.data.curate.passes import Pass
+from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 
 VOCABULARY = [

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dedupkit import document, removed, run, words
-from foretell.data.curate.steps import Pass, Removed
+from foretell.data.curate.passes import Pass
+from foretell.data.curate.steps import Removed
 from foretell.data.dedup.exact import ExactPass, document_digest
 from foretell.data.document import Document, Segment
 from foretell.errors import DataError

@@ -19,7 +19,7 @@ _SAMPLES = 4096  # keys of a run from which ranges are chosen
 
 
 class Runs:
-    """Collects records and spills them, sorted by all of their fields, as files `<stem>-NNN.run` of a folder."""
+    """Collects records and spills them, sorted by their fields, as files `<stem>-NNN.run` of a folder."""
 
     def __init__(self, folder: Path, stem: str, dtype: np.dtype[np.void], budget: int = BUDGET // 2) -> None:
         self._folder, self._stem, self._dtype, self._budget = folder, stem, dtype, budget
@@ -35,7 +35,7 @@ class Runs:
     def flush(self) -> None:
         if self._bytes:
             records = np.concatenate(self._held)
-            records[np.lexsort([records[name] for name in reversed(records.dtype.names or ())])].tofile(
+            in_order(records).tofile(
                 self._folder / f"{self._stem}-{self._count:03d}.run"
             )
             self._count += 1
@@ -49,6 +49,13 @@ def make(dtype: np.dtype[np.void], **columns: Any) -> Records:
     for name, column in columns.items():
         records[name] = column
     return records
+
+
+def in_order(records: Records) -> Records:
+    """Sorted by the fields, the first one first; those that hold several values say nothing."""
+    columns = [records[name] for name in reversed(records.dtype.names or ()) if records[name].ndim == 1]
+    sorted_: Records = records[np.lexsort(columns)]
+    return sorted_
 
 
 def partitions(runs: Sequence[Path], dtype: np.dtype[np.void], budget: int = BUDGET) -> Iterator[Records]:
@@ -72,7 +79,7 @@ def partitions(runs: Sequence[Path], dtype: np.dtype[np.void], budget: int = BUD
             begins[i] = end
         found = np.concatenate(pieces) if pieces else np.zeros(0, dtype)
         if len(found):
-            yield found[np.lexsort([found[name] for name in reversed(dtype.names or ())])]
+            yield in_order(found)
 
 
 def _bounds(runs: Sequence[Path], sizes: list[int], dtype: np.dtype[np.void], budget: int) -> list[int | None]:
