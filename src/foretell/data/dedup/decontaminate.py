@@ -29,13 +29,16 @@ _SHOWN = 80  # characters of a passage
 @dataclass(frozen=True)
 class DecontaminatePass(Base):
     """benchmarks: files, folders and evals registries. words: in a row that count (0: not looked for). part: of an
-    item. action "cut": the passage goes with `margin` characters on either side; conversations always go as a whole.
+    item. shortest: letters of an item that is looked for as a whole, having fewer than 50; the report has no such
+    bound, and most of its short hits are chance. action "cut": the passage goes, with `margin` characters on either
+    side; conversations always go as a whole.
     """
 
     name: ClassVar[str] = "decontaminate"
     benchmarks: tuple[str, ...] = ()
     words: int = 13
     part: Part = "question"
+    shortest: int = 50
     ignore_case: bool = False
     action: Literal["remove", "cut"] = "remove"
     margin: int = 200
@@ -54,7 +57,7 @@ class DecontaminatePass(Base):
     def merge(self, shards: int, scratch: Path) -> None:
         with self.merging(scratch) as folder:
             if folder is not None:
-                leaks.build(read_items(self.benchmarks, self.part), folder, self.words, self.ignore_case)
+                leaks.build(read_items(self.benchmarks, self.part), folder, self.words, self.ignore_case, self.shortest)
 
     def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
         index = Leaks(self.merged(scratch))

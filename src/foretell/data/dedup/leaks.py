@@ -1,4 +1,4 @@
-"""An index of benchmark items, and where a text holds one of them, in part: by n-grams of words, and by runs of letters.
+"""An index of benchmark items, and where a text holds part of one: by n-grams of words, and by runs of letters.
 
 Two rules. Of words: n in a row that stand in an item too (13 in GPT-3, appendix C). Of letters and digits: 50 in a row,
 or the whole of an item that has fewer (GPT-4 report, appendix C). The report draws three stretches of an item; any
@@ -39,8 +39,13 @@ class Match:
     end: int
 
 
-def build(items: Iterable[Item], folder: Path, words_in_row: int, ignore_case: bool = False) -> dict[str, int]:
-    """Write an index. Returns counts: items, and those too short to be looked for by either rule."""
+def build(
+    items: Iterable[Item], folder: Path, words_in_row: int, ignore_case: bool = False, shortest: int = SPAN
+) -> dict[str, int]:
+    """Write an index. shortest: letters of an item that is looked for by them.
+
+    Returns counts: items, and those too short to be looked for by either rule.
+    """
     ids, letters, starts = [], bytearray(), [0]
     by_words, by_letters = [], []
     short = 0
@@ -50,8 +55,9 @@ def build(items: Iterable[Item], folder: Path, words_in_row: int, ignore_case: b
         ids.append(item.id.encode("utf-8", "replace").decode())
         found = grams(hashes, words_in_row) if words_in_row and len(hashes) >= words_in_row else hashes[:0]
         by_words.append(_entries(np.unique(found), number, 0))
-        places = np.arange(0, max(0, len(normal) - GRAM + 1), STRIDE)
-        by_letters.append(_entries(byte_grams(np.frombuffer(normal, np.uint8))[places], number, places))
+        data = np.frombuffer(normal, np.uint8)
+        places = np.arange(0, max(0, len(normal) - GRAM + 1) if _characters(data) >= shortest else 0, STRIDE)
+        by_letters.append(_entries(byte_grams(data)[places], number, places))
         short += not len(found) and not len(places)
         letters += normal
         starts.append(len(letters))
@@ -154,6 +160,9 @@ def byte_grams(data: npt.NDArray[np.uint8]) -> Hashes:
     """Hashes of the GRAM bytes at every place."""
     if len(data) < GRAM:
         return np.zeros(0, np.uint64)
+    if len(data) > _AT_ONCE + GRAM:
+        cuts = range(0, len(data) - GRAM + 1, _AT_ONCE)
+        return np.concatenate([byte_grams(data[cut : cut + _AT_ONCE + GRAM - 1]) for cut in cuts])
     values, powers, inverses = _byte_tables()
     summed = np.zeros(len(data) + 1, np.uint64)
     np.cumsum(values[data] * powers[: len(data)], out=summed[1:])

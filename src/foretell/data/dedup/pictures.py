@@ -135,4 +135,3 @@ def perceptual_hash(image: bytes) -> tuple[np.uint64, npt.NDArray[np.uint64]] | 
         return np.packbits(low > np.median(low[1:])).view("<u8").astype(np.uint64)
 
     return bits(_COARSE)[0], bits(_FINE)
-

@@ -35,9 +35,7 @@ class Runs:
     def flush(self) -> None:
         if self._bytes:
             records = np.concatenate(self._held)
-            in_order(records).tofile(
-                self._folder / f"{self._stem}-{self._count:03d}.run"
-            )
+            in_order(records).tofile(self._folder / f"{self._stem}-{self._count:03d}.run")
             self._count += 1
         self._held, self._bytes = [], 0
 

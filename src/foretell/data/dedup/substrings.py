@@ -181,7 +181,10 @@ class _Words:
             if len(self._mapped) == _MAPPED:
                 self._mapped.clear()
             folder = self._sketches / f"{shard:05d}"
-            self._mapped[shard] = np.memmap(folder / "words.u4", "<u4", "r"), np.memmap(folder / "words.idx", "<u8", "r")
+            self._mapped[shard] = (
+                np.memmap(folder / "words.u4", "<u4", "r"),
+                np.memmap(folder / "words.idx", "<u8", "r"),
+            )
         held, starts = self._mapped[shard]
         rows = row_of(ranks)
         return held, starts[rows].astype(np.int64), starts[rows + 1].astype(np.int64)
