@@ -1,0 +1,1 @@
+"""From documents as they come to documents that are worth training on."""
