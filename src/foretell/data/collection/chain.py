@@ -18,6 +18,11 @@ def unnoted(place: int, name: str, before: Document, after: Document | Removed) 
     """A Note that keeps nothing."""
 
 
+def own(scratch: Path, number: int, each: Pass) -> Path:
+    """The folder of a pass's own below that of all."""
+    return scratch / f"{number:02d}-{each.name}"
+
+
 def chain(
     passes: Sequence[Pass], documents: Iterator[Document], shard: int, scratch: Path, note: Note = unnoted
 ) -> Iterator[tuple[int, Document]]:
@@ -26,8 +31,8 @@ def chain(
     note: told of every document that a pass removes or changes. Raises DataError where a pass does not answer for each.
     """
     found: Iterator[tuple[int, Document]] = enumerate(documents)
-    for each in passes:
-        found = _through(each, found, shard, scratch, note)
+    for i, each in enumerate(passes):
+        found = _through(each, found, shard, own(scratch, i, each), note)
     return found
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from foretell.files import atomic_path
 
 _RECORD = np.dtype([("key", "<u8"), ("place", "<u4")])
 _FOUND = np.dtype([("place", "<u4"), ("count", "<u4")])
+_SMALL = 1 << 16
 _PARTS = 256  # of the keys, merged one after the other, so that memory stays flat
 
 
@@ -29,12 +31,12 @@ class UniqueIds:
         keys = np.fromiter(map(_key, documents), np.uint64)
         records = np.empty(len(keys), _RECORD)
         records["key"], records["place"] = keys, np.arange(len(keys))
-        _save(scratch / "ids" / f"{shard:05d}.npy", np.sort(records, order=["key", "place"]))
+        _save(scratch / f"{shard:05d}.npy", np.sort(records, order=["key", "place"]))
 
     def merge(self, shards: int, scratch: Path) -> None:
-        sketches = [np.load(scratch / "ids" / f"{shard:05d}.npy", mmap_mode="r") for shard in range(shards)]
+        sketches = [mapped(scratch / f"{shard:05d}.npy") for shard in range(shards)]
         found: list[list[NDArray[np.void]]] = [[] for _ in sketches]
-        edges = np.linspace(0, 2**64, _PARTS + 1)[1:-1].astype(np.uint64)
+        edges = np.arange(1, _PARTS, dtype=np.uint64) << np.uint64(56)
         bounds = [[0, *np.searchsorted(s["key"], edges).tolist(), len(s)] for s in sketches]
         for part in range(_PARTS):
             pieces = [s[b[part] : b[part + 1]] for s, b in zip(sketches, bounds, strict=True)]
@@ -54,10 +56,10 @@ class UniqueIds:
                 found[number].append(record)
         for number, records in enumerate(found):
             whole = np.concatenate(records) if records else np.empty(0, _FOUND)
-            _save(scratch / "ids" / f"{number:05d}.twice.npy", np.sort(whole, order="place"))
+            _save(scratch / f"{number:05d}.twice.npy", np.sort(whole, order="place"))
 
     def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
-        twice = np.load(scratch / "ids" / f"{shard:05d}.twice.npy")
+        twice = np.load(scratch / f"{shard:05d}.twice.npy")
         counts = dict(zip(twice["place"].tolist(), twice["count"].tolist(), strict=True))
         for place, document in enumerate(documents):
             count = counts.get(place)
@@ -67,6 +69,11 @@ class UniqueIds:
 def _key(document: Document) -> int:
     name = f"{document.source}\0{document.id}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest())
+
+
+def mapped(path: Path) -> NDArray[Any]:
+    """An array on the disk; what is small (an empty one cannot be mapped) is read."""
+    return np.load(path, mmap_mode="r" if path.stat().st_size > _SMALL else None)  # type: ignore[no-any-return]
 
 
 def _save(path: Path, records: NDArray[np.void]) -> None:

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from foretell.data.curate.passes import Pass
-from foretell.data.curate.steps import Removed, Step
-from foretell.data.document import Document
-from foretell.sections import Positive, Section
+from foretell.data.curate.boilerplate import BoilerplateStep
+from foretell.data.curate.images import ImageStep
+from foretell.data.curate.language import LanguageStep
+from foretell.data.curate.pii import PiiStep
+from foretell.data.curate.repair import UnicodeStep
+from foretell.data.curate.rules import C4QualityStep, FineWebQualityStep, GopherQualityStep, GopherRepetitionStep
+from foretell.data.dedup.sections import PassSection as PassSection
+from foretell.data.dedup.sections import default_passes as default_passes
 
-
-class LengthStep(Section):
-    kind: Literal["length"] = "length"
-    characters: Positive = 20
-
-    @property
-    def name(self) -> str:
-        return "length"
-
-    def build(self) -> Step:
-        return self
-
-    def __call__(self, document: Document) -> Document | Removed:
-        found = sum(len(s.text or "") for s in document.segments)
-        return document if found >= self.characters else Removed(document.id, "length.short", f"{found} characters")
-
-
-class NoPass(Section):
-    kind: Literal["none"] = "none"
-
-    def build(self) -> Pass:
-        raise NotImplementedError
-
-
-StepSection = Annotated[LengthStep, Field(discriminator=None)]
-PassSection = NoPass
+StepSection = Annotated[
+    BoilerplateStep | ImageStep | LanguageStep | PiiStep | UnicodeStep | C4QualityStep | FineWebQualityStep
+    | GopherQualityStep | GopherRepetitionStep, Field(discriminator="step")]
 
 
 def default_steps() -> tuple[StepSection, ...]:
-    return (LengthStep(),)
-
-
-def default_passes() -> tuple[PassSection, ...]:
-    return ()
+    return (UnicodeStep(), LanguageStep(), PiiStep())

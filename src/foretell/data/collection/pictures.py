@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foretell.data.collection.ids import mapped
 from foretell.data.document import Document
 from foretell.data.image_store import member_name
 from foretell.files import atomic_path
@@ -30,9 +31,9 @@ def survey(documents: Iterator[Document], shard: int, scratch: Path) -> None:
 
 def decide(shards: int, scratch: Path) -> None:
     """Give every image to the lowest shard that has it; by parts of the hashes, so that memory stays flat."""
-    found = [np.load(scratch / "images" / f"{shard:05d}.npy", mmap_mode="r") for shard in range(shards)]
+    found = [mapped(scratch / "images" / f"{shard:05d}.npy") for shard in range(shards)]
     owners: list[list[NDArray[np.int32]]] = [[] for _ in found]
-    edges = np.linspace(0, 2**64, _PARTS + 1)[1:-1].astype(np.uint64)
+    edges = np.arange(1, _PARTS, dtype=np.uint64) << np.uint64(56)
     bounds = [[0, *np.searchsorted(table[:, 0], edges).tolist(), len(table)] for table in found]
     for part in range(_PARTS):
         pieces = [table[b[part] : b[part + 1]] for table, b in zip(found, bounds, strict=True)]

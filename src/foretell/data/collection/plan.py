@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.read import Unit, units
@@ -59,19 +62,16 @@ def save(path: Path, shards: list[Shard]) -> None:
 
 def load(path: Path) -> list[Shard]:
     """Raises DataError where the plan is damaged."""
-    import json
-
     try:
         found = json.loads(path.read_bytes())
-        return [
-            Shard(s["number"], s["source"], tuple(Unit(**unit) for unit in s["units"])) for s in found["shards"]
-        ]
+        return list(TypeAdapter(tuple[Shard, ...]).validate_python(found["shards"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}). Delete the collection's folder and build it again.") from error
 
 
 def _plain(shard: Shard) -> dict[str, Any]:
-    return {"number": shard.number, "source": shard.source, "units": [asdict(unit) for unit in shard.units]}
+    found: dict[str, Any] = json.loads(json.dumps(asdict(shard)))
+    return found
 
 
 def _digest(shards: list[Shard]) -> str:

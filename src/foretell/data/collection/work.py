@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.data.collection import finish, pictures, plan
-from foretell.data.collection.chain import chain
+from foretell.data.collection.chain import chain, own
 from foretell.data.collection.ids import UniqueIds
 from foretell.data.collection.places import Places
 from foretell.data.collection.plan import Shard
@@ -86,10 +86,12 @@ class Build:
         else:
             number, _, what = phase.partition("-")
             each = self.passes[int(number)]
+            folder = own(scratch, int(number), each)
+            folder.mkdir(parents=True, exist_ok=True)
             if what.endswith("-sketch"):
-                each.sketch(self.documents(task, int(number)), task, scratch)
+                each.sketch(self.documents(task, int(number)), task, folder)
             else:
-                each.merge(count, scratch)
+                each.merge(count, folder)
         return {}
 
 
