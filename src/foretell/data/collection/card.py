@@ -10,7 +10,7 @@ from typing import Any
 from foretell.data.collection.examples import Example
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.tally import Tally
-from foretell.pages import Html, cards, code, compact, details, el, join, number, page, percent, section, size, table
+from foretell.pages import Html, cards, compact, definitions, details, el, join, number, page, percent, section, size, table
 
 _LINES = 200  # of attribution on the card; all of them stand in the manifests
 _ROWS = 40
@@ -137,7 +137,7 @@ def _plain(text: str) -> str:
 def _inline(example: Example) -> str:
     detail = f" ({example['detail']})" if example["detail"] else ""
     start = " ".join(example["before"].split())[:100]
-    return f"{example['id'][:80]}{detail[:120]}: “{start}…”"
+    return f"{example['document'][:80]}{detail[:120]}: “{start}…”"
 
 
 def card_html(card: Card) -> str:
@@ -181,8 +181,6 @@ def card_html(card: Card) -> str:
 
 
 def facts(card: Card) -> Html:
-    from foretell.pages import definitions
-
     return definitions(card.facts())
 
 
@@ -200,11 +198,8 @@ def _removed(card: Card) -> Html:
 
 def _example(example: Example) -> Html:
     detail = f" · {example['detail']}" if example["detail"] else ""
-    return join([el("p", el("strong", example["id"]), detail), quoted(example["before"][:_EXAMPLE])])
-
-
-def quoted(text: str) -> Html:
-    return code(text) if "\n" not in text and len(text) < 80 else el("blockquote", text)
+    about = el("p", el("strong", example["document"]), f" of {example['source']}", el("span", detail, class_="soft"))
+    return join([about, el("pre", example["before"][:_EXAMPLE], class_="reads")])
 
 
 def _changed(card: Card) -> Html:

@@ -75,8 +75,15 @@ def text_of(document: Document) -> str:
     return "\n".join(lines)
 
 
-def removal(document: Document, source: str, step: str, detail: str) -> Example:
-    return {"kind": "removed", "source": source, "step": step, "detail": detail, "before": _cut(text_of(document), 0)}
+def removal(document: Document, step: str, detail: str) -> Example:
+    return {
+        "kind": "removed",
+        "source": document.source,
+        "document": document.id,
+        "step": step,
+        "detail": detail,
+        "before": _cut(text_of(document), 0),
+    }
 
 
 def change(before: Document, after: Document, step: str) -> Example:
@@ -86,6 +93,7 @@ def change(before: Document, after: Document, step: str) -> Example:
     return {
         "kind": "changed",
         "source": before.source,
+        "document": before.id,
         "step": step,
         "before": _cut(old, start),
         "after": _cut(new, start),
@@ -97,6 +105,7 @@ def kept(document: Document) -> Example:
     return {
         "kind": "kept",
         "source": document.source,
+        "document": document.id,
         "license": document.license,
         "language": document.language,
         "date": document.date,

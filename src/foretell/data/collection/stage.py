@@ -109,7 +109,7 @@ def note_removal(sampler: examples.Sampler, document: Document, step: str, remov
     sampler.offer(
         f"removed {removed.reason}",
         f"{document.source}/{document.id}",
-        lambda: examples.removal(document, document.source, step, removed.detail),
+        lambda: examples.removal(document, step, removed.detail),
     )
 
 

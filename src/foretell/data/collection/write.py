@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from foretell.data.collection import examples, ledger, pictures
@@ -113,9 +114,8 @@ def _settled(
             _tell(row, told.pop(at, []))
             if at == place:
                 row.settle(document)
-                sampler.offer(
-                    f"kept {document.source}", document.id, lambda document=document: examples.kept(document)
-                )  # fmt: skip
+                name = f"{document.source}/{document.id}"
+                sampler.offer(f"kept {document.source}", name, partial(examples.kept, document))
                 settle(row, kept)
                 kept += 1
                 yield document
