@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from foretell.data.curate.pii_numbers import is_iban, is_public_ip, kind_of
+from foretell.data.curate.pii_numbers import is_iban, is_public_ip, kind_of, kinds_within
 from foretell.data.curate.steps import Removed, Step
 from foretell.data.curate.texts import StepSection, labelled, map_texts
 from foretell.data.document import Document
@@ -46,15 +47,16 @@ _KEYS = re.compile(
     r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-AgE[\w-]{40,}|SG\.[\w-]{16,}\.[\w-]{16,}"
     r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)"
 )
-_ASSIGNED = re.compile(
-    r"(?:[Kk]ey|KEY|[Tt]oken|TOKEN|[Ss]ecret|SECRET|[Pp]assw|PASSW|[Bb]earer)(?:d|ord|D|ORD)?[\"']?[\s:=]{1,4}[\"']?[\w+/.~-]{16}"
-)
+_VALUE = re.compile(r"[=:][ \t]{0,4}[\"']?[\w+/.~-]{16}")
 _SECRET = re.compile(
     r"(?:(?:api|secret|access|auth|private|client)[_-]?(?:key|token|secret)|password|passwd)[\"']?\s*(?::|=|:=)\s*[\"']?"
     r"(?P<a>[A-Za-z0-9+/_.~-]{16,128})(?![\w(.])|\bbearer (?P<b>[A-Za-z0-9+/_.~-]{20,})",
     re.IGNORECASE,
 )
-_HINT = re.compile(r"-----BEGIN|AKIA|ASIA|gh[pousr]_|github_pat|glpat-|sk[-_]|rk_|xox|AIza|hf_|npm_|pypi-|SG\.|eyJ")
+_HINTS = (
+    "-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "k_live_", "k_test_",
+    "xox", "AIza", "hf_", "npm_", "pypi-AgE", "SG.", "eyJ",
+)  # fmt: skip
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 
 
@@ -71,11 +73,14 @@ def find_pii(text: str, kinds: tuple[Kind, ...] = KINDS) -> list[Found]:
     """All of it, by place; of what overlaps, the kind that is surest (mail, key, account, then runs of digits)."""
     found = list[Found]()
     order = ("email", "key", "iban", "national_id", "ip", "card", "ssn", "phone")
+    taken = list[tuple[int, int]]()  # by place; none overlaps
     for item in sorted(_candidates(text, kinds), key=lambda item: order.index(item.kind)):
-        if all(item.end <= other.start or other.end <= item.start for other in found):
+        at = bisect(taken, (item.start, item.end))
+        free = (at == 0 or taken[at - 1][1] <= item.start) and (at == len(taken) or item.end <= taken[at][0])
+        if free:
+            taken.insert(at, (item.start, item.end))
             found.append(item)
-    found.sort(key=lambda item: item.start)
-    return found
+    return sorted(found, key=lambda item: item.start)
 
 
 def _candidates(text: str, kinds: tuple[Kind, ...]) -> Iterator[Found]:
@@ -90,8 +95,11 @@ def _candidates(text: str, kinds: tuple[Kind, ...]) -> Iterator[Found]:
         yield from (Found("iban", *span) for at in _IBAN.finditer(text) if (span := _iban_span(at)) is not None)
     if "national_id" in kinds:
         yield from (Found("national_id", *at.span()) for at in _DNI.finditer(text) if _is_dni(at[0]))
-    if "ip" in kinds and _COLONS.search(text):
-        yield from (Found("ip", *at.span()) for at in _IPV6.finditer(text) if is_public_ip(at[0]) and at[0].count(":") > 2)
+    if "ip" in kinds:
+        for colons in _COLONS.finditer(text):
+            at = _IPV6.search(text, max(0, colons.start() - 5), colons.end() + 45)
+            if at and at[0].count(":") > 2 and is_public_ip(at[0]):
+                yield Found("ip", *at.span())
     for run in _RUN.finditer(text):
         for at in _DIGITS.finditer(text, max(0, run.start() - 3), run.end() + 3):
             start, end = at.span()
@@ -100,7 +108,10 @@ def _candidates(text: str, kinds: tuple[Kind, ...]) -> Iterator[Found]:
                     yield Found("ip", start, end)
                 continue
             kind = kind_of(at[0], text[max(0, start - 48) : start], text[end : end + 2])
-            if kind in kinds:
+            if kind is None and " " in at[0]:
+                inner = ((name, start + a, start + b) for name, a, b in kinds_within(at[0]))
+                yield from (Found(name, a, b) for name, a, b in inner if name in kinds)
+            elif kind in kinds:
                 yield Found(kind, start, end)
 
 
@@ -121,10 +132,13 @@ def _is_ip(text: str, before: str) -> bool:
 
 
 def _keys(text: str) -> Iterator[Found]:
-    if _HINT.search(text):
+    if any(hint in text for hint in _HINTS):
         yield from (Found("key", *at.span()) for at in _KEYS.finditer(text))
-    if _ASSIGNED.search(text):
-        for at in _SECRET.finditer(text):
+    near = [(value.start() - 40, value.end() + 128) for value in _VALUE.finditer(text)]
+    if "earer " in text:
+        near += [(bearer.start() - 2, bearer.end() + 128) for bearer in re.finditer("earer ", text)]
+    for start, end in near:
+        for at in _SECRET.finditer(text, max(0, start), end):
             group = "a" if at["a"] else "b"
             if _is_random(at[group]):
                 yield Found("key", *at.span(group))

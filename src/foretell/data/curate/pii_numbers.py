@@ -18,7 +18,7 @@ _NOT_PHONE = re.compile(
 )
 _GROUPS = re.compile(r"\d+")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[-/. ](?:19|20)?\d\d\b|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d\b)")
-_NANP = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])[2-9]\d\d[ .-]\d{4}")
+_NANP = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
 _EUROPEAN = re.compile(r"0\d(?: \d\d){4}|0\d(?:\.\d\d){4}|0\d{2,4}[ -/]\d{3,4}[ -]\d{3,4}|\(0\d{2,4}\) ?\d{3,4}[ -]?\d{3,4}|07\d{3} ?\d{6}")
 _SSN = re.compile(r"(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}")
 _DIALLED = re.compile(r"(?:\+|00)[1-9]\d{0,2}[\d ().-]*\d")
@@ -42,7 +42,7 @@ def is_card(text: str) -> bool:
     digits = "".join(_GROUPS.findall(text))
     if not 13 <= len(digits) <= 19 or not re.fullmatch(r"\d+(?:([ -])\d+(?:\1\d+)*)?", text):
         return False
-    if len({*digits}) < 3 or not luhn(digits):
+    if len({*digits}) < 2 or not luhn(digits):
         return False
     two, four, six = int(digits[:2]), int(digits[:4]), int(digits[:6])
     length = len(digits)
@@ -116,6 +116,26 @@ def is_phone(text: str, before: str, after: str) -> bool:
         plus = text.startswith("+")
         return bool(_COUNTRY.match(number)) and (9 if plus else 10) <= len(number) <= 15 and (plus or " " in text)
     return bool(_NANP.fullmatch(text) or (_EUROPEAN.fullmatch(text) and 9 <= len(digits) <= 12))
+
+
+def kinds_within(text: str) -> list[tuple[str, int, int]]:
+    """Cards, social security numbers and North American phone numbers among several numbers between spaces.
+
+    Other forms are not sought there: in a table of numbers something always looks like a phone number.
+    """
+    starts = [0, *(at.end() for at in re.finditer(r" +", text))]
+    ends = [*(at.start() for at in re.finditer(r" +", text)), len(text)]
+    found, i = list[tuple[str, int, int]](), 0
+    while i < len(starts) <= 40:
+        for j in range(min(i + 4, len(ends) - 1), i - 1, -1):
+            part = text[starts[i] : ends[j]]
+            kind = "ssn" if is_ssn(part) else "card" if is_card(part) else "phone" if _NANP.fullmatch(part) else None
+            if kind and (i, j) != (0, len(ends) - 1):
+                found.append((kind, starts[i], ends[j]))
+                i = j
+                break
+        i += 1
+    return found
 
 
 _SSN_CONTEXT = re.compile(r"(?:\bssn|social security(?: (?:number|no|#))?)\W{0,4}(?:is\W+)?$", re.IGNORECASE)
