@@ -74,7 +74,7 @@ def load(place: str, overrides: tuple[str, ...] = ()) -> CollectionRecipe:
     from foretell.data.read import source_of
     from foretell.recipes import PRESETS, read_collection
 
-    preset = PRESETS / f"curate-{place}.yaml"
+    preset = PRESETS / "curate" / f"{place}.yaml"
     file = next((p for p in (Path(place), preset) if p.suffix in (".yaml", ".yml") and p.is_file()), None)
     if file is not None:
         return read_collection(CollectionRecipe, file, overrides)
