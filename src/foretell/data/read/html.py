@@ -129,7 +129,7 @@ def _trafilatura(precise: bool, html: str) -> str | None:
 def _with_trafilatura(precise: bool, html: str) -> str:
     from trafilatura import extract
 
-    return extract(html, favor_precision=precise, include_comments=False, deduplicate=True) or ""
+    return extract(html, favor_precision=precise, include_comments=False) or ""
 
 
 def _safely(extract: Callable[[str], str], html: str) -> str | None:
