@@ -143,7 +143,7 @@ def test_damaged_tars(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"")
     assert sum(reasons(source).values()) == 1
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(b"not a tar" * 1000)[:-9])
-    assert reasons(PairsRead(path=str(tmp_path / "b.tar.gz"))) == {"read.tar": 1, "read.gzip": 1}
+    assert reasons(PairsRead(path=str(tmp_path / "b.tar.gz")))["read.gzip"] == 1
 
 
 FINEWEB = {
