@@ -98,6 +98,36 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return check_recipe(raw, file.name)
 
 
+def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> S:
+    """A recipe of a collection: plain data, or a YAML file, with overrides, paths and variables as in `load_recipe`.
+
+    Paths of sources and steps may be URLs, which stay as they are. Raises RecipeError as `load_recipe` does.
+    """
+    raw, folder, where = dict(place) if isinstance(place, Mapping) else {}, Path.cwd(), "the recipe"
+    if isinstance(place, Path):
+        try:
+            found = _read_yaml(place.read_text(encoding="utf-8"), str(place))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Recipe {place} could not be read ({error}). Check it.") from error
+        if not isinstance(found, dict) or "sources" not in found:
+            raise RecipeError(f"{place} is no recipe of a collection: it has no key `sources`. See docs/curate.md.")
+        raw, folder, where = found, place.resolve().parent, place.name
+    for override in overrides:
+        _override(raw, override)
+    for part in ("sources", "steps", "passes"):
+        for i, item in enumerate(raw.get(part) or ()):
+            for key in ("path", "paths") if isinstance(item, dict) else ():
+                if isinstance(item.get(key), str):
+                    item[key] = _expand_url(item[key], folder, f"{part}.{i}.{key}")
+                elif isinstance(item.get(key), list):
+                    item[key] = [_expand_url(str(one), folder, f"{part}.{i}.{key}") for one in item[key]]
+    return _check(kind, raw, where)
+
+
+def _expand_url(text: str, folder: Path, field: str) -> str:
+    return text if "://" in text or not text else _expand(text, folder, field)
+
+
 def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A Recipe from plain data. Raises RecipeError as `load_recipe` does."""
     return _check(Recipe, raw, where)

@@ -1,1 +1,1 @@
-"""Curation: from sources to a collection of Parquet files, with the story of every document."""
+"""Curation: what is done to one document at a time, and what is asked of all of them."""

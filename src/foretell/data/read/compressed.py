@@ -185,7 +185,7 @@ class Unpacked:
         if suffix == ".bz2":
             self._stream = bz2.BZ2File(self._counted)  # type: ignore[call-overload]
         elif suffix == ".xz":
-            self._stream = lzma.LZMAFile(self._counted)  # type: ignore[arg-type]
+            self._stream = lzma.LZMAFile(self._counted)  # type: ignore[arg-type]  # noqa: SIM115
         else:
             self._stream = pa.CompressedInputStream(pa.PythonFile(self._counted, mode="r"), "zstd")
 

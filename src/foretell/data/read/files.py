@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -34,16 +34,26 @@ FORMS = {
 
 
 @dataclass(frozen=True)
-class Unit:
-    """An independent piece of work.
+class File:
+    """name: relative to the source, and part of every document's id. modified: ISO day, or None."""
 
-    path: of the file, or of the folder for a group of them. form: how it is read. start, stop: its part, in the
-    form's own count (bytes of lines, row groups, files, shards); stop 0 means all. size: about how many bytes.
+    name: str
+    path: str
+    size: int = 0
+    modified: str | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """An independent piece of work, which carries all it takes to read it: a file that is gone by then is missed.
+
+    form: how it is read. files: one, or a group of small ones. start, stop: its part, in the form's own count (bytes
+    of lines, row groups, blobs, shards); stop 0 means all. size: about how many bytes.
     """
 
     source: str
     form: str
-    path: str
+    files: tuple[File, ...]
     start: int = 0
     stop: int = 0
     size: int = 0
@@ -51,17 +61,8 @@ class Unit:
     @property
     def key(self) -> str:
         """Unique within the source, and the same on every machine."""
-        return f"{self.form}:{self.path}#{self.start}-{self.stop}"
-
-
-@dataclass(frozen=True)
-class File:
-    """name: relative to the source, and part of every document's id. modified: ISO day, or None."""
-
-    name: str
-    path: str
-    size: int
-    modified: str | None = None
+        more = f"+{len(self.files) - 1}" if len(self.files) > 1 else ""
+        return f"{self.form}:{self.files[0].name}{more}#{self.start}-{self.stop}"
 
 
 def form_of(name: str) -> str:
@@ -82,16 +83,16 @@ def filesystem(path: str) -> tuple[Any, str]:
     try:
         found, inner = url_to_fs(path)
     except (ValueError, ImportError, OSError) as error:
-        raise DataError(f"{path} cannot be opened ({error}). Check the address, or install what it asks for.") from error
+        raise DataError(
+            f"{path} cannot be opened ({error}). Check the address, or install what it asks for."
+        ) from error
     return found, inner
 
 
-@lru_cache(maxsize=8)
-def listing(source: str, path: str) -> tuple[File, ...]:
+def listing(source: str, path: str) -> list[File]:
     """The files of a source by name, hidden ones apart: below a folder, the file itself, or what a glob matches.
 
-    Kept for the process, since every unit of a source asks again. Raises DataError for what is missing, cannot be
-    listed, or is empty.
+    Raises DataError for what is missing, cannot be listed, or is empty.
     """
     system, root = filesystem(path)
     missing = DataError(
@@ -123,7 +124,7 @@ def listing(source: str, path: str) -> tuple[File, ...]:
     ]
     if not files:
         raise DataError(f"Source {source!r}: {path} holds no file. Check the path.")
-    return tuple(sorted(files, key=lambda file: file.name))
+    return sorted(files, key=lambda file: file.name)
 
 
 def _day(info: dict[str, Any]) -> str | None:
@@ -173,6 +174,16 @@ def _plain(system: Any) -> dict[str, Any]:
     """Local files need no cache of fsspec's; remote ones are read ahead, since all readers go forward."""
     local = "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
     return {} if local else {"cache_type": "readahead", "block_size": 8 << 20}
+
+
+def beside(root: str, name: str) -> str | None:
+    """The path of a file of the source by its name; None for a name that leads out of it."""
+    system, inner = filesystem(root)
+    top = re.sub(r"[^/]*[*?\[].*", "", inner).rstrip("/")
+    if not set("*?[") & set(inner) and system.isfile(inner):
+        top = inner.rpartition("/")[0]
+    name = posixpath.normpath(name)
+    return None if name.startswith(("../", "/")) or name == ".." else f"{top}/{name}"
 
 
 def gone(source: str, path: str) -> DataError:

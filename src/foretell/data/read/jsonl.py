@@ -58,7 +58,7 @@ def _lines(stream: IO[bytes], name: str, limits: Limits, start: int, stop: int) 
         except Damaged as error:
             yield error
         return
-    joined = _Joined(GzipMembers(stream, limits, bool))
+    joined = Joined(GzipMembers(stream, limits, bool))
     while not joined.ended:
         try:
             yield from lines(joined, limits.document_bytes)
@@ -81,7 +81,7 @@ def _next_line(stream: IO[bytes], start: int, stop: int) -> int:
     return 0
 
 
-class _Joined:
+class Joined:
     """The members of a gzip file as one stream, as far as nothing is damaged: a line may go over their borders."""
 
     def __init__(self, members: GzipMembers) -> None:
@@ -136,7 +136,7 @@ def unpacked(stream: IO[bytes], name: str, limits: Limits, place: Place) -> byte
     source: Any = stream
     if packed:
         suffix = packed.group().lower()
-        source = _Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
+        source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
     parts: list[bytes] = []
     size = 0
     try:

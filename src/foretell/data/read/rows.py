@@ -33,13 +33,13 @@ SHAREGPT_ROLES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands. id: of the document, if it brings none of its own."""
+    """Where a record stands. id: its locator, and the document's id if it brings none of its own."""
 
     id: str
     path: str = ""
 
-    def removed(self, reason: str, detail: object = "") -> Removed:
-        return Removed(self.id, reason, " ".join(str(detail).split())[:300], self.id)
+    def removed(self, reason: str, detail: object = "", id: str = "") -> Removed:
+        return Removed(id or self.id, reason, " ".join(str(detail).split())[:300], self.id)
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,7 @@ def day_of(value: Any) -> str | None:
     return None
 
 
-def read_row(
-    row: Mapping[str, Any], place: Place, fields: Fields, chat: Chat, fill: Defaults
-) -> Document | Removed:
+def read_row(row: Mapping[str, Any], place: Place, fields: Fields, chat: Chat, fill: Defaults) -> Document | Removed:
     """A document from a row with text in one of the fields, or with a conversation in form `chat`."""
     text = next((value for name in fields.text if isinstance(value := row.get(name), str)), None)
     if text is not None:

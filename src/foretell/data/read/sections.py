@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from foretell.sections import Name, Positive, Section, Share
+from foretell.sections import Name, Positive, Section
 
 Chat = Literal["auto", "openai", "sharegpt", "alpaca"]
 Extractor = Literal["resiliparse", "trafilatura"]
@@ -148,7 +148,7 @@ class HubRead(ReadSection):
 
     dataset: such as HuggingFaceFW/fineweb-edu; the known ones (see catalogue.py) bring their column mapping, licence
     and dates. path: a folder or glob of the data set's own Parquet or JSON files in place of the network.
-    heldout_split: never read. shards: units, where the data set does not say how many files it has.
+    fields: in place of the known mapping. max_rows: of each unit.
     """
 
     kind: Literal["hub"] = "hub"
@@ -161,7 +161,7 @@ class HubRead(ReadSection):
     fields: Fields | None = None
     chat: Chat = "auto"
     images: bool = True
-    max_rows: Positive | None = None  # of each unit
+    max_rows: Positive | None = None
 
 
 class PythonRead(Section):
@@ -169,9 +169,7 @@ class PythonRead(Section):
 
     kind: Literal["python"] = "python"
     name: Name = "python"
-    parts: Positive = 8
     max_bytes: Positive = 1_000_000_000
-    share: Share = 1.0
 
 
 ReadSource = Annotated[

@@ -1,0 +1,129 @@
+"""Image–text pairs as webdataset tars: files that share a key up to the first dot of their name are one sample."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, Any, Literal
+
+from foretell.data.curate.steps import Removed
+from foretell.data.document import Document, Segment
+from foretell.data.read.compressed import CHUNK, Damaged, GzipMembers, Unpacked
+from foretell.data.read.files import PACKED
+from foretell.data.read.jsonl import Joined
+from foretell.data.read.rows import Defaults, Place, document, first
+from foretell.data.read.sections import Fields, Limits
+from foretell.errors import ImageError
+from foretell.images import open_image
+
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif")
+TEXTS = ("txt", "caption", "cap", "text")
+CAPTIONS = ("caption", "text", "alt_text", "alt", "title")
+FIELDS = Fields(id=("key", "id", "uid"), url=("url", "original_url"), path=())
+
+Sample = dict[str, bytes | Removed]
+
+
+def read_pairs(
+    stream: IO[bytes], name: str, limits: Limits, order: Literal["image", "text"], fill: Defaults
+) -> Iterator[Document | Removed]:
+    """A document or a reason for each sample. Locators are file!key."""
+    key, sample = "", Sample()
+    for found in _files(stream, name, limits):
+        if isinstance(found, Removed):
+            yield found
+            continue
+        member, data = found
+        folder, _, base = member.rpartition("/")
+        stem, _, suffix = base.partition(".")
+        own = f"{folder}/{stem}" if folder else stem
+        if own != key:
+            if sample:
+                yield _document(sample, Place(f"{name}!{key}", name), key, order, limits, fill)
+            key, sample = own, Sample()
+        sample[suffix.lower()] = data
+    if sample:
+        yield _document(sample, Place(f"{name}!{key}", name), key, order, limits, fill)
+
+
+class _Stream:
+    """What tarfile reads from: whole blocks."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        parts: list[bytes] = []
+        while size > 0 and (part := self._source.read(min(size, CHUNK))):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+
+def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, bytes | Removed] | Removed]:
+    packed = PACKED.search(name)
+    source: Any = stream
+    if packed:
+        suffix = packed.group().lower()
+        source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
+    source, again = _Stream(source), False
+    while True:
+        try:
+            # Behind damage, blocks are passed over until one is a header.
+            with tarfile.open(fileobj=source, mode="r|", bufsize=tarfile.RECORDSIZE, ignore_zeros=again) as tar:
+                for member in tar:
+                    if not member.isfile():
+                        if not member.isdir():
+                            yield Place(f"{name}!{member.name}", name).removed("read.link", "links are not followed")
+                        continue
+                    place = Place(f"{name}!{member.name}", name)
+                    if member.size > limits.document_bytes:
+                        yield member.name, place.removed("read.too-large", f"{member.size:,} bytes")
+                        continue
+                    content = tar.extractfile(member)
+                    yield member.name, content.read() if content else b""
+                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
+            return
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            if "empty file" not in str(error) or not again:
+                yield Place(name, name).removed("read.tar" if "empty file" not in str(error) else "read.empty", error)
+            if again or isinstance(error, tarfile.StreamError) or "end of data" in str(error) or "empty" in str(error):
+                return
+            again = True
+        except Damaged as error:
+            yield Place(name, name).removed(error.reason, error.detail)
+            return
+
+
+def _document(sample: Sample, place: Place, key: str, order: str, limits: Limits, fill: Defaults) -> Document | Removed:
+    for value in sample.values():
+        if isinstance(value, Removed):
+            return place.removed(value.reason, value.detail, key)
+    parts = {suffix: value for suffix, value in sample.items() if isinstance(value, bytes)}
+    row: dict[str, Any] = {}
+    try:
+        if data := parts.get("json"):
+            told = json.loads(data.decode("utf-8-sig"))
+            row = told if isinstance(told, dict) else {}
+        text = next((parts[suffix].decode("utf-8-sig") for suffix in TEXTS if suffix in parts), "")
+    except UnicodeDecodeError as error:
+        return place.removed("read.encoding", error.reason, key)
+    except (ValueError, RecursionError) as error:
+        return place.removed("read.json", error, key)
+    text = text.strip() or first(row, CAPTIONS).strip()
+    image = next((parts[suffix] for suffix in IMAGES if suffix in parts), None)
+    if image is None:
+        return place.removed("read.no-image", f"of {', '.join(sorted(sample))} none is an image", key)
+    if not text:
+        return place.removed("read.no-text", f"of {', '.join(sorted(sample))} none holds a text", key)
+    if len(image) > limits.image_bytes:
+        return place.removed("read.too-large", f"an image of {len(image):,} bytes", key)
+    try:
+        open_image(image)
+    except ImageError as error:
+        return place.removed("read.image", error, key)
+    segments = [Segment(image=image), Segment(text=text)]
+    whole = document(row, tuple(segments if order == "image" else segments[::-1]), place, FIELDS, fill)
+    return whole if first(row, FIELDS.id) else replace(whole, id=f"{place.path}!{key}")
