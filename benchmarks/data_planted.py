@@ -1,4 +1,4 @@
-"""Planted duplicates, leaks and personal data in real documents: what curation finds of them, and what it takes wrongly.
+"""Planted duplicates, leaks and personal data in real documents: what curation finds, and what it takes wrongly.
 
     FORETELL_DATA=… python benchmarks/data_planted.py [--exact 1000] [--near 1000] [--leaks 500] [--pii 300]
         [--only passes|pii]
@@ -172,7 +172,8 @@ def personal(number: int, rng: random.Random) -> str:
     digits = "".join(str(rng.randrange(10)) for _ in range(24))
     kind = number % 6
     if kind == 0:
-        return f"{rng.choice(['ana', 'jan.kos', 'r_diaz', 'mo'])}{digits[:3]}@{rng.choice(['mailbox', 'corp', 'uni'])}{digits[3]}.{rng.choice(['com', 'pl', 'es'])}"
+        name, host = rng.choice(("ana", "jan.kos", "r_diaz", "mo")), rng.choice(("mailbox", "corp", "uni"))
+        return f"{name}{digits[:3]}@{host}{digits[3]}.{rng.choice(('com', 'pl', 'es'))}"
     if kind == 1:
         return f"+1 (212) {2 + int(digits[0]) % 8}{digits[1:3]}-{digits[3:7]}"
     if kind == 2:

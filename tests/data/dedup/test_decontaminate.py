@@ -1,4 +1,4 @@
-"""Decontamination: items of every form are found, by either rule, and afterwards `foretell contamination` finds none."""
+"""Decontamination: items of every form are found by either rule, and then `foretell contamination` finds none."""
 
 from __future__ import annotations
 
