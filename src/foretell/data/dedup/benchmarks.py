@@ -28,7 +28,7 @@ _LFS = "version https://git-lfs"
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a benchmark. id: the file below the folder that was named, and the row, from 1."""
+    """A question of a benchmark. id: the folder that was named, the file in it, and the row, from 1."""
 
     id: str
     text: str
@@ -45,7 +45,7 @@ def benchmark_files(paths: Sequence[str]) -> list[tuple[str, Path]]:
         root = path / "data" if (path / "evals").is_dir() and (path / "data").is_dir() else path
         below = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
         files = [
-            (str(file.relative_to(root.parent if root.is_file() else root)), file)
+            (f"{path.name}/{file.relative_to(root)}" if root.is_dir() else path.name, file)
             for file in below
             if _form(file)
             and not file.name.lower().startswith(_APART)
