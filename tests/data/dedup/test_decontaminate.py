@@ -1,4 +1,4 @@
-"""Decontamination: items of every form are found, by either rule, and afterwards `foretell contamination` finds none."""
+"""Decontamination: items of every form are found by either rule, and then `foretell contamination` finds none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def items(tmp_path: Path) -> dict[str, str]:
         for q in asked
     ]
     (registry / "data" / "quiz" / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {f"quiz/dev.jsonl:{i}": text for i, text in enumerate(asked, 1)}
+    return {f"registry/quiz/dev.jsonl:{i}": text for i, text in enumerate(asked, 1)}
 
 
 def made(tmp_path: Path, **settings: object) -> DecontaminatePass:
@@ -58,7 +58,7 @@ def test_each_leak_is_found_and_names_its_item(tmp_path: Path, items: dict[str, 
 
 
 def test_the_edges_of_both_rules(tmp_path: Path, items: dict[str, str]) -> None:
-    asked = items["quiz/dev.jsonl:40"].rstrip("?").split()
+    asked = items["registry/quiz/dev.jsonl:40"].rstrip("?").split()
     letters = "".join(asked)
     shards = [
         [
@@ -110,7 +110,7 @@ def test_afterwards_the_reports_own_procedure_finds_nothing(tmp_path: Path, item
 
 
 def test_a_conversation_goes_as_a_whole_and_a_small_rest_too(tmp_path: Path, items: dict[str, str]) -> None:
-    asked = items["quiz/dev.jsonl:30"]
+    asked = items["registry/quiz/dev.jsonl:30"]
     rest = " ".join(words(random.Random(3), 500))
     chat = Document("chat", (Segment(rest, role="user"), Segment(asked, role="assistant")), "web", "CC0-1.0")
     shards = [[chat, document("small", asked + " and that was it"), document("long", f"{rest}\n{asked}\n{rest}")]]
@@ -118,7 +118,7 @@ def test_a_conversation_goes_as_a_whole_and_a_small_rest_too(tmp_path: Path, ite
     assert set(removed(out)) == {"chat", "small"}
     (long,) = (each for each in out[0] if isinstance(each, Document))
     assert asked not in (long.segments[0].text or "")
-    assert long.labels["decontaminate"].endswith("characters cut, as in quiz/dev.jsonl:30")
+    assert long.labels["decontaminate"].endswith("characters cut, as in registry/quiz/dev.jsonl:30")
 
 
 def test_other_benchmarks_are_indexed_anew(tmp_path: Path, items: dict[str, str]) -> None:

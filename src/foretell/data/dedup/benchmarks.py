@@ -7,10 +7,10 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +18,10 @@ import pyarrow.parquet as pq
 from foretell.errors import DataError, EvalError
 from foretell.measure.overlap.questions import Part, shared_messages, text_of
 
-_PACKED = {".gz": gzip.open, ".bz2": bz2.open}
+_PACKED: dict[str, Callable[[Path], BinaryIO]] = {
+    ".gz": lambda file: cast(BinaryIO, gzip.open(file)),
+    ".bz2": lambda file: cast(BinaryIO, bz2.open(file)),
+}
 _FORMS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _QUESTIONS = ("ctx", "instruction", "goal", "sentence", "turns", "user_prompt")  # beside those that text_of knows
 _HEADS = {"question", "problem", "prompt", "text", "context", "passage", "story", "input", "query", "id", *_QUESTIONS}
@@ -28,7 +31,7 @@ _LFS = "version https://git-lfs"
 
 @dataclass(frozen=True)
 class Item:
-    """A question of a benchmark. id: the file below the folder that was named, and the row, from 1."""
+    """A question of a benchmark. id: the folder that was named, the file in it, and the row, from 1."""
 
     id: str
     text: str
@@ -45,7 +48,7 @@ def benchmark_files(paths: Sequence[str]) -> list[tuple[str, Path]]:
         root = path / "data" if (path / "evals").is_dir() and (path / "data").is_dir() else path
         below = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
         files = [
-            (str(file.relative_to(root.parent if root.is_file() else root)), file)
+            (f"{path.name}/{file.relative_to(root)}" if root.is_dir() else path.name, file)
             for file in below
             if _form(file)
             and not file.name.lower().startswith(_APART)
@@ -107,7 +110,7 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     if form == ".parquet":
         yield from pq.read_table(file).to_pylist()
         return
-    with _PACKED[file.suffix](file, "rb") if file.suffix in _PACKED else file.open("rb") as stream:
+    with _PACKED.get(file.suffix, lambda plain: plain.open("rb"))(file) as stream:
         text = stream.read().decode("utf-8-sig")
     if text.startswith(_LFS):
         raise ValueError("it is a Git LFS pointer, not the data")
@@ -136,8 +139,10 @@ def _json(text: str, whole: bool) -> list[Any]:
 
 def _table(text: str, delimiter: str) -> list[Mapping[str, Any]]:
     """With a head of names, or as MMLU and MGSM have them: the question first, then options and answer."""
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting))
+    if delimiter == ",":
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    else:
+        rows = [line.split(delimiter) for line in text.splitlines() if line]
     if not rows:
         return []
     head = [name.strip() for name in rows[0]]

@@ -47,7 +47,7 @@ class ImagesPass(Base):
                 for number, image in enumerate(pictures):
                     if (found := perceptual_hash(image)) is not None:
                         coarse, fine = found
-                        bands = (coarse >> np.arange(0, 64, 16, np.uint64)) & np.uint64(0xFFFF)
+                        bands = (coarse >> np.arange(0, 64, 16).astype(np.uint64)) & np.uint64(0xFFFF)
                         keys = finish(bands << np.uint64(8) | np.arange(1, _BANDS + 1, dtype=np.uint64))
                         runs.add(make(_RECORD, key=keys, rank=rank, image=number, coarse=coarse, fine=fine))
             runs.flush()
