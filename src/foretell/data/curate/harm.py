@@ -45,14 +45,18 @@ def packaged_classifier() -> Path:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """mild, strong: regular expressions that begin and end at word boundaries."""
+    """mild, strong: regular expressions that begin and end at word boundaries. heads: how phrases begin, a first word or
+    as much of it as is given."""
 
     mild: re.Pattern[str]
     strong: re.Pattern[str]
+    heads: frozenset[str]
 
     def weight(self, text: str) -> int:
         """What all that is found weighs: a strong phrase 3, a mild one 1."""
         low = text.lower()
+        if not any(_begins(word, self.heads) for word in {*_WORDS.findall(low)}):
+            return 0
         return STRONG * len(self.strong.findall(low)) + len(self.mild.findall(low))
 
     @classmethod
@@ -60,12 +64,19 @@ class Lexicon:
         """Raises DataError for a file that is missing, or not of the form of the packaged one."""
         try:
             lists = yaml.safe_load(path.read_text(encoding="utf-8"))[kind]
-            return cls(_joined(lists["mild"]), _joined(lists["strong"]))
+            heads = {_WORDS.match(str(phrase).lower()) for name in ("mild", "strong") for phrase in lists[name]}
+            found = frozenset(head[0] for head in heads if head)
+            return cls(_joined(lists["mild"]), _joined(lists["strong"]), found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, re.error) as error:
             raise DataError(
                 f"{path} has no lists of {kind} phrases ({error!r}). It needs `{kind}:` with `strong` and `mild`, each a "
                 "list of phrases."
             ) from error
+
+
+@lru_cache(1 << 16)
+def _begins(word: str, heads: frozenset[str]) -> bool:
+    return any(word[:end] in heads for end in range(2, len(word) + 1))
 
 
 def _joined(phrases: list[str]) -> re.Pattern[str]:
