@@ -81,16 +81,17 @@ def documents(words: str, count: int, seed: int) -> list[Document]:
 
 
 def test_quality_is_learned_measured_and_applied(tmp_path: Path) -> None:
-    good = documents("theorem proof therefore energy history water number because system", 150, 1)
-    bad = documents("buy cheap click now free deal water number offer discount", 150, 2)
+    good = documents("theorem proof therefore energy history water number because system", 60, 1)
+    bad = documents("buy cheap click now free deal water number offer discount", 60, 2)
     report = train_quality(good, bad, tmp_path / "q.npz", heldout=0.2)
     assert report.auc > 0.99
-    assert report.train_good + report.heldout_good == 150
-    assert report.heldout_bad > 10
-    step = pickle.loads(pickle.dumps(QualityStep(model=tmp_path / "q.npz", at_least=report.threshold).build()))
+    assert report.train_good + report.heldout_good == 60
+    assert report.heldout_bad > 3
+    step = pickle.loads(pickle.dumps(QualityStep(model=tmp_path / "q.npz", at_least=0.5).build()))
     kept = step(documents("theorem proof therefore energy", 1, 3)[0])
     assert isinstance(kept, Document)
-    assert float(kept.labels["quality"]) >= report.threshold
+    assert float(kept.labels["quality"]) >= 0.5
+    assert 0 < report.threshold < 1
     gone = step(documents("buy cheap click now free", 1, 4)[0])
     assert isinstance(gone, Removed)
     assert gone.reason == "quality.low"
