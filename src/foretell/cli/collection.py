@@ -46,7 +46,9 @@ def build(
 
 def _tell(totals: dict[str, Any], folder: Path, recipe: CollectionRecipe) -> None:
     removed = sum(totals["removed"].values())
-    print(f"{totals['documents_in']:,} records came in: {totals['documents_kept']:,} documents kept, {removed:,} removed.")
+    print(
+        f"{totals['documents_in']:,} records came in: {totals['documents_kept']:,} documents kept, {removed:,} removed."
+    )
     ordered = sorted(totals["removed"].items(), key=lambda item: (-item[1], item[0]))
     if ordered:
         draw.table(["removed for", "records"], [[reason, f"{n:,}"] for reason, n in ordered[:12]], right=[1])

@@ -25,7 +25,7 @@ def picture(red: int) -> bytes:
 
 def sentences(seed: int, count: int = 12) -> str:
     """English enough for every step, and different for every seed."""
-    words = "the river of a small town that was and with old stone bridge near to have house road light water".split()
+    words = ("the river of a small town that was and with old stone bridge near to have house road light water").split()  # noqa: SIM905
     lines = []
     for i in range(count):
         bits = hashlib.sha256(f"{seed}-{i}".encode()).digest()
@@ -48,7 +48,11 @@ def write_input(folder: Path, texts: int = 12) -> Path:
         )
         for i in range(texts)
     ]
-    rows += ["{not json", json.dumps({"id": "t1", "text": sentences(1)}), json.dumps({"id": "t2", "text": "another " + sentences(77)})]
+    rows += [
+        "{not json",
+        json.dumps({"id": "t1", "text": sentences(1)}),
+        json.dumps({"id": "t2", "text": "another " + sentences(77)}),
+    ]
     (folder / "a.jsonl").write_text("\n".join(rows) + "\n")
     shared = picture(200)
     for part in range(2):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from collectionkit import digests, recipe, write_input
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectionkit import digests, recipe, write_input
 from foretell.data.collection import ledger, work
 from foretell.data.collection.places import Places
 from foretell.data.collection.run import build, totals
@@ -54,15 +54,17 @@ def test_a_collection_is_a_source_of_training_with_images_once(built: Path) -> N
     documents = list(read_source(source, "train", 0, skipped))
     assert len(documents) == 21
     assert not skipped.counts
-    original = {
-        d.id: d.segments for n in range(2) for d in read_documents(built / "in" / f"part{n}.parquet")
-    }
+    original = {d.id: d.segments for n in range(2) for d in read_documents(built / "in" / f"part{n}.parquet")}
     assert {d.id: d.segments for d in documents if d.id in original} == original
 
 
 def test_the_second_document_of_an_id_is_named(built: Path) -> None:
     assert totals(built / "out")["renamed"] == {"t1": 1, "t2": 1}
-    ids = [id for file in sorted((built / "out" / "data").glob("*.parquet")) for id in pq.read_table(file)["id"].to_pylist()]
+    ids = [
+        id
+        for file in sorted((built / "out" / "data").glob("*.parquet"))
+        for id in pq.read_table(file)["id"].to_pylist()
+    ]
     assert len(ids) == len(set(ids))
     assert "t2~2" in ids
     assert "t1~2" not in ids  # the same text: a duplicate

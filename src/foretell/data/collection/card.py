@@ -10,7 +10,21 @@ from typing import Any
 from foretell.data.collection.examples import Example
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.tally import Tally
-from foretell.pages import Html, cards, compact, definitions, details, el, join, number, page, percent, section, size, table
+from foretell.pages import (
+    Html,
+    cards,
+    compact,
+    definitions,
+    details,
+    el,
+    join,
+    number,
+    page,
+    percent,
+    section,
+    size,
+    table,
+)
 
 _LINES = 200  # of attribution on the card; all of them stand in the manifests
 _ROWS = 40

@@ -8,7 +8,6 @@ import hashlib
 import heapq
 import io
 import json
-import os.path
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -89,7 +88,8 @@ def removal(document: Document, step: str, detail: str) -> Example:
 def change(before: Document, after: Document, step: str) -> Example:
     """Both texts from a little before the place where they first differ."""
     old, new = text_of(before), text_of(after)
-    start = max(0, len(os.path.commonprefix([old, new])) - 120)
+    same = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
+    start = max(0, same - 120)
     return {
         "kind": "changed",
         "source": before.source,
@@ -110,9 +110,7 @@ def kept(document: Document) -> Example:
         "language": document.language,
         "date": document.date,
         "text": _cut(text_of(document), 0),
-        "images": [
-            {"uri": uri, "alt": s.caption or s.alt or ""} for s in shown if (uri := thumbnail(s.image or b""))
-        ],
+        "images": [{"uri": uri, "alt": s.caption or s.alt or ""} for s in shown if (uri := thumbnail(s.image or b""))],
     }
 
 

@@ -30,14 +30,14 @@ class Shard:
 
 
 def make(recipe: CollectionRecipe) -> list[Shard]:
-    """Shards of about `shard_bytes` of input, none over two sources. Raises DataError for a source that is not there."""
+    """Shards of about `shard_bytes` of input, none over two sources. Raises DataError for one that is not there."""
     shards: list[Shard] = []
     for source in recipe.sources:
         for group in _groups(units(source), recipe.shard_bytes):
-            shards.append(Shard(len(shards), source.name, group))  # noqa: PERF401  (the number counts over sources)
+            shards.append(Shard(len(shards), source.name, group))
     if not shards:
         raise DataError(
-            f"The sources of {recipe.name} hold nothing that can be read ({', '.join(s.name for s in recipe.sources)}). "
+            f"Sources of {recipe.name} ({', '.join(s.name for s in recipe.sources)}) hold nothing that can be read. "
             "Check their paths."
         )
     return shards
@@ -66,7 +66,9 @@ def load(path: Path) -> list[Shard]:
         found = json.loads(path.read_bytes())
         return list(TypeAdapter(tuple[Shard, ...]).validate_python(found["shards"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}). Delete the collection's folder and build it again.") from error
+        raise DataError(
+            f"{path} cannot be read ({error}). Delete the collection's folder and build it again."
+        ) from error
 
 
 def _plain(shard: Shard) -> dict[str, Any]:

@@ -92,6 +92,6 @@ def stored(text: str) -> CollectionRecipe:
         return CollectionRecipe.model_validate_json(text)
     except ValueError as error:
         raise RecipeError(
-            f"The collection's recipe cannot be read ({str(error).splitlines()[0]}). It was made by another version, or "
-            "is damaged; build it again elsewhere."
+            f"The collection's recipe cannot be read ({str(error).splitlines()[0]}). It was made by another version, "
+            "or is damaged; build it again elsewhere."
         ) from error

@@ -84,8 +84,8 @@ def _enter(recipe: CollectionRecipe, places: Places) -> Build:
             )
         if not state["finished"] and not plan.same(places.plan, plan.make(recipe)):
             raise RunError(
-                f"The sources have changed since the build in {places.out} began: a part read before would not fit what "
-                "is there now. Build into another folder with --out, or delete this one."
+                f"The sources have changed since the build in {places.out} began: a part read before would not fit "
+                "what is there now. Build into another folder with --out, or delete this one."
             )
         return opened(places.out)
     others = [file.name for file in places.out.iterdir() if not file.name.startswith(".")]

@@ -12,7 +12,7 @@ from foretell.data.document import Document
 
 @dataclass(frozen=True)
 class Selection:
-    """A step that removes what is named. words: licences, ids, URLs, beginnings of URLs, hosts (with all below them)."""
+    """A step that removes what is named. words: licences, ids, URLs, their beginnings, hosts (with all below them)."""
 
     words: frozenset[str]
     name: str = "exclude"

@@ -37,7 +37,10 @@ class Cost:
 
 def read_shard(recipe: CollectionRecipe, shard: Shard, places: Places) -> dict[str, Any]:
     """Write the shard's documents, its ledger and its examples below .work. Returns what it cost."""
-    steps = [*([Selection.of(recipe.exclude)] if recipe.exclude else []), *(section.build() for section in recipe.steps)]
+    steps = [
+        *([Selection.of(recipe.exclude)] if recipe.exclude else []),
+        *(section.build() for section in recipe.steps),
+    ]
     cost, sampler = Cost(), examples.Sampler(recipe.examples)
     images = [0]
     with ledger.writing(places.read_ledger(shard.number)) as rows:

@@ -67,9 +67,7 @@ class Tally:
 
     def plain(self) -> dict[str, Any]:
         """As JSON data with sorted keys, equal for equal ledgers."""
-        return {
-            name: _sorted(value) if isinstance(value, dict) else value for name, value in vars(self).items()
-        }
+        return {name: _sorted(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Tally:

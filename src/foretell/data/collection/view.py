@@ -56,7 +56,9 @@ def html(card: Card) -> str:
             note="Some documents for each reason, and what was found.",
         ),
     ]
-    return page(card.recipe.name, sections, kicker="Collection", lead=card.headline, footer="Made by foretell data view.")
+    return page(
+        card.recipe.name, sections, kicker="Collection", lead=card.headline, footer="Made by foretell data view."
+    )
 
 
 def histograms(tally: Tally) -> list[Html]:

@@ -32,9 +32,7 @@ def why(out: Path, name: str) -> list[Story]:
     """
     places, _, shards = finished(out)
     found = [
-        Story(shard.number, shard.source, row)
-        for shard in shards
-        for row in _named(places.ledger(shard.number), name)
+        Story(shard.number, shard.source, row) for shard in shards for row in _named(places.ledger(shard.number), name)
     ]
     if not found:
         near = next((i for shard in shards for i in _containing(places.ledger(shard.number), name)), None)
@@ -96,7 +94,13 @@ def told(story: Story, recipe: CollectionRecipe) -> list[tuple[str, str]]:
         lines.append(("read", _gone(row)))
     changed = {change["step"]: change for change in row.changes}
     names = [step.build().name for step in recipe.steps]
-    for name in [*(["exclude"] if recipe.exclude else []), *names, "ids", *(each.kind for each in recipe.passes), "remove"]:
+    for name in [
+        *(["exclude"] if recipe.exclude else []),
+        *names,
+        "ids",
+        *(each.kind for each in recipe.passes),
+        "remove",
+    ]:
         if row.step == name:
             lines.append((name, _gone(row)))
             break
