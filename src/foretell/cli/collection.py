@@ -51,7 +51,7 @@ def _tell(totals: dict[str, Any], folder: Path, recipe: CollectionRecipe) -> Non
     if ordered:
         draw.table(["removed for", "records"], [[reason, f"{n:,}"] for reason, n in ordered[:12]], right=[1])
     print(f"Data card: {folder / 'card.html'} (and card.md). Look at documents with: foretell data view {folder}")
-    print(f"Train on it: foretell run textbooks-cpu --set data.sources='[{{kind: parquet, name: {recipe.name}, path: {folder}}}]'")
+    print(f"Train on it: foretell run own-cpu --set data.sources.own.path={folder}")
 
 
 def why(

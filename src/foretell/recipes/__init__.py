@@ -258,7 +258,8 @@ def _explain(root: type[BaseModel], item: Any) -> str:
     """One sentence on one pydantic error: field, value found, what is allowed."""
     sections, shown = {root}, []
     for part in item["loc"]:
-        tagged = {s for s in sections if part in get_args(s.model_fields["kind"].annotation)} if _tags(sections) else {}
+        tag = _tag(sections)
+        tagged = {s for s in sections if part in get_args(s.model_fields[tag].annotation)} if tag else {}
         if tagged and len(sections) > 1:
             sections = set(tagged)
             continue
@@ -279,14 +280,16 @@ def _explain(root: type[BaseModel], item: Any) -> str:
     if item["type"] == "value_error":
         return f"{field}: {message}."
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        found = item["input"].get("kind") if isinstance(item["input"], dict) else item["input"]
-        kinds = sorted(k for s in sections for k in get_args(s.model_fields["kind"].annotation))
-        return f"{field}.kind is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
+        tag = _tag(sections)
+        found = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
+        kinds = sorted(k for s in sections for k in get_args(s.model_fields[tag].annotation))
+        return f"{field}.{tag} is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
     return f"{field} is {_brief(item['input'])}; allowed: {message}."
 
 
-def _tags(sections: set[type[BaseModel]]) -> bool:
-    return bool(sections) and all("kind" in section.model_fields for section in sections)
+def _tag(sections: set[type[BaseModel]]) -> str:
+    """The field that tells sections of a union apart; empty for others."""
+    return next((tag for tag in ("kind", "step") if sections and all(tag in s.model_fields for s in sections)), "")
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from readkit import everything, kept, png, reasons, text
 from foretell.data.document import Document, Segment
 from foretell.data.parquet import write_documents
 from foretell.data.read import read, units
 from foretell.data.read.rows import day_of
 from foretell.data.read.sections import ChatRead, Fields, JsonlRead, Limits, ParquetRead
 from foretell.errors import DataError
+from readkit import everything, kept, png, reasons, text
 
 
 def write_lines(path: Path, rows: list[Any]) -> Path:
@@ -55,6 +55,16 @@ def test_json_lines_bring_their_provenance(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_dates(value: Any, day: str | None) -> None:
     assert day_of(value) == day
+
+
+def test_a_text_of_several_columns_and_whom_to_credit(tmp_path: Path) -> None:
+    rows = [{"q": "What?", "a": "That {q}.", "source": "A work", "license": "MIT", "author": "B"}, {"q": "What?"}]
+    source = ParquetRead(path=str(tmp_path), fields=Fields(text=("q",), template="{q}\n\n{a}"))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    both, alone = kept(source)
+    assert (text(both), text(alone)) == ("What?\n\nThat {q}.", "What?")
+    assert both.labels["attribution"] == "A work, B (MIT)" and both.source == "parquet"
+    assert "attribution" not in alone.labels
 
 
 BAD = [

@@ -21,6 +21,7 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 @pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
 def test_responses_become_main_texts(tmp_path: Path, extractor: str) -> None:
+    pytest.importorskip(extractor, exc_type=ImportError)
     told = "<link rel='license' href='https://creativecommons.org/licenses/by-sa/4.0/'><meta name=robots content=noai>"
     whole = page(f"<nav><a href=/>Menu</a></nav><article><p>{PROSE * 3}</p></article>", told)
     offsets = warc(tmp_path / "a.warc.gz", [("http://a/1", whole.replace(b"<html>", b"<html lang=pl>"), dict(HTML))])

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Literal
 
 from foretell.data.collection.recipe import SlurmConfig
 from foretell.data.collection.work import Phase, Task
 from foretell.errors import MissingExtraError, RunError
-from foretell.measure.fanout import fan_out
 
 if TYPE_CHECKING:
     from foretell.data.collection.places import Places
@@ -17,18 +24,70 @@ On = Literal["local", "ray", "slurm"]
 _QUIET = 1  # a rank that is not the first one: datatrove then prints errors only
 
 
-def run_phase(
-    phase: Phase, places: Places, ranks: list[int], workers: int, on: On, tick: Callable[[], None]
-) -> None:
+class Pool:
+    """Worker processes that stay for all phases, since starting one takes as long as a small phase does."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, work: Callable[[int], None], ranks: list[int], tick: Callable[[], None]) -> None:
+        """Call `work` with every rank; in this process where one worker is enough.
+
+        Raises RunError when a worker was killed, which a pool of multiprocessing would wait for without end.
+        """
+        if self.workers == 1 or len(ranks) == 1:
+            for rank in ranks:
+                work(rank)
+                tick()
+            return
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (os.getpid(),))
+        waiting = {self._pool.submit(work, rank) for rank in ranks}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                tick()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "A worker process was ended from outside (out of memory, or killed). What is finished stays; run the "
+                "same command again to go on, with fewer workers if memory was short."
+            ) from error
+
+
+def _begin(parent: int) -> None:
+    """Set a worker up: it leaves an interrupt to its parent, and ends when that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run_phase(phase: Phase, places: Places, ranks: list[int], pool: Pool, on: On, tick: Callable[[], None]) -> None:
     """Run a phase's tasks. Returns when all have ended, well or not.
 
     Raises MissingExtraError without datatrove or Ray, RunError when a worker was killed.
     """
     task, logs = Task(places.out, phase.name), str(places.logs(phase.name))
     if on == "ray":
-        _ray(task, phase, workers, logs)
+        _ray(task, phase, pool.workers, logs)
     else:
-        _local(task, phase, ranks, workers, logs, tick)
+        _local(task, phase, ranks, pool, logs, tick)
 
 
 def _quiet() -> None:
@@ -37,18 +96,16 @@ def _quiet() -> None:
     logger.disable("datatrove")
 
 
-def _local(task: Task, phase: Phase, ranks: list[int], workers: int, logs: str, tick: Callable[[], None]) -> None:
+def _local(task: Task, phase: Phase, ranks: list[int], pool: Pool, logs: str, tick: Callable[[], None]) -> None:
     try:
         from datatrove.executor import LocalPipelineExecutor
     except ImportError as error:
         raise MissingExtraError("Building a collection", "data") from error
     _quiet()
-    # Its own pool would wait for ever for a worker that was killed, so it is ours that calls its tasks.
     executor = LocalPipelineExecutor(
-        pipeline=[task], tasks=phase.tasks, workers=workers, logging_dir=logs, skip_completed=False
+        pipeline=[task], tasks=phase.tasks, workers=pool.workers, logging_dir=logs, skip_completed=False
     )
-    for _ in fan_out(Rank(executor), ranks, workers=min(workers, len(ranks)), tick=tick):
-        tick()
+    pool.map(Rank(executor), ranks, tick)
 
 
 class Rank:
@@ -86,8 +143,6 @@ def submit(phases: list[Phase], places: Places, config: SlurmConfig | None, name
 
     Raises RunError without a `slurm` section, or where sbatch is not to be found.
     """
-    import shutil
-
     if config is None:
         raise RunError("--on slurm needs a section `slurm` in the recipe, with the cluster's partition. Add it.")
     if shutil.which("sbatch") is None:

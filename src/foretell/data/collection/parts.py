@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from foretell.data.curate.boilerplate import BoilerplateStep
-from foretell.data.curate.images import ImageStep
-from foretell.data.curate.language import LanguageStep
-from foretell.data.curate.pii import PiiStep
-from foretell.data.curate.repair import UnicodeStep
-from foretell.data.curate.rules import C4QualityStep, FineWebQualityStep, GopherQualityStep, GopherRepetitionStep
-from foretell.data.dedup.sections import PassSection as PassSection
+from foretell.data.curate.boilerplate import RepeatedLinesConfig
+from foretell.data.curate.catalog import AnyStep as AnyStep
+from foretell.data.curate.catalog import usual_steps as usual_steps
+from foretell.data.dedup.sections import (
+    DecontaminateSection,
+    ExactSection,
+    ImagesSection,
+    NearSection,
+    SubstringsSection,
+)
 from foretell.data.dedup.sections import default_passes as default_passes
 
-StepSection = Annotated[
-    BoilerplateStep | ImageStep | LanguageStep | PiiStep | UnicodeStep | C4QualityStep | FineWebQualityStep
-    | GopherQualityStep | GopherRepetitionStep, Field(discriminator="step")]
+
+class RepeatedLinesSection(RepeatedLinesConfig):
+    """Lines that many documents of a source share. See `RepeatedLinesConfig`."""
+
+    kind: Literal["repeated_lines"] = "repeated_lines"
 
 
-def default_steps() -> tuple[StepSection, ...]:
-    return (UnicodeStep(), LanguageStep(), PiiStep())
+AnyPass = Annotated[
+    ExactSection | NearSection | SubstringsSection | ImagesSection | DecontaminateSection | RepeatedLinesSection,
+    Field(discriminator="kind"),
+]

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from foretell.data.collection.parts import PassSection, StepSection, default_passes, default_steps
+from foretell.data.collection.parts import AnyPass, AnyStep, default_passes, usual_steps
 from foretell.data.read.sections import ReadSource
 from foretell.errors import RecipeError
 from foretell.files import digest
@@ -42,8 +42,8 @@ class CollectionRecipe(Section):
     name: Name
     description: str = ""
     sources: tuple[ReadSource, ...]
-    steps: tuple[StepSection, ...] = Field(default_factory=default_steps)
-    passes: tuple[PassSection, ...] = Field(default_factory=default_passes)
+    steps: tuple[AnyStep, ...] = Field(default_factory=usual_steps)
+    passes: tuple[AnyPass, ...] = Field(default_factory=default_passes)
     exclude: tuple[str, ...] = ()
     shard_bytes: Positive = 128_000_000
     images: Literal["once", "inline"] = "once"
@@ -74,7 +74,7 @@ def load(place: str, overrides: tuple[str, ...] = ()) -> CollectionRecipe:
     from foretell.data.read import source_of
     from foretell.recipes import PRESETS, read_collection
 
-    preset = PRESETS / f"curate-{place}.yaml"
+    preset = PRESETS / "curate" / f"{place}.yaml"
     file = next((p for p in (Path(place), preset) if p.suffix in (".yaml", ".yml") and p.is_file()), None)
     if file is not None:
         return read_collection(CollectionRecipe, file, overrides)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.data.collection import plan
-from foretell.data.collection.execute import On, run_phase, submit
+from foretell.data.collection.execute import On, Pool, run_phase, submit
 from foretell.data.collection.places import Places
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.work import Build, Phase, opened
@@ -47,8 +47,9 @@ def build(
             count = submit(under_way.phases(), places, recipe.slurm, recipe.name)
             report("submitted", 1, 1, f"{count} jobs; look at them with squeue")
             return {}
-        for phase in under_way.phases():
-            _bring_up(phase, places, workers or cores(), on, report)
+        with Pool(workers or cores()) as pool:
+            for phase in under_way.phases():
+                _bring_up(phase, places, pool, on, report)
         if not keep_work:
             shutil.rmtree(places.work, ignore_errors=True)
     return totals(places.out)
@@ -117,7 +118,7 @@ def _state(places: Places) -> dict[str, Any]:
     return found
 
 
-def _bring_up(phase: Phase, places: Places, workers: int, on: On, report: Report) -> None:
+def _bring_up(phase: Phase, places: Places, pool: Pool, on: On, report: Report) -> None:
     """Run what is left of a phase. Raises the first failure by the order of the tasks."""
     shutil.rmtree(places.work / "failed" / phase.name, ignore_errors=True)
     left = [task for task in range(phase.tasks) if not places.done(phase.name, task).exists()]
@@ -128,7 +129,7 @@ def _bring_up(phase: Phase, places: Places, workers: int, on: On, report: Report
     def tick() -> None:
         report(phase.title, _count(places.work / "done" / phase.name), phase.tasks)
 
-    run_phase(phase, places, left, workers, on, tick)
+    run_phase(phase, places, left, pool, on, tick)
     tick()
     for task in left:
         if not places.done(phase.name, task).exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -126,7 +127,11 @@ class Cutoff:
 def _last_day(date: str) -> str | None:
     """YYYY-MM-DD, in which order of letters is order of days."""
     found = _DATE.match(date.strip())
-    return f"{found[1]}-{found[2] or '12'}-{found[3] or '31'}" if found else None
+    if not found:
+        return None
+    year, month = found[1], found[2] or "12"
+    days = monthrange(max(int(year), 1), int(month))[1] if 1 <= int(month) <= 12 else 31
+    return f"{year}-{month}-{found[3] or days}"
 
 
 class OptOutStep(StepSection):

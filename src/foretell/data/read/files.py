@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,6 +159,8 @@ def opened(source: str, root: str, path: str) -> Iterator[IO[bytes]]:
     """
     system, inner = filesystem(root)
     try:
+        if _is_local(system) and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            raise Unreadable("it is no regular file")  # a pipe would be waited for without end
         stream: IO[bytes] = system.open(path, "rb", **_plain(system))
     except FileNotFoundError as error:
         top = re.sub(r"[^/]*[*?\[].*", "", inner).rstrip("/") or "/"
@@ -165,6 +170,8 @@ def opened(source: str, root: str, path: str) -> Iterator[IO[bytes]]:
     except (PermissionError, IsADirectoryError) as error:
         raise Unreadable(error.strerror or str(error)) from error
     except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR):
+            raise Unreadable(error.strerror) from error
         raise failing(source, path, error) from error
     with stream:
         yield stream
@@ -172,8 +179,11 @@ def opened(source: str, root: str, path: str) -> Iterator[IO[bytes]]:
 
 def _plain(system: Any) -> dict[str, Any]:
     """Local files need no cache of fsspec's; remote ones are read ahead, since all readers go forward."""
-    local = "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
-    return {} if local else {"cache_type": "readahead", "block_size": 8 << 20}
+    return {} if _is_local(system) else {"cache_type": "readahead", "block_size": 8 << 20}
+
+
+def _is_local(system: Any) -> bool:
+    return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
 
 
 def beside(root: str, name: str) -> str | None:

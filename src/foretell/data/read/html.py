@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -103,8 +104,10 @@ class Pages:
             try:
                 from datatrove.pipeline.extractors.base import ExtractorSandbox
                 from datatrove.utils.logging import logger
+
+                import_module(self._section.extractor)  # there, what is missing would look like a page without text
             except ImportError as error:
-                raise MissingExtraError("Reading web pages", "data") from error
+                raise MissingExtraError(f"Reading web pages with {self._section.extractor}", "data") from error
             logger.disable("datatrove.pipeline.extractors.base")  # tells at each end how its process went
             self._sandbox = ExtractorSandbox(timeout=self._section.limits.seconds, warmup_text="<p>a</p>")
         return self._sandbox
@@ -129,7 +132,7 @@ def _trafilatura(precise: bool, html: str) -> str | None:
 def _with_trafilatura(precise: bool, html: str) -> str:
     from trafilatura import extract
 
-    return extract(html, favor_precision=precise, include_comments=False, deduplicate=True) or ""
+    return extract(html, favor_precision=precise, include_comments=False) or ""
 
 
 def _safely(extract: Callable[[str], str], html: str) -> str | None:

@@ -48,18 +48,32 @@ def read_pairs(
         yield _document(sample, Place(f"{name}!{key}", name), key, order, limits, fill)
 
 
-class _Stream:
-    """What tarfile reads from: whole blocks."""
+class _Blocks:
+    """What tarfile reads from: as many bytes as asked for, while there are any."""
 
     def __init__(self, source: Any) -> None:
-        self._source = source
+        self._source, self._buffer, self._at = source, b"", 0
 
     def read(self, size: int) -> bytes:
         parts: list[bytes] = []
-        while size > 0 and (part := self._source.read(min(size, CHUNK))):
+        while size > 0:
+            if self._at >= len(self._buffer):
+                self._buffer, self._at = self._source.read(CHUNK), 0
+                if not self._buffer:
+                    break
+            part = self._buffer[self._at : self._at + size]
             parts.append(part)
+            self._at += len(part)
             size -= len(part)
         return b"".join(parts)
+
+    def more(self) -> bool:
+        """Whether anything follows but the zeros that end a tar; what does is left to be read."""
+        while block := self.read(tarfile.BLOCKSIZE):
+            if any(block):
+                self._buffer, self._at = block + self._buffer[self._at :], 0
+                return True
+        return False
 
 
 def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, bytes | Removed] | Removed]:
@@ -68,33 +82,43 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
     if packed:
         suffix = packed.group().lower()
         source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
-    source, again = _Stream(source), False
-    while True:
-        try:
-            # Behind damage, blocks are passed over until one is a header.
-            with tarfile.open(fileobj=source, mode="r|", bufsize=tarfile.RECORDSIZE, ignore_zeros=again) as tar:
-                for member in tar:
-                    if not member.isfile():
-                        if not member.isdir():
-                            yield Place(f"{name}!{member.name}", name).removed("read.link", "links are not followed")
-                        continue
-                    place = Place(f"{name}!{member.name}", name)
-                    if member.size > limits.document_bytes:
-                        yield member.name, place.removed("read.too-large", f"{member.size:,} bytes")
-                        continue
-                    content = tar.extractfile(member)
-                    yield member.name, content.read() if content else b""
-                    tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
-            return
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            if "empty file" not in str(error) or not again:
-                yield Place(name, name).removed("read.tar" if "empty file" not in str(error) else "read.empty", error)
-            if again or isinstance(error, tarfile.StreamError) or "end of data" in str(error) or "empty" in str(error):
+    blocks, again, place = _Blocks(source), False, Place(name, name)
+    try:
+        while True:
+            why = "damaged between its files"
+            try:
+                # Behind damage, blocks are passed over until one is a header. A block at a time is read, so that
+                # nothing is lost in tarfile's buffer when it gives up.
+                with tarfile.open(fileobj=blocks, mode="r|", bufsize=tarfile.BLOCKSIZE, ignore_zeros=again) as tar:
+                    for member in tar:
+                        yield from _member(tar, member, name, limits)
+                        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
+                whole = True
+            except (tarfile.TarError, EOFError, ValueError) as error:
+                whole, why = False, str(error)
+            more = blocks.more()
+            if more or not (whole or again):
+                yield place.removed("read.empty" if why == "empty file" else "read.tar", why)
+            if not more:
                 return
             again = True
-        except Damaged as error:
-            yield Place(name, name).removed(error.reason, error.detail)
-            return
+    except Damaged as error:
+        yield place.removed(error.reason, error.detail)
+
+
+def _member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, limits: Limits
+) -> Iterator[tuple[str, bytes | Removed] | Removed]:
+    place = Place(f"{name}!{member.name}", name)
+    if member.isdir():
+        return
+    if not member.isfile():
+        yield place.removed("read.link", "links are not followed")
+    elif member.size > limits.document_bytes:
+        yield member.name, place.removed("read.too-large", f"{member.size:,} bytes")
+    else:
+        content = tar.extractfile(member)
+        yield member.name, content.read() if content else b""
 
 
 def _document(sample: Sample, place: Place, key: str, order: str, limits: Limits, fill: Defaults) -> Document | Removed:

@@ -15,6 +15,7 @@ from foretell.data.document import Document, Segment, turns
 from foretell.data.read.sections import Chat, Fields
 from foretell.errors import ConversationError
 
+COLUMN = re.compile(r"\{(\w+)\}")
 ISO_DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?(?!\d)")
 SHAREGPT_ROLES = {
     "human": "user",
@@ -64,11 +65,16 @@ def document(
     for name in fields.labels:
         if (value := row.get(name)) is not None:
             labels[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    license = license_of(row, fields.license) or fill.license
+    if origin := first(row, fields.origin):
+        labels["origin"] = origin
+    if credit := ", ".join(part for part in (origin, first(row, fields.author)) if part):
+        labels["attribution"] = f"{credit} ({license})"
     return Document(
         id=first(row, fields.id) or place.id,
         segments=segments,
         source=fill.source,
-        license=license_of(row, fields.license) or fill.license,
+        license=license,
         language=first(row, fields.language) or fill.language,
         date=next((day for name in fields.date if (day := day_of(row.get(name)))), None) or fill.date,
         kind=fill.source,
@@ -113,9 +119,19 @@ def day_of(value: Any) -> str | None:
     return None
 
 
+def filled(row: Mapping[str, Any], template: str) -> str | None:
+    """The template with its columns' texts in place; None unless each of them holds one."""
+    values = {name: row.get(name) for name in COLUMN.findall(template)}
+    if not values or not all(isinstance(value, str) and value.strip() for value in values.values()):
+        return None
+    return COLUMN.sub(lambda match: str(values[match.group(1)]), template)
+
+
 def read_row(row: Mapping[str, Any], place: Place, fields: Fields, chat: Chat, fill: Defaults) -> Document | Removed:
     """A document from a row with text in one of the fields, or with a conversation in form `chat`."""
-    text = next((value for name in fields.text if isinstance(value := row.get(name), str)), None)
+    text = filled(row, fields.template) if fields.template else None
+    if text is None:
+        text = next((value for name in fields.text if isinstance(value := row.get(name), str)), None)
     if text is not None:
         if not text.strip():
             return place.removed("read.empty")

@@ -13,15 +13,22 @@ Extractor = Literal["resiliparse", "trafilatura"]
 
 
 class Fields(Section):
-    """Which column or key of a row holds what. A list of names: the first that is there and holds something."""
+    """Which column or key of a row holds what. A list of names: the first that is there and holds something.
+
+    template: a text made of several columns, such as "{problem}\\n\\n{solution}", where each of them holds one. origin
+    and author: whom to credit, which becomes the label `attribution`.
+    """
 
     text: tuple[str, ...] = ("text", "content")
+    template: str = ""
     id: tuple[str, ...] = ("id",)
     url: tuple[str, ...] = ("url", "source_url")
     path: tuple[str, ...] = ("path", "file_path")
     license: tuple[str, ...] = ("license", "licence")
     language: tuple[str, ...] = ("language", "lang")
     date: tuple[str, ...] = ("date", "created", "timestamp")
+    origin: tuple[str, ...] = ("source",)
+    author: tuple[str, ...] = ("author", "authors")
     labels: tuple[str, ...] = ()  # kept as labels under their own names
 
 

@@ -13,7 +13,7 @@ from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, SkipCount
 from foretell.data.parquet import batch_rows, columns_of, document_of
 from foretell.data.read.files import Unit
-from foretell.data.read.rows import Defaults, Place, first, read_row
+from foretell.data.read.rows import COLUMN, Defaults, Place, first, read_row
 from foretell.data.read.sections import Chat, Fields, Limits
 from foretell.errors import DataError
 
@@ -106,9 +106,10 @@ def read_table(
 
 def _columns(schema: pa.Schema, fields: Fields) -> list[str]:
     """The columns that a row's document is made of; none if no text or conversation is among them."""
-    texts = [n for n in fields.text if n in schema.names]
+    texts = [n for n in (*COLUMN.findall(fields.template), *fields.text) if n in schema.names]
     chats = [n for n in CHAT_COLUMNS if n in schema.names]
     about = fields.id + fields.url + fields.path + fields.license + fields.language + fields.date + fields.labels
+    about += fields.origin + fields.author
     return [n for n in dict.fromkeys([*texts, *chats, *about]) if n in schema.names] if texts or chats else []
 
 
@@ -123,6 +124,7 @@ def _interleaved(row: Mapping[str, Any], place: Place, fields: Fields, fill: Def
     labels |= {"locator": place.id, "path": place.path}
     if document.source != fill.source:
         labels.setdefault("origin", document.source)
+        labels.setdefault("attribution", f"{document.source} ({document.license})")
     if url := first(row, fields.url):
         labels.setdefault("url", url)
     return replace(document, source=fill.source, kind=fill.source, date=document.date or fill.date, labels=labels)

@@ -109,8 +109,10 @@ def _records(stream: Readable, limits: Limits) -> Iterator[tuple[Any, bytes] | D
                 else Damaged("read.truncated", f"{left:,} bytes of the record are missing")
             )
         except Damaged as error:
-            yield error
-            if error.reason != "read.warc":
+            if not lost:
+                yield error
+            lost = error.reason == "read.warc"
+            if not lost:
                 return
         except (ArchiveLoadFailed, EOFError, ValueError, AttributeError, UnicodeError) as error:
             lost = True
