@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +18,7 @@ import pyarrow.parquet as pq
 from foretell.errors import DataError, EvalError
 from foretell.measure.overlap.questions import Part, shared_messages, text_of
 
-_PACKED: dict[str, Callable[[Path], BinaryIO]] = {
-    ".gz": lambda file: cast(BinaryIO, gzip.open(file)),
-    ".bz2": lambda file: cast(BinaryIO, bz2.open(file)),
-}
+_PACKED: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".bz2": bz2.decompress}
 _FORMS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _QUESTIONS = ("ctx", "instruction", "goal", "sentence", "turns", "user_prompt")  # beside those that text_of knows
 _HEADS = {"question", "problem", "prompt", "text", "context", "passage", "story", "input", "query", "id", *_QUESTIONS}
@@ -110,8 +107,8 @@ def _rows(file: Path) -> Iterator[Mapping[str, Any]]:
     if form == ".parquet":
         yield from pq.read_table(file).to_pylist()
         return
-    with _PACKED.get(file.suffix, lambda plain: plain.open("rb"))(file) as stream:
-        text = stream.read().decode("utf-8-sig")
+    data = file.read_bytes()
+    text = (_PACKED[file.suffix](data) if file.suffix in _PACKED else data).decode("utf-8-sig")
     if text.startswith(_LFS):
         raise ValueError("it is a Git LFS pointer, not the data")
     if form in (".jsonl", ".ndjson", ".json"):
