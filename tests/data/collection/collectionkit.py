@@ -25,7 +25,9 @@ def picture(red: int) -> bytes:
 
 def sentences(seed: int, count: int = 12) -> str:
     """English enough for every step, and different for every seed."""
-    words = ("the river of a small town that was and with old stone bridge near to have house road light water").split()  # noqa: SIM905
+    words = ("the river of a small town that was and with old stone bridge near to have house road light water").split(
+        " "
+    )
     lines = []
     for i in range(count):
         bits = hashlib.sha256(f"{seed}-{i}".encode()).digest()
