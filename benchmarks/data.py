@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import numpy as np
 from common import RESULTS, alternate, figure, ratios, write_result
 
 OVERHEAD_AIM, MEMORY_AIM, WORKERS_AIM, TOKENS_AIM = 5.0, 2000.0, 1.8, 5.0
-FUNCTION = "the of and to in that is was for with as on by at from be this have are not".split(" ")
+FUNCTION = re.findall(r"\w+", "the of and to in that is was for with as on by at from be this have are not")
 RULES = ("gopher_repetition", "gopher_quality", "fineweb_quality")
 PLANTED = ("exact_recall", "near_recall", "leak_recall", "pii_recall")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -25,8 +26,8 @@ def picture(red: int) -> bytes:
 
 def sentences(seed: int, count: int = 12) -> str:
     """English enough for every step, and different for every seed."""
-    words = ("the river of a small town that was and with old stone bridge near to have house road light water").split(
-        " "
+    words = re.findall(
+        r"\w+", "the river of a small town that was and with old stone bridge near to have house road light"
     )
     lines = []
     for i in range(count):
