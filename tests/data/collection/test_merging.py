@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from collectionkit import picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectionkit import picture
 from foretell.data.collection import pictures
 from foretell.data.collection.examples import Sampler, pieces
 from foretell.data.collection.ids import UniqueIds

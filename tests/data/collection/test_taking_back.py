@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
 from collectionkit import digests, picture, recipe, sentences, write_input
+
 from foretell.data.collection.remove import remove
 from foretell.data.collection.run import build, totals
 from foretell.data.collection.selection import Selection

@@ -18,7 +18,7 @@ from foretell.files import digest, write_json, write_text
 
 def finish(recipe: CollectionRecipe, shards: Sequence[Shard], places: Places) -> None:
     """Write card.md, card.html and the totals. Raises DataError if a shard is missing or does not add up."""
-    tally, sampler, files = Tally(), examples.Sampler(recipe.examples), {}
+    tally, sampler, files = Tally(), examples.Sampler(recipe.examples), dict[str, dict[str, Any]]()
     for manifest in manifests(shards, places):
         tally.join(manifest)
         files.update(manifest["files"])

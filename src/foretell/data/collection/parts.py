@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
 from foretell.data.curate.boilerplate import RepeatedLinesConfig
 from foretell.data.curate.catalog import AnyStep as AnyStep
-from foretell.data.curate.catalog import usual_steps as usual_steps
+from foretell.data.curate.catalog import usual_steps
 from foretell.data.dedup.sections import (
     DecontaminateSection,
     ExactSection,
@@ -29,3 +29,7 @@ AnyPass = Annotated[
     ExactSection | NearSection | SubstringsSection | ImagesSection | DecontaminateSection | RepeatedLinesSection,
     Field(discriminator="kind"),
 ]
+
+
+def default_steps() -> tuple[AnyStep, ...]:
+    return cast("tuple[AnyStep, ...]", usual_steps())

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from foretell.data.collection.parts import AnyPass, AnyStep, default_passes, usual_steps
+from foretell.data.collection.parts import AnyPass, AnyStep, default_passes, default_steps
 from foretell.data.read.sections import ReadSource
 from foretell.errors import RecipeError
 from foretell.files import digest
@@ -42,7 +42,7 @@ class CollectionRecipe(Section):
     name: Name
     description: str = ""
     sources: tuple[ReadSource, ...]
-    steps: tuple[AnyStep, ...] = Field(default_factory=usual_steps)
+    steps: tuple[AnyStep, ...] = Field(default_factory=default_steps)
     passes: tuple[AnyPass, ...] = Field(default_factory=default_passes)
     exclude: tuple[str, ...] = ()
     shard_bytes: Positive = 128_000_000
