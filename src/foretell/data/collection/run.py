@@ -13,7 +13,7 @@ from foretell.data.collection.places import Places
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.work import Build, Phase, opened
 from foretell.errors import ForetellError, RunError
-from foretell.files import write_json
+from foretell.files import describe_os_error, write_json
 from foretell.locks import lock
 from foretell.measure.machine import cores
 from foretell.run import Report, code_version, silent
@@ -65,8 +65,6 @@ def totals(out: Path) -> dict[str, Any]:
 
 
 def _mkdir(out: Path) -> None:
-    from foretell.files import describe_os_error
-
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -129,7 +127,10 @@ def _bring_up(phase: Phase, places: Places, pool: Pool, on: On, report: Report) 
     def tick() -> None:
         report(phase.title, _count(places.work / "done" / phase.name), phase.tasks)
 
-    run_phase(phase, places, left, pool, on, tick)
+    try:
+        run_phase(phase, places, left, pool, on, tick)
+    except OSError as error:  # of an executor's own logs
+        raise RunError(describe_os_error(error, places.out)) from error
     tick()
     for task in left:
         if not places.done(phase.name, task).exists():
