@@ -60,7 +60,9 @@ def test_the_document_without_its_bad_images() -> None:
 
 
 def test_alt_text_that_says_nothing_is_emptied_and_words_can_be_asked_for() -> None:
-    document = Document("a", (Segment(image=GOOD, alt="IMG_2041.jpg"), Segment(image=GOOD, alt="Two dogs play")), "s", "MIT")
+    document = Document(
+        "a", (Segment(image=GOOD, alt="IMG_2041.jpg"), Segment(image=GOOD, alt="Two dogs play")), "s", "MIT"
+    )
     found = ImageStep().build()(document)
     assert isinstance(found, Document)
     assert [segment.alt for segment in found.segments] == [None, "Two dogs play"]
@@ -69,7 +71,9 @@ def test_alt_text_that_says_nothing_is_emptied_and_words_can_be_asked_for() -> N
     assert [segment.alt for segment in strict.segments] == ["Two dogs play"]
 
 
-@pytest.mark.parametrize("alt", ["", " ", "image", "Image 3", "logo", "photo.png", "IMG_2041", "https://a.b/c", "figura 2", "..."])
+@pytest.mark.parametrize(
+    "alt", ["", " ", "image", "Image 3", "logo", "photo.png", "IMG_2041", "https://a.b/c", "figura 2", "..."]
+)
 def test_alt_text_worth_nothing(alt: str) -> None:
     assert alt_quality(alt) == 0
 

@@ -16,7 +16,9 @@ from foretell.errors import DataError
 
 
 def document(license: str = "MIT", date: str | None = None, **labels: str) -> Document:
-    return Document("a", (Segment("text"),), "s", license, date=date, labels={k.replace("_", "-"): v for k, v in labels.items()})
+    return Document(
+        "a", (Segment("text"),), "s", license, date=date, labels={k.replace("_", "-"): v for k, v in labels.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,14 @@ def test_a_removed_licence_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("date", "kept"),
-    [("2021-09-30", True), ("2021-10-01", False), ("2021-09", True), ("2021", False), ("2020", True), ("1851-10-18T10:00Z", True)],
+    [
+        ("2021-09-30", True),
+        ("2021-10-01", False),
+        ("2021-09", True),
+        ("2021", False),
+        ("2020", True),
+        ("1851-10-18T10:00Z", True),
+    ],
 )
 def test_cutoff(date: str, kept: bool) -> None:
     assert isinstance(CutoffStep(last="2021-09-30").build()(document(date=date)), Document) == kept
@@ -125,7 +134,12 @@ def test_opt_out_by_robots_hosts_and_headers(tmp_path: Path) -> None:
     assert isinstance(step(document(url="http://notprivate.example/")), Document)
     assert step(document(tdm_reservation="1")) == Removed("a", "opt_out.tdm_reservation")
     assert step(document(x_robots_tag="noindex, NoAI")) == Removed("a", "opt_out.x_robots_tag", "noindex, NoAI")
-    for harmless in (document(), document(url="http://[bad"), document(tdm_reservation="0"), document(x_robots_tag="none")):
+    for harmless in (
+        document(),
+        document(url="http://[bad"),
+        document(tdm_reservation="0"),
+        document(x_robots_tag="none"),
+    ):
         assert step(harmless) is harmless
 
 

@@ -92,7 +92,9 @@ def test_planted_in_prose() -> None:
     makers: dict[str, Callable[[], str]] = {
         "email": lambda: f"user{digits(3)}@{draw.choice(['mail.com', 'uni.edu', 'firma.pl'])}",
         "phone": lambda: f"({draw.randint(200, 999)}) {draw.randint(200, 999)}-{digits(4)}",
-        "ip": lambda: f"{draw.choice([8, 52, 93, 151])}.{draw.randint(64, 255)}.{draw.randint(0, 255)}.{draw.randint(1, 254)}",
+        "ip": lambda: (
+            f"{draw.choice([8, 52, 93, 151])}.{draw.randint(64, 255)}.{draw.randint(0, 255)}.{draw.randint(1, 254)}"
+        ),
         "card": card,
         "iban": iban,
         "ssn": lambda: f"{draw.randint(100, 665)}-{draw.randint(10, 99)}-{draw.randint(1000, 9999)}",
@@ -111,7 +113,10 @@ def test_planted_in_prose() -> None:
 
 def test_masking_counts_and_leaves_the_rest() -> None:
     document = Document(
-        "a", (Segment("Mail a@b.com or c@d.org."), Segment(image=b"i", caption="by x@y.net"), Segment("Plain.")), "s", "MIT"
+        "a",
+        (Segment("Mail a@b.com or c@d.org."), Segment(image=b"i", caption="by x@y.net"), Segment("Plain.")),
+        "s",
+        "MIT",
     )
     assert PiiStep().build()(document) == Document(
         "a",
@@ -134,7 +139,15 @@ def test_what_is_found_lies_in_the_text_and_does_not_overlap(text: str) -> None:
 
 
 def test_hostile_text_takes_no_time_that_grows_with_its_square() -> None:
-    for text in ("@" * 5_000, "a." * 5_000 + "@", "1 " * 5_000, "1.1." * 3_000, "AA11 " * 2_000, ":" * 9_000, "key=" * 3_000):
+    for text in (
+        "@" * 5_000,
+        "a." * 5_000 + "@",
+        "1 " * 5_000,
+        "1.1." * 3_000,
+        "AA11 " * 2_000,
+        ":" * 9_000,
+        "key=" * 3_000,
+    ):
         find_pii(text)
 
 

@@ -41,8 +41,13 @@ def pages() -> list[str]:
         lines = []
         for _ in range(draw.randint(1, 25)):
             line = " ".join(draw.choices(WORDS, k=draw.randint(1, 20)))
-            lines.append(draw.choice(["", "- ", "• "]) + line.capitalize() + draw.choice([".", ".", "!", "...", "", ","]))
-        lines += draw.choices(["Read our privacy policy.", "Please use Javascript now.", "", "The { is bad.", "That lorem ipsum again."], k=1)
+            lines.append(
+                draw.choice(["", "- ", "• "]) + line.capitalize() + draw.choice([".", ".", "!", "...", "", ","])
+            )
+        lines += draw.choices(
+            ["Read our privacy policy.", "Please use Javascript now.", "", "The { is bad.", "That lorem ipsum again."],
+            k=1,
+        )
         lines += [lines[0]] * draw.choice([0, 0, 1, 6])
         made.append(draw.choice(["\n", "\n\n"]).join(lines))
     return made
@@ -90,7 +95,11 @@ def test_empty_documents_go_pictures_and_conversations_pass(section: type[RuleSe
 def test_c4_keeps_images_at_their_place_and_counts_sentences_over_all_segments() -> None:
     good = "This is a sentence of some words. And here is another one of them."
     document = Document(
-        "a", (Segment(f"{good}\nmenu"), Segment(image=b"i"), Segment("login"), Segment(f"{good} {good}")), "s", "MIT", "en"
+        "a",
+        (Segment(f"{good}\nmenu"), Segment(image=b"i"), Segment("login"), Segment(f"{good} {good}")),
+        "s",
+        "MIT",
+        "en",
     )
     assert C4QualityStep().build()(document) == Document(
         "a", (Segment(good), Segment(image=b"i"), Segment(f"{good} {good}")), "s", "MIT", "en"
@@ -103,7 +112,9 @@ def test_stop_words_are_those_of_the_language() -> None:
     text = "El río de la montaña corre hacia el mar y los niños caminan con una maestra por la orilla en verano. " * 4
     step = GopherQualityStep().build()
     assert isinstance(step(Document("a", (Segment(text),), "s", "MIT", "es")), Document)
-    assert step(Document("a", (Segment(text),), "s", "MIT", "en")) == Removed("a", "gopher_quality.gopher_enough_stop_words")
+    assert step(Document("a", (Segment(text),), "s", "MIT", "en")) == Removed(
+        "a", "gopher_quality.gopher_enough_stop_words"
+    )
     assert isinstance(step(Document("a", (Segment(text),), "s", "MIT", "ga")), Document)  # no words of it are known
 
 

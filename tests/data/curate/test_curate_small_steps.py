@@ -44,7 +44,9 @@ def test_lines_that_say_nothing(line: str) -> None:
     assert left == page("a", "First.\nLast.")
 
 
-@pytest.mark.parametrize("line", ["Cookies were baked at home.", "He would share it with her.", "Search the log for more.", ""])
+@pytest.mark.parametrize(
+    "line", ["Cookies were baked at home.", "He would share it with her.", "Search the log for more.", ""]
+)
 def test_lines_that_say_something(line: str) -> None:
     document = page("a", f"First.\n{line}\nLast.")
     assert BoilerplateStep().build()(document) is document

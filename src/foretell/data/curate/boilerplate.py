@@ -118,7 +118,9 @@ class RepeatedLines:
         counted, fresh = _Counts.empty(), list[npt.NDArray[np.uint64]]()
         waiting = 0
         for document in documents:
-            keys = np.array(sorted({_key(document, None), *(_key(document, line) for line in _lines(document))}), np.uint64)
+            keys = np.array(
+                sorted({_key(document, None), *(_key(document, line) for line in _lines(document))}), np.uint64
+            )
             fresh.append(keys)
             waiting += len(keys)
             if waiting > self.entries // 2:

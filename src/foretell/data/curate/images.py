@@ -46,9 +46,7 @@ class ImageStep(StepSection):
     require: bool = False
 
     def make(self) -> Step:
-        return Images(
-            self.min_side, self.max_side, self.max_aspect, self.min_colours, self.min_alt_words, self.require
-        )
+        return Images(self.min_side, self.max_side, self.max_aspect, self.min_colours, self.min_alt_words, self.require)
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,9 @@ def _fasttext(path: Path) -> Any:
     try:
         import fasttext  # type: ignore[import-not-found]
     except ImportError as error:
-        raise MissingExtraError("A language model of fastText (pip install fasttext), or leave `fasttext` out: it", "data") from error
+        raise MissingExtraError(
+            "A language model of fastText (pip install fasttext), or leave `fasttext` out: it", "data"
+        ) from error
     try:
         return fasttext.load_model(str(path))
     except (ValueError, OSError) as error:

@@ -152,7 +152,9 @@ class OptOutStep(StepSection):
     def make(self) -> Step:
         """Raises DataError for a list or a folder that cannot be read."""
         if self.robots is not None and not self.robots.is_dir():
-            raise DataError(f"{self.robots} is no folder of robots.txt files. Give one with a file `<host>.txt` a host.")
+            raise DataError(
+                f"{self.robots} is no folder of robots.txt files. Give one with a file `<host>.txt` a host."
+            )
         hosts = frozenset[str]()
         if self.hosts is not None:
             try:
@@ -207,4 +209,6 @@ def _robots(path: Path) -> Robots | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}); without it, what its owner asked for is not known.") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); without it, what its owner asked for is not known."
+        ) from error

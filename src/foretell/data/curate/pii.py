@@ -18,14 +18,14 @@ from foretell.data.document import Document
 Kind = Literal["email", "phone", "ip", "card", "iban", "ssn", "national_id", "key"]
 KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "card", "iban", "ssn", "national_id", "key")
 
-_EMAIL = re.compile(
-    r"[^\W_](?:[\w.+%'-]{0,62}[\w+-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w@])"
-)
+_EMAIL = re.compile(r"[^\W_](?:[\w.+%'-]{0,62}[\w+-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w@])")
 _SPELT = re.compile(
     r"[A-Za-z0-9][\w.+-]{0,63} ?[\[({<] ?at ?[\])}>] ?[A-Za-z0-9-]+(?:(?: ?[\[({<] ?dot ?[\])}>] ?|\.)[A-Za-z0-9-]+){1,4}",
     re.IGNORECASE,
 )
-_NO_MAIL = re.compile(r"(?:git|hg|svn|noreply|no-reply)@|.*@\d+x\.|.*\.(?:png|jpe?g|gif|svg|webp|css|js|py)$", re.IGNORECASE)
+_NO_MAIL = re.compile(
+    r"(?:git|hg|svn|noreply|no-reply)@|.*@\d+x\.|.*\.(?:png|jpe?g|gif|svg|webp|css|js|py)$", re.IGNORECASE
+)
 _BRACKETED = re.compile(r"[\[({<] ?[Aa][Tt] ?[\])}>]")
 # Each pattern is looked for only near what a fast one finds: a run of digits, an "@", two colons.
 _RUN = re.compile(r"\d[\d .()/\u2011-]{4,}\d")
@@ -39,7 +39,9 @@ _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?::|[0-9A-Fa-f]{1,4})
 _IBAN = re.compile(r"[A-Z]{2}\d{2}(?<!\w.{4})(?:[ -]?[A-Z0-9]{2,4}){3,8}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)")
 _DNI = re.compile(r"[\dXYZ](?<!\w.)\d{7}-?[A-Z](?!\w)")
 _VERSION = re.compile(r"(?:\b(?:v|ver|version|release|section|sec|chapter|§)\W{0,2}|[<>=~]=? ?)$", re.IGNORECASE)
-_MACHINE = re.compile(r"\b(?:ip|ipv4|address|host|server|ping|ssh|client|dirección|adres|adresse)\b\W{0,4}(?:\w+\W+){0,2}$", re.I)
+_MACHINE = re.compile(
+    r"\b(?:ip|ipv4|address|host|server|ping|ssh|client|dirección|adres|adresse)\b\W{0,4}(?:\w+\W+){0,2}$", re.I
+)
 _KEYS = re.compile(
     r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----[\s\S]{40,10000}?-----END (?:[A-Z]+ )*PRIVATE KEY-----"
     r"|(?<!\w)(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{60,}|glpat-[\w-]{20,}"

@@ -19,7 +19,9 @@ _NOT_PHONE = re.compile(
 _GROUPS = re.compile(r"\d+")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[-/. ](?:19|20)?\d\d\b|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d\b)")
 _NANP = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
-_EUROPEAN = re.compile(r"0\d(?: \d\d){4}|0\d(?:\.\d\d){4}|0\d{2,4}[ -/]\d{3,4}[ -]\d{3,4}|\(0\d{2,4}\) ?\d{3,4}[ -]?\d{3,4}|07\d{3} ?\d{6}")
+_EUROPEAN = re.compile(
+    r"0\d(?: \d\d){4}|0\d(?:\.\d\d){4}|0\d{2,4}[ -/]\d{3,4}[ -]\d{3,4}|\(0\d{2,4}\) ?\d{3,4}[ -]?\d{3,4}|07\d{3} ?\d{6}"
+)
 _SSN = re.compile(r"(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}")
 _DIALLED = re.compile(r"(?:\+|00)[1-9]\d{0,2}[\d ().-]*\d")
 # International prefixes that are given out, by their first digits; +83, +89 and the like lead nowhere.
@@ -159,4 +161,7 @@ def _valid_ssn(digits: str) -> bool:
 
 
 def _is_pesel(digits: str) -> bool:
-    return sum(int(digit) * weight for digit, weight in zip(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1), strict=True)) % 10 == 0
+    return (
+        sum(int(digit) * weight for digit, weight in zip(digits, (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1), strict=True)) % 10
+        == 0
+    )

@@ -46,7 +46,9 @@ class Reasoning:
         right = next((found for name in self.answer_from if (found := _truth(labels.get(name))) is not None), None)
         if self.gold is not None and labels.get(self.gold, "").strip():
             right = _ends_with(text_of(document), labels[self.gold].strip())
-        strong = next((found for name in self.reasoning_from if (found := self._strong(labels.get(name))) is not None), None)
+        strong = next(
+            (found for name in self.reasoning_from if (found := self._strong(labels.get(name))) is not None), None
+        )
         if self.keep == "right" and right is False:
             return removed(document, "reasoning.wrong")
         if self.keep == "strong" and strong is False:

@@ -138,7 +138,9 @@ class Rules:
                 kept[text], why = judge(rules, text)
                 if why:
                     break
-                counted += sum(len(split_into_sentences(line, rules.language)) for line in kept[text].split("\n") if line)
+                counted += sum(
+                    len(split_into_sentences(line, rules.language)) for line in kept[text].split("\n") if line
+                )
             if not why and least != -1 and counted < least:
                 why = "too_few_sentences"
         if why:
