@@ -52,7 +52,7 @@ def test_every_form_is_read_as_its_own(tmp_path: Path) -> None:
     assert found["b/c.py"].license == "MIT OR Apache-2.0" and found["a.txt"].license == "CC0-1.0"
     assert all(d.date and d.labels["locator"] for d in found.values())
     assert reasons(source) == {
-        "read.encoding": 2, "read.empty": 1, "read.image-alone": 1, "read.file-kind": 1
+        "read.encoding": 2, "read.empty": 1, "read.picture-file": 1, "read.file-kind": 1
     }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def read_files(
             if not file.name.lower().endswith(IMAGES) or form != "other":
                 yield place.removed("read.file-kind", "no form of text or archive that is read")
             else:
-                yield place.removed("read.image-alone", "pictures are read where a text shows them")
+                yield place.removed("read.picture-file", "a picture is read where a text shows it, not by itself")
             continue
         if file.size > limits.document_bytes:
             yield place.removed("read.too-large", f"{file.size:,} bytes; at most {limits.document_bytes:,} are read")
