@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from foretell.cli import collection
+from foretell.cli import collection, quality
 
 app = typer.Typer(help="What the model reads.", no_args_is_help=True)
 collection.register(app)
+quality.register(app)
 
 
 @app.callback()

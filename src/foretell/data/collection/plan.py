@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.read import Unit, units
 from foretell.errors import DataError
-from foretell.files import digest, write_json
+from foretell.files import write_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _groups(found: list[Unit], most: int) -> Iterator[tuple[Unit, ...]]:
 
 
 def save(path: Path, shards: list[Shard]) -> None:
-    write_json(path, {"digest": _digest(shards), "shards": [_plain(shard) for shard in shards]})
+    write_json(path, {"shards": [_plain(shard) for shard in shards]})
 
 
 def load(path: Path) -> list[Shard]:
@@ -74,12 +74,3 @@ def load(path: Path) -> list[Shard]:
 def _plain(shard: Shard) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(asdict(shard)))
     return found
-
-
-def _digest(shards: list[Shard]) -> str:
-    return digest([_plain(shard) for shard in shards])
-
-
-def same(path: Path, shards: list[Shard]) -> bool:
-    """Whether the input is as it was when the plan was made: the same pieces of the same sizes."""
-    return _digest(load(path)) == _digest(shards)

@@ -80,11 +80,7 @@ def _enter(recipe: CollectionRecipe, places: Places) -> Build:
                 f"{places.out} holds a collection of another recipe ({state['recipe'].get('name')!r}). Choose another "
                 "folder with --out, or delete it."
             )
-        if not state["finished"] and not plan.same(places.plan, plan.make(recipe)):
-            raise RunError(
-                f"The sources have changed since the build in {places.out} began: a part read before would not fit "
-                "what is there now. Build into another folder with --out, or delete this one."
-            )
+        # The plan stays as it was: a file that is gone since is told of when it is read, and a new one is not read.
         return opened(places.out)
     others = [file.name for file in places.out.iterdir() if not file.name.startswith(".")]
     if others and set(others) != {"plan.json"}:

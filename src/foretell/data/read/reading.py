@@ -111,22 +111,14 @@ def _file_units(source: FileSource, unit: Unit) -> list[Unit]:
 def read(source: ReadSource, unit: Unit) -> Iterator[Document | Removed]:
     """Every record of a unit, as a document or as the reason why it is none; so in = kept + removed, always.
 
-    An id that was seen before in the unit is such a reason: ids across units are compared by whoever joins them.
+    Ids may stand twice: they are compared over all units of a source by whoever joins them.
     Raises DataError where reading cannot go on and the rest must not count as removed (the source is gone, a disk or
     network fails); the unit can be read again later.
     """
-    seen: set[int] = set()
     count = 0
     for record in _read(source, unit):
         count += 1
-        if isinstance(record, Removed):
-            yield record
-        elif (told := hash(record.id)) in seen:
-            locator = record.labels.get("locator", "")
-            yield Removed(record.id, "read.duplicate-id", "another record of this unit has the same id", locator)
-        else:
-            seen.add(told)
-            yield record
+        yield record
     if not count and not unit.start and len(unit.files) == 1:
         yield Place(unit.files[0].name).removed("read.empty", "it holds no record")
 
