@@ -29,7 +29,7 @@ def train(
     print(f"Learned from {report.train_good:,} good and {report.train_bad:,} bad documents.")
     print(
         f"On {report.heldout_good:,} and {report.heldout_bad:,} others: area under the curve {report.auc:.3f}; at "
-        f"{report.threshold:.3f} it keeps {report.balanced:.1%} of the good and leaves out {report.balanced:.1%} of the bad."
+        f"{report.threshold:.3f} it keeps {report.balanced:.1%} of the good and leaves out as many of the bad."
     )
     print(f"In a recipe: {{step: quality, model: {out}, at_least: {report.threshold:.3f}}}")
 

@@ -91,9 +91,11 @@ def recipe(folder: Path, **changes: object) -> CollectionRecipe:
 
 
 def digests(out: Path) -> dict[str, str]:
-    """Of every file of a collection whose bytes must not depend on where and how it was built."""
-    return {
+    """Of every file of a collection whose bytes must not depend on where and how it was built; of collection.json the
+    totals and the digest, since it and the card also name the state of the code."""
+    state = json.loads((out / "collection.json").read_bytes())
+    return {"state": json.dumps([state["totals"], state["digest"], state["key"]])} | {
         str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(out.rglob("*"))
-        if file.is_file() and not file.name.startswith(".") and ".work" not in file.parts
+        if file.is_file() and file.parent != out and ".work" not in file.parts
     }
