@@ -17,7 +17,7 @@ from foretell.errors import DataError
 from foretell.files import atomic_path
 
 ROWS = 4096
-_CHANGE = pa.struct([("step", pa.string()), ("before", pa.int64()), ("after", pa.int64())])
+_CHANGE = pa.struct([("step", pa.string()), ("before", pa.int64()), ("after", pa.int64()), ("note", pa.string())])
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -43,7 +43,8 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Row:
-    """chars, images: as read and as kept. changes: step, characters before and after, of those that changed it.
+    """chars, images: as read and as kept. changes: step, characters before and after, and what it noted on the
+    document, of the steps that changed it.
 
     row: of the document in the shard's Parquet file; None if it was removed, and then `step` (empty: the reader) says
     by what, `reason` by which rule and `detail` what was found.
@@ -74,7 +75,8 @@ class Row:
     def change(self, step: str, before: int, after: Document) -> int:
         """Note what a step made of the document. Returns its characters."""
         now = characters(after)
-        self.changes.append({"step": step, "before": before, "after": now})
+        note = after.labels.get(step) or after.labels.get(f"dedup.{step}") or ""
+        self.changes.append({"step": step, "before": before, "after": now, "note": _utf8(note[:500])})
         return now
 
     def settle(self, document: Document) -> None:

@@ -105,7 +105,9 @@ def told(story: Story, recipe: CollectionRecipe) -> list[tuple[str, str]]:
             lines.append((name, _gone(row)))
             break
         if name in changed:
-            lines.append((name, f"changed, {changed[name]['before']:,} → {changed[name]['after']:,} characters"))
+            change = changed[name]
+            note = f" ({change['note']})" if change["note"] else ""
+            lines.append((name, f"changed, {change['before']:,} → {change['after']:,} characters{note}"))
         elif name in names and (row.kept or row.step):
             lines.append((name, "passed"))
     if row.kept:
