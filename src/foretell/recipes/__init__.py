@@ -19,6 +19,7 @@ from foretell.recipe import ModelConfig, Recipe
 S = TypeVar("S", bound=BaseModel)
 PRESETS = Path(__file__).parent
 _SHOWN_ERRORS = 4
+_PLACES = ("path", "benchmarks", "lexicon", "classifier", "model", "fasttext", "robots", "hosts")  # of a collection
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,7 +117,7 @@ def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: S
         _override(raw, override)
     for part in ("sources", "steps", "passes"):
         for i, item in enumerate(raw.get(part) or ()):
-            for key in ("path", "paths") if isinstance(item, dict) else ():
+            for key in _PLACES if isinstance(item, dict) else ():
                 if isinstance(item.get(key), str):
                     item[key] = _expand_url(item[key], folder, f"{part}.{i}.{key}")
                 elif isinstance(item.get(key), list):
@@ -223,7 +224,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(f"Override {override!r} must have the form key.path=value, such as train.tokens=2e6.")
     value = _read_yaml(text, f"Override {override!r}")
     if parts[-1] == "path" and isinstance(value, str):
-        value = _expand(value, Path.cwd(), key)
+        value = _expand_url(value, Path.cwd(), key)
     target: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1

@@ -89,7 +89,7 @@ class Card:
             ("Bytes", size(files["bytes"])),
             ("Images", f"{self.tally.images['unique']:,} different ones, {size(self.tally.images['bytes'])}"
              if self.tally.images["unique"] else None),
-            ("Steps", ", ".join(step.build().name for step in self.recipe.steps) or "none"),
+            ("Steps", ", ".join(step.step for step in self.recipe.steps) or "none"),
             ("Passes", ", ".join(each.kind for each in self.recipe.passes) or "none"),
             ("Left out by name", ", ".join(self.recipe.exclude) or None),
             ("Removed after the build", ", ".join(files.get("removed_later") or ()) or None),

@@ -93,7 +93,7 @@ def told(story: Story, recipe: CollectionRecipe) -> list[tuple[str, str]]:
     else:
         lines.append(("read", _gone(row)))
     changed = {change["step"]: change for change in row.changes}
-    names = [step.build().name for step in recipe.steps]
+    names = [step.step for step in recipe.steps]
     for name in [
         *(["exclude"] if recipe.exclude else []),
         *names,
