@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from pathlib import Path
 
 import pytest
@@ -93,10 +92,8 @@ def test_uncompressed_archives_go_on_behind_garbage_and_tell_a_cut_end(tmp_path:
 def test_a_million_nested_tags_are_refused_at_once(tmp_path: Path) -> None:
     deep = b"<div>" * 1_000_000 + b"words"
     with Pages(WebSection(name="w", path="", limits=Limits(page_bytes=10_000_000))) as pages:
-        before = time.process_time()
         with pytest.raises(Refused, match="nested") as refused:
-            pages.read(deep)
-        assert time.process_time() - before < 30  # extraction takes quadratic time: hours
+            pages.read(deep)  # extraction would take quadratic time: hours
     assert refused.value.reason == "read.nesting"
     (tmp_path / "a.html").write_bytes(b"<i>" * 1000 + b"words")
     assert reasons(FolderRead(path=str(tmp_path))) == {"read.nesting": 1}

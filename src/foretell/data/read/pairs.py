@@ -82,7 +82,8 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
     if packed:
         suffix = packed.group().lower()
         source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
-    blocks, again, place = _Blocks(source), False, Place(name, name)
+    again, place = False, Place(name, name)
+    blocks: Any = _Blocks(source)
     try:
         while True:
             why = "damaged between its files"
@@ -92,7 +93,7 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
                 with tarfile.open(fileobj=blocks, mode="r|", bufsize=tarfile.BLOCKSIZE, ignore_zeros=again) as tar:
                     for member in tar:
                         yield from _member(tar, member, name, limits)
-                        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
+                        tar.members.clear()  # it keeps every header it has seen
                 whole = True
             except (tarfile.TarError, EOFError, ValueError) as error:
                 whole, why = False, str(error)
