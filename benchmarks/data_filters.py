@@ -185,14 +185,14 @@ def makers(draw: random.Random) -> dict[str, Callable[[], str]]:
         return draw.choice([form.format(a, b, digits(4)), abroad])
 
     names, hosts = (
-        "anna.k john_d m.garcia p-nowak info87 lee".split(),
-        "mail.com uni.edu firma.pl correo.es post.de".split(),
+        ["anna.k", "john_d", "m.garcia", "p-nowak", "info87", "lee"],
+        ["mail.com", "uni.edu", "firma.pl", "correo.es", "post.de"],
     )
     return {
         "email": lambda: f"{draw.choice(names)}{draw.choice(['@', '@', '@', ' [at] '])}{draw.choice(hosts)}",
         "phone": phone,
         "ip": lambda: (
-            f"{draw.choice([8, 52, 93, 151, 203])}.{draw.randint(0, 255)}.{draw.randint(64, 255)}.{draw.randint(1, 254)}"
+            ".".join(map(str, (draw.choice([8, 52, 93, 151]), *(draw.randint(64, 254) for _ in range(3)))))
         ),
         "card": card,
         "iban": iban,
