@@ -1,4 +1,4 @@
-"""Images of documents: whether they decode, their size and shape, the worth of their alt text, and a perceptual hash."""
+"""Images of documents: decode check, size and shape, the worth of their alt text, and a perceptual hash."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from foretell.errors import DataError
 
 OPEN = (
     "CC0-1.0", "PDDL-1.0", "Unlicense", "0BSD", "public-domain", "CC-BY-[1-4].[05]", "CC-BY-SA-[1-4].[05]",
-    "ODC-By-1.0", "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "PSF-2.0", "Python-2.0*", "BSL-1.0",
-    "HPND", "NCSA", "Unicode-3.0", "Unicode-DFS-2016",
+    "ODC-By-1.0", "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "PSF-2.0", "Python-2.0*",
+    "BSL-1.0", "HPND", "NCSA", "Unicode-3.0", "Unicode-DFS-2016",
 )  # fmt: skip
 _PART = re.compile(r"[()]|[^\s()]+")
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
