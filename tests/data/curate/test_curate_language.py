@@ -25,7 +25,7 @@ SAMPLES = {
 }
 OTHER = {
     "Greek": "Όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα.",
-    "Swedish": "Alla människor är födda fria och lika i värde och rättigheter. De är utrustade med förnuft och samvete.",
+    "Swedish": "Alla människor är födda fria och lika i värde och rättigheter. De är utrustade med förnuft.",
     "numbers": "12 34 56 78 90 " * 20,
     "nothing": "",
 }

@@ -24,7 +24,10 @@ from foretell.data.curate.rules import (
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 
-WORDS = ["the", "be", "to", "of", "and", "that", "have", "with", "house", "river", "green", "quickly", "understands", "mountain", "because", "walking", "school", "x", "12", "#", "..."]
+WORDS = (
+    *("the", "be", "to", "of", "and", "that", "have", "with", "house", "river", "green", "quickly", "understands"),
+    *("mountain", "because", "walking", "school", "x", "12", "#", "..."),
+)
 PAIRS: list[tuple[type[RuleSection], str]] = [
     (GopherQualityStep, "GopherQualityFilter"),
     (GopherRepetitionStep, "GopherRepetitionFilter"),

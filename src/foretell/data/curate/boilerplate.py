@@ -1,4 +1,4 @@
-"""Boilerplate: lines that say nothing (cookie notices, buttons), and lines that come back on page after page of a source.
+"""Boilerplate: lines that say nothing (cookie notices, buttons), and lines that come back on many pages of a source.
 
 The first is a step with rules; the second needs to see all documents, so it is a pass: count, merge, cut out.
 """
@@ -32,9 +32,12 @@ _RULE = re.compile(
     r"|(?:accept|reject|manage|allow)(?: all)?(?: cookies?| preferences)|(?:cookie|privacy) (?:policy|settings|notice)"
     r"|terms (?:of (?:use|service)|and conditions)(?: ?[|·•] ?privacy policy)?"
     r"|by (?:using|continuing to (?:use|browse)) (?:this|our) (?:web)?site.*"
-    r"|(?:share|tweet|pin|like|follow us)(?: this)?(?: (?:on|via) (?:facebook|twitter|x|linkedin|pinterest|instagram|e-?mail))?"
-    r"|(?:skip|jump|back) to (?:(?:the )?(?:main )?(?:content|navigation|top|search|main))|(?:read|learn|show|load|see) more\W*"
-    r"|(?:sign|log)[ -]?(?:in|up|out)(?: (?:or|/) (?:sign|log)[ -]?(?:in|up))?|subscribe(?: (?:now|to our newsletter))?|click here\W*"
+    r"|(?:share|tweet|pin|like|follow us)(?: this)?"
+    r"(?: (?:on|via) (?:facebook|twitter|x|linkedin|pinterest|instagram|e-?mail))?"
+    r"|(?:skip|jump|back) to (?:(?:the )?(?:main )?(?:content|navigation|top|search|main))"
+    r"|(?:read|learn|show|load|see) more\W*"
+    r"|(?:sign|log)[ -]?(?:in|up|out)(?: (?:or|/) (?:sign|log)[ -]?(?:in|up))?"
+    r"|subscribe(?: (?:now|to our newsletter))?|click here\W*"
     r"|(?:©|\(c\)|copyright)\s*(?:©|\(c\))?\s*\d{4}.{0,60}|all rights reserved\W*|(?:please )?enable javascript.*"
     r"|(?:this page requires|you need(?: to enable)?) javascript.*|advertisement|sponsored(?: content)?|print this page"
     r"|(?:previous|next)(?: (?:page|post|article|chapter))?|menu|search|home|close|powered by \w+"

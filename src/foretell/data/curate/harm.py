@@ -30,8 +30,8 @@ CLASSIFIER = Path(__file__).with_name("harm.npz")
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "sexual": ("sexual", "sexual/minors", "S", "S3"),
     "toxic": (
-        "toxic", "hate", "hate/threatening", "harassment", "harassment/threatening", "violence/graphic", "H", "H2", "HR",
-        "V2",
+        "toxic", "hate", "hate/threatening", "harassment", "harassment/threatening", "violence/graphic", "H", "H2",
+        "HR", "V2",
     ),
 }  # fmt: skip
 """Classes of a classifier that say a text is of a kind."""
@@ -43,8 +43,8 @@ _WORDS = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Lexicon:
-    """mild, strong: regular expressions that begin and end at word boundaries. heads: how phrases begin, a first word or
-    as much of it as is given."""
+    """mild, strong: regular expressions that begin and end at word boundaries. heads: how phrases begin, a first word
+    or as much of it as is given."""
 
     mild: re.Pattern[str]
     strong: re.Pattern[str]
@@ -67,8 +67,8 @@ class Lexicon:
             return cls(_joined(lists["mild"]), _joined(lists["strong"]), found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, re.error) as error:
             raise DataError(
-                f"{path} has no lists of {kind} phrases ({error!r}). It needs `{kind}:` with `strong` and `mild`, each a "
-                "list of phrases."
+                f"{path} has no lists of {kind} phrases ({error!r}). It needs `{kind}:` with `strong` and `mild`, each "
+                "a list of phrases."
             ) from error
 
 

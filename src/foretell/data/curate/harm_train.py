@@ -31,9 +31,9 @@ BUCKETS, L2, EACH, LONGEST = 1 << 14, 1e-4, 400, 3000
 def read_labelled(path: Path) -> tuple[list[str], npt.NDArray[np.bool_]]:
     """Texts, and whether each is of each kind, (N, 2). Raises DataError for a file of another form."""
     try:
-        opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        with opened as stream:
-            rows = [json.loads(line) for line in stream if line.strip()]
+        data = path.read_bytes()
+        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode().splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
         truth = [[any(row.get(label) == 1 for label in labels) for labels in KINDS.values()] for row in rows]
         return [row["prompt"][:LONGEST] for row in rows], np.array(truth, np.bool_)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:

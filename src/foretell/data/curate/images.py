@@ -1,4 +1,4 @@
-"""Images of documents: whether they decode, their size and shape, what their alt text is worth, and a perceptual hash."""
+"""Images of documents: decode check, size and shape, the worth of their alt text, and a perceptual hash."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _FILE = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|avif)", re.IGNORECASE)
 _EMPTY = re.compile(
-    r"(?:(?:an? |the )?(?:image|img|photo|picture|pic|figure|fig|icon|logo|banner|thumbnail|screenshot|avatar|untitled|alt"
-    r"|image of|placeholder|spacer|imagen|foto|figura|obraz|zdjęcie|rysunek|bild|abbildung)[\s._-]*\d*"
+    r"(?:(?:an? |the )?(?:image|img|photo|picture|pic|figure|fig|icon|logo|banner|thumbnail|screenshot|avatar|untitled"
+    r"|alt|image of|placeholder|spacer|imagen|foto|figura|obraz|zdjęcie|rysunek|bild|abbildung)[\s._-]*\d*"
     r"|(?:img|dsc|dscn|screenshot|image|pict?)[\s._-]*[\d\s._-]+(?:at)?[\d\s._-]*)\W*",
     re.IGNORECASE,
 )

@@ -20,11 +20,11 @@ from foretell.data.document import Document
 from foretell.errors import DataError
 
 OPEN = (
-    "CC0-1.0", "PDDL-1.0", "Unlicense", "0BSD", "public-domain", "CC-BY-[1-4].[05]", "CC-BY-SA-[1-4].[05]", "ODC-By-1.0",
-    "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "PSF-2.0", "Python-2.0*", "BSL-1.0",
-    "HPND", "NCSA", "Unicode-3.0", "Unicode-DFS-2016",
+    "CC0-1.0", "PDDL-1.0", "Unlicense", "0BSD", "public-domain", "CC-BY-[1-4].[05]", "CC-BY-SA-[1-4].[05]",
+    "ODC-By-1.0", "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "PSF-2.0", "Python-2.0*",
+    "BSL-1.0", "HPND", "NCSA", "Unicode-3.0", "Unicode-DFS-2016",
 )  # fmt: skip
-_TOKEN = re.compile(r"[()]|[^\s()]+")
+_PART = re.compile(r"[()]|[^\s()]+")
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
 
 
@@ -54,39 +54,39 @@ class Licence:
 @lru_cache(4096)
 def _allowed(expression: str, allow: tuple[str, ...]) -> bool:
     """Whether an SPDX expression gives a way to use what it covers; a damaged one gives none."""
-    tokens = _TOKEN.findall(expression)[::-1]
+    parts = _PART.findall(expression)[::-1]
 
     def either() -> bool:
         holds = both()
-        while tokens and tokens[-1].upper() == "OR":
-            tokens.pop()
+        while parts and parts[-1].upper() == "OR":
+            parts.pop()
             holds = both() or holds
         return holds
 
     def both() -> bool:
         holds = single()
-        while tokens and tokens[-1].upper() == "AND":
-            tokens.pop()
+        while parts and parts[-1].upper() == "AND":
+            parts.pop()
             holds = single() and holds
         return holds
 
     def single() -> bool:
-        token = tokens.pop()
-        if token == "(":
+        part = parts.pop()
+        if part == "(":
             holds = either()
-            if tokens.pop() != ")":
+            if parts.pop() != ")":
                 raise IndexError
             return holds
-        if token == ")" or token.upper() in ("AND", "OR", "WITH"):
+        if part == ")" or part.upper() in ("AND", "OR", "WITH"):
             raise IndexError
-        if tokens and tokens[-1].upper() == "WITH":
-            tokens.pop()
-            tokens.pop()
-        name = token.removesuffix("+").lower()
+        if parts and parts[-1].upper() == "WITH":
+            parts.pop()
+            parts.pop()
+        name = part.removesuffix("+").lower()
         return any(fnmatchcase(name, pattern.lower()) for pattern in allow)
 
     try:
-        return either() and not tokens
+        return either() and not parts
     except (IndexError, RecursionError):
         return False
 

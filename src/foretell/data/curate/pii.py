@@ -20,7 +20,8 @@ KINDS: tuple[Kind, ...] = ("email", "phone", "ip", "card", "iban", "ssn", "natio
 
 _EMAIL = re.compile(r"[^\W_](?:[\w.+%'-]{0,62}[\w+-])?@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w@])")
 _SPELT = re.compile(
-    r"[A-Za-z0-9][\w.+-]{0,63} ?[\[({<] ?at ?[\])}>] ?[A-Za-z0-9-]+(?:(?: ?[\[({<] ?dot ?[\])}>] ?|\.)[A-Za-z0-9-]+){1,4}",
+    r"[A-Za-z0-9][\w.+-]{0,63} ?[\[({<] ?at ?[\])}>] ?[A-Za-z0-9-]+(?:(?: ?[\[({<] ?dot ?[\])}>] ?|\.)"
+    r"[A-Za-z0-9-]+){1,4}",
     re.IGNORECASE,
 )
 _NO_MAIL = re.compile(
@@ -51,13 +52,13 @@ _KEYS = re.compile(
 )
 _VALUE = re.compile(r"[=:][ \t]{0,4}[\"']?[\w+/.~-]{16}")
 _SECRET = re.compile(
-    r"(?:(?:api|secret|access|auth|private|client)[_-]?(?:key|token|secret)|password|passwd)[\"']?\s*(?::|=|:=)\s*[\"']?"
-    r"(?P<a>[A-Za-z0-9+/_.~-]{16,128})(?![\w(.])|\bbearer (?P<b>[A-Za-z0-9+/_.~-]{20,})",
+    r"(?:(?:api|secret|access|auth|private|client)[_-]?(?:key|token|secret)|password|passwd)"
+    r"[\"']?\s*(?::|=|:=)\s*[\"']?(?P<a>[A-Za-z0-9+/_.~-]{16,128})(?![\w(.])|\bbearer (?P<b>[A-Za-z0-9+/_.~-]{20,})",
     re.IGNORECASE,
 )
 _HINTS = (
-    "-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-", "k_live_", "k_test_",
-    "xox", "AIza", "hf_", "npm_", "pypi-AgE", "SG.", "eyJ",
+    "-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "sk-",
+    "k_live_", "k_test_", "xox", "AIza", "hf_", "npm_", "pypi-AgE", "SG.", "eyJ",
 )  # fmt: skip
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
 

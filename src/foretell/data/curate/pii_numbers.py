@@ -6,14 +6,14 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 _CONTEXT = re.compile(
-    r"(?:\b(?:tel|ph|phone|telephone|mobile|cell|fax|call|text|whatsapp|sms|contact|dial|hotline|telefono|teléfono|móvil"
-    r"|movil|celular|llam[ae]\w*|telefon\w*|tel|kom|komórk\w*|handy|mobil\w*|rufnummer|fernsprecher|téléphone|portable"
+    r"(?:\b(?:tel|ph|phone|telephone|mobile|cell|fax|call|text|whatsapp|sms|contact|dial|hotline|telefono|teléfono"
+    r"|móvil|movil|celular|llam[ae]\w*|telefon\w*|tel|kom|komórk\w*|handy|mobil\w*|rufnummer|fernsprecher|téléphone|portable"
     r"|appel\w*|cellulare|telefone|telemóvel|телефон\w*|тел|факс|моб)\b|電話|电话|☎|📞)\W{0,4}(?:\w+\W+){0,3}\W*$",
     re.IGNORECASE,
 )
 _NOT_PHONE = re.compile(
-    r"(?:isbn|issn|doi|arxiv|pmid|order|invoice|version|ver|rfc|bug|issue|ticket|serial|model|part|sku|page|pp|no|nr|id|n°"
-    r"|chapter|figure|fig|table|equation|≈|≃|=|×|\^|\$|€|£|¥|%|\+/-|±|/)[\s.:#-]*$",
+    r"(?:isbn|issn|doi|arxiv|pmid|order|invoice|version|ver|rfc|bug|issue|ticket|serial|model|part|sku|page|pp|no|nr|id"
+    r"|n°|chapter|figure|fig|table|equation|≈|≃|=|×|\^|\$|€|£|¥|%|\+/-|±|/)[\s.:#-]*$",
     re.IGNORECASE,
 )
 _GROUPS = re.compile(r"\d+")
@@ -26,7 +26,8 @@ _SSN = re.compile(r"(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}")
 _DIALLED = re.compile(r"(?:\+|00)[1-9]\d{0,2}[\d ().-]*\d")
 # International prefixes that are given out, by their first digits; +83, +89 and the like lead nowhere.
 _COUNTRY = re.compile(
-    r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[7-9]\d|8[058]\d|9[679]\d"
+    r"1|7|2[07]|3[0-469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]|2[1-69]\d|3[578]\d|42\d|5[09]\d|6[7-9]\d"
+    r"|8[058]\d|9[679]\d"
 )
 
 
@@ -76,8 +77,9 @@ def is_iban(text: str) -> bool:
 IBAN_LENGTHS = {
     code: int(length)
     for length, codes in {
-        "15": "NO", "16": "BE", "18": "DK FI FO GL NL SD", "19": "MK SI", "20": "AT BA EE KZ LT LU XK", "21": "CH CR HR LI LV",
-        "22": "BG BH DE GB GE IE ME RS VA", "23": "AE GI IL IQ OM TL SO", "24": "AD CZ ES MD PK RO SA SE SK TN VG",
+        "15": "NO", "16": "BE", "18": "DK FI FO GL NL SD", "19": "MK SI", "20": "AT BA EE KZ LT LU XK",
+        "21": "CH CR HR LI LV", "22": "BG BH DE GB GE IE ME RS VA",
+        "23": "AE GI IL IQ OM TL SO", "24": "AD CZ ES MD PK RO SA SE SK TN VG",
         "25": "LY PT ST", "26": "IS TR", "27": "BI DJ FR GR IT MC MR SM", "28": "AL AZ BY CY DO GT HU LB PL SV NI",
         "29": "BR EG PS QA UA", "30": "JO KW MU YE", "31": "MT SC", "32": "LC", "33": "RU",
     }.items()

@@ -26,8 +26,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QualityReport:
-    """What a quality classifier reaches on documents it has not seen. auc: chance that a good document scores above a
-    bad one. threshold: where as large a share of good documents stays as of bad ones goes, and that share, `balanced`."""
+    """What a quality classifier reaches on documents it has not seen. auc: chance that a good document scores
+    above a bad one. threshold: where as large a share of good documents stays as of bad ones goes, and
+    that share, `balanced`."""
 
     train_good: int
     train_bad: int

@@ -61,7 +61,7 @@ class GopherRepetitionStep(RuleSection):
 
 
 class C4QualityStep(RuleSection):
-    """C4's rules (JMLR 21, 20-074): bad lines go, and a page with few sentences left, a curly bracket or lorem ipsum."""
+    """C4's rules (JMLR 21, 20-074): bad lines go, and pages with few sentences left, a curly bracket or lorem ipsum."""
 
     step: Literal["c4_quality"] = "c4_quality"
     remove_citations: bool = True
@@ -123,7 +123,7 @@ class Rules:
         return removed(document, f"{self.name}.{why}") if why else document
 
     def _c4(self, document: Document, language: str) -> Document | Removed:
-        """Lines are judged segment by segment, so that each image stays at its place, and sentences counted over all."""
+        """Lines are judged by segment, so that each image stays at its place, and sentences counted over all."""
         from datatrove.utils.text import split_into_sentences
 
         rules = self._filter(language)
