@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ def card_markdown(card: Card) -> str:
     parts += ["## Sources", _grid(["source", "in", "kept", "removed", "characters in", "characters kept", "images kept",
                                     "licence where none is stated"], card.sources())]  # fmt: skip
     parts += ["## Removed, by reason", f"{t.documents_in:,} = {t.documents_kept:,} + {sum(t.removed.values()):,}."]
-    rows = []
+    rows: Rows = []
     for reason, count, share in card.removals():
         found = card.example(reason)
         rows.append([f"`{reason}`", count, percent(share, 2), _inline(found) if found else ""])
@@ -133,7 +133,7 @@ def card_markdown(card: Card) -> str:
 def _grid(head: Sequence[str], rows: Rows) -> str:
     if not rows:
         return "None."
-    lines = [head, ["---:" if isinstance(cell, int) else "---" for cell in rows[0]], *rows]
+    lines: list[Sequence[Any]] = [head, ["---:" if isinstance(cell, int) else "---" for cell in rows[0]], *rows]
     return "\n".join(
         "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else _plain(str(cell)) for cell in line) + " |"
         for line in lines
@@ -229,8 +229,7 @@ def _shares(title: str, rows: Rows) -> Html:
     return join([table([title.lower(), "documents", "characters", "share"], shown, align="lrrr"), more])
 
 
-def _attribution(lines: Iterable[str]) -> Html:
-    lines = list(lines)
+def _attribution(lines: Sequence[str]) -> Html:
     listed = el("ul", *(el("li", line) for line in lines[:_LINES]))
     more = f"And {len(lines) - _LINES:,} more, which the manifests hold." if len(lines) > _LINES else ""
     return join([listed, el("p", more, class_="note") if more else ""])

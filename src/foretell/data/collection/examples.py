@@ -10,6 +10,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Sampler:
 
     def join(self, examples: Iterable[Example]) -> None:
         for example in examples:
-            self.offer(example["group"], example["id"], lambda example=example: example)  # type: ignore[misc]
+            self.offer(example["group"], example["id"], partial(dict, example))
 
     def taken(self) -> list[Example]:
         """By group, and within it by hash."""

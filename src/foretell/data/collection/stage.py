@@ -37,7 +37,7 @@ class Cost:
 
 def read_shard(recipe: CollectionRecipe, shard: Shard, places: Places) -> dict[str, Any]:
     """Write the shard's documents, its ledger and its examples below .work. Returns what it cost."""
-    steps = [
+    steps: list[Step] = [
         *([Selection.of(recipe.exclude)] if recipe.exclude else []),
         *(section.build() for section in recipe.steps),
     ]
