@@ -11,7 +11,7 @@ from foretell.data.collection.parts import AnyPass, AnyStep, default_passes, def
 from foretell.data.read.sections import ReadSource
 from foretell.errors import RecipeError
 from foretell.files import digest
-from foretell.sections import Above, Name, Positive, Section
+from foretell.sections import Name, Positive, Section
 
 
 class SlurmConfig(Section):
@@ -48,7 +48,6 @@ class CollectionRecipe(Section):
     shard_bytes: Positive = 128_000_000
     images: Literal["once", "inline"] = "once"
     examples: Positive = 3
-    cost_per_core_hour: Above = 0.04
     slurm: SlurmConfig | None = None
 
     @model_validator(mode="after")
@@ -63,7 +62,7 @@ class CollectionRecipe(Section):
     @property
     def key(self) -> str:
         """Digest of what decides the bytes of the collection: not of where it runs."""
-        return digest(self.model_dump(mode="json", exclude={"slurm", "description", "cost_per_core_hour"}))
+        return digest(self.model_dump(mode="json", exclude={"slurm", "description"}))
 
 
 def load(place: str, overrides: tuple[str, ...] = ()) -> CollectionRecipe:
