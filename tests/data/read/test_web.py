@@ -23,14 +23,18 @@ def test_responses_become_main_texts(tmp_path: Path, extractor: str) -> None:
     pytest.importorskip(extractor, exc_type=ImportError)
     told = "<link rel='license' href='https://creativecommons.org/licenses/by-sa/4.0/'><meta name=robots content=noai>"
     whole = page(f"<nav><a href=/>Menu</a></nav><article><p>{PROSE * 3}</p></article>", told)
-    offsets = warc(tmp_path / "a.warc.gz", [("http://a/1", whole.replace(b"<html>", b"<html lang=pl>"), dict(HTML))])
+    offsets = warc(
+        tmp_path / "a.warc.gz",
+        [("http://a/1", whole.replace(b"<html>", b"<html lang=pl>"), HTML | {"TDM-Reservation": "1"})],
+    )
     (found,) = kept(WarcRead(path=str(tmp_path), extractor=extractor))
     assert PROSE.strip() in text(found) and "Menu" not in text(found)
     assert (found.id, found.license, found.language, found.date) == (
         "<urn:http://a/1>", "CC-BY-SA-4.0", "pl", "2021-03-04",
     )  # fmt: skip
     assert found.labels == {
-        "locator": f"a.warc.gz@{offsets[0]}", "path": "a.warc.gz", "url": "http://a/1", "robots": "noai"
+        "locator": f"a.warc.gz@{offsets[0]}", "path": "a.warc.gz", "url": "http://a/1", "robots": "noai",
+        "tdm-reservation": "1",
     }  # fmt: skip
 
 
