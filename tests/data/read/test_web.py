@@ -97,9 +97,9 @@ def test_uncompressed_archives_go_on_behind_garbage_and_tell_a_cut_end(tmp_path:
 
 def test_a_million_nested_tags_are_refused_at_once(tmp_path: Path) -> None:
     deep = b"<div>" * 1_000_000 + b"words"
-    with Pages(WebSection(name="w", path="", limits=Limits(page_bytes=10_000_000))) as pages:
-        with pytest.raises(Refused, match="nested") as refused:
-            pages.read(deep)  # extraction would take quadratic time: hours
+    web = WebSection(name="w", path="", limits=Limits(page_bytes=10_000_000))
+    with Pages(web) as pages, pytest.raises(Refused, match="nested") as refused:
+        pages.read(deep)  # extraction would take quadratic time: hours
     assert refused.value.reason == "read.nesting"
     (tmp_path / "a.html").write_bytes(b"<i>" * 1000 + b"words")
     assert reasons(FolderRead(path=str(tmp_path))) == {"read.nesting": 1}
