@@ -23,14 +23,18 @@ def test_responses_become_main_texts(tmp_path: Path, extractor: str) -> None:
     pytest.importorskip(extractor, exc_type=ImportError)
     told = "<link rel='license' href='https://creativecommons.org/licenses/by-sa/4.0/'><meta name=robots content=noai>"
     whole = page(f"<nav><a href=/>Menu</a></nav><article><p>{PROSE * 3}</p></article>", told)
-    offsets = warc(tmp_path / "a.warc.gz", [("http://a/1", whole.replace(b"<html>", b"<html lang=pl>"), dict(HTML))])
+    offsets = warc(
+        tmp_path / "a.warc.gz",
+        [("http://a/1", whole.replace(b"<html>", b"<html lang=pl>"), HTML | {"TDM-Reservation": "1"})],
+    )
     (found,) = kept(WarcRead(path=str(tmp_path), extractor=extractor))
     assert PROSE.strip() in text(found) and "Menu" not in text(found)
     assert (found.id, found.license, found.language, found.date) == (
         "<urn:http://a/1>", "CC-BY-SA-4.0", "pl", "2021-03-04",
     )  # fmt: skip
     assert found.labels == {
-        "locator": f"a.warc.gz@{offsets[0]}", "path": "a.warc.gz", "url": "http://a/1", "robots": "noai"
+        "locator": f"a.warc.gz@{offsets[0]}", "path": "a.warc.gz", "url": "http://a/1", "robots": "noai",
+        "tdm-reservation": "1",
     }  # fmt: skip
 
 
@@ -49,8 +53,10 @@ def test_what_is_no_page_is_counted(tmp_path: Path) -> None:
         name = tmp_path / ("a.warc.gz" if packed else "a.warc")
         warc(name, [(url, payload, dict(headers)) for url, payload, headers in records], packed)
         source = WarcRead(path=str(name))
-        assert [d.id[-2] for d in kept(source)] == ["1", "5", "6", "1"]
-        assert reasons(source) == {"read.not-text": 1, "read.http-status": 1, "read.empty": 1, "read.too-large": 1}
+        assert [d.id[-2] for d in kept(source)] == ["1", "5", "6"]
+        assert reasons(source) == {
+            "read.not-text": 1, "read.http-status": 1, "read.empty": 1, "read.too-large": 1, "read.duplicate-id": 1
+        }  # fmt: skip
 
 
 def test_conversions_and_their_encodings(tmp_path: Path) -> None:
@@ -91,8 +97,8 @@ def test_uncompressed_archives_go_on_behind_garbage_and_tell_a_cut_end(tmp_path:
 
 def test_a_million_nested_tags_are_refused_at_once(tmp_path: Path) -> None:
     deep = b"<div>" * 1_000_000 + b"words"
-    section = WebSection(name="w", path="", limits=Limits(page_bytes=10_000_000))
-    with Pages(section) as pages, pytest.raises(Refused, match="nested") as refused:
+    web = WebSection(name="w", path="", limits=Limits(page_bytes=10_000_000))
+    with Pages(web) as pages, pytest.raises(Refused, match="nested") as refused:
         pages.read(deep)  # extraction would take quadratic time: hours
     assert refused.value.reason == "read.nesting"
     (tmp_path / "a.html").write_bytes(b"<i>" * 1000 + b"words")

@@ -28,11 +28,9 @@ LICENSE_LINK = re.compile(
     rb"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicense\b)[^>]{0,500}?\bhref\s*=\s*[\"']?([^\"'\s>]+)",
     re.I,
 )
-ROBOTS = re.compile(
-    rb"<meta\b(?=[^>]{0,300}\bname\s*=\s*[\"']?(?:robots|tdm-reservation)\b)"
-    rb"[^>]{0,300}?\bcontent\s*=\s*[\"']?([^\"'>]{1,200})",
-    re.I,
-)
+META = r"<meta\b(?=[^>]{0,300}\bname\s*=\s*[\"']?%s\b)[^>]{0,300}?\bcontent\s*=\s*[\"']?([^\"'>]{1,200})"
+ROBOTS = re.compile((META % "robots").encode(), re.I)
+RESERVED = re.compile((META % "tdm-reservation").encode(), re.I)
 LANGUAGE = re.compile(rb"<html\b[^>]{0,500}?\blang\s*=\s*[\"']?([a-zA-Z]{2,3}(?:-[a-zA-Z0-9]{1,8})*)", re.I)
 CREATIVE = re.compile(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/(\d\.\d)")
 NAMES = {"zero": "CC0", "mark": "CC-PDM"}
@@ -48,12 +46,19 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Page:
-    """text: the main text. license, language and robots: what the page states, empty without it."""
+    """text: the main text. license, language, robots, reserved (of text and data mining): what the page states, empty
+    without it."""
 
     text: str
     license: str = ""
     language: str = ""
     robots: str = ""
+    reserved: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        told = {"robots": self.robots, "tdm-reservation": self.reserved}
+        return {name: value for name, value in told.items() if value}
 
 
 class Pages:
@@ -96,8 +101,7 @@ class Pages:
             raise Refused("read.html", "extraction failed")
         if not text.strip():
             raise Refused("read.empty", "no main text")
-        told = ROBOTS.search(data)
-        return Page(text, license_in(data), _language(data), told.group(1).decode("latin-1").strip() if told else "")
+        return Page(text, license_in(data), _language(data), _meta(ROBOTS, data), _meta(RESERVED, data))
 
     def _process(self) -> Any:
         if self._sandbox is None:
@@ -222,3 +226,8 @@ def license_in(data: bytes) -> str:
 def _language(data: bytes) -> str:
     told = LANGUAGE.search(data[:20_000])
     return told.group(1).decode() if told else ""
+
+
+def _meta(pattern: re.Pattern[bytes], data: bytes) -> str:
+    told = pattern.search(data)
+    return told.group(1).decode("latin-1").strip() if told else ""

@@ -37,7 +37,7 @@ def read_text_file(
         if form == "html":
             page = pages.read(data)
             about = {"license": page.license, "language": page.language}
-            labels |= {"robots": page.robots} if page.robots else {}
+            labels |= page.labels
             segments = [Segment(text=page.text)]
         elif form == "notebook":
             segments, about = _notebook(data, limits, labels)

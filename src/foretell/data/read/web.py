@@ -16,6 +16,7 @@ from foretell.errors import MissingExtraError
 
 HEADER = 1 << 20  # bytes of one record's headers
 PAGES = ("text/html", "application/xhtml+xml")
+RESERVATIONS = ("x-robots-tag", "tdm-reservation")  # headers that may ask not to be trained on
 ASIDE = ("warcinfo", "request", "metadata", "revisit", "continuation")  # about documents, and none themselves
 
 
@@ -174,16 +175,17 @@ def _text(record: Any, data: bytes, pages: Pages) -> tuple[str, dict[str, str]]:
         if status != "200":
             raise Refused("read.http-status", status)
         sent = record.http_headers.get_header("Content-Type") or ""
-        if robots := record.http_headers.get_header("X-Robots-Tag"):
-            labels["robots"] = robots
+        for name in RESERVATIONS:
+            if said := record.http_headers.get_header(name):
+                labels[name] = said
     kind, _, rest = sent.partition(";")
     kind = (record.rec_headers.get_header("WARC-Identified-Payload-Type") or kind).strip().lower()
     if "charset=" in rest.lower():
         charset = rest.lower().partition("charset=")[2].split(";")[0].strip(" \"'")
     if kind in PAGES or (not kind and data[:2000].lstrip()[:1] == b"<"):
         page = pages.read(data, charset)
-        told = {"license": page.license, "language": page.language, "robots": page.robots}
-        return page.text, {key: value for key, value in told.items() if value} | labels
+        told = {"license": page.license, "language": page.language}
+        return page.text, {key: value for key, value in told.items() if value} | page.labels | labels
     if kind != "text/plain":
         raise Refused("read.not-text", kind or "no content type")
     try:
