@@ -130,3 +130,16 @@ def test_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match="environment variable FORETELL_DATA is not set"):
         load_recipe("textbooks-cpu")
     assert load_recipe("textbooks-cpu", [f"data.sources.{i}.path=/mnt" for i in range(3)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (['data.curriculum=[{"share": 1, "weights": {"verse": 1}}]'], "phase 1 weighs 'verse'"),
+        (['data.curriculum=[{"share": 1, "weights": {"python": 0, "world": 0}}]'], "weight 0"),
+        (['data.curriculum=[{"share": 1}]', "train.tokens=9000000"], "begin again"),
+    ],
+)
+def test_a_curriculum_that_cannot_be_read_is_refused(settings: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("quickstart", settings)

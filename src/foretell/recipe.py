@@ -245,8 +245,18 @@ Source = Annotated[
 ]
 
 
+class PhaseConfig(Section):
+    """A phase of a curriculum. share: of the training tokens, relative to the other phases. weights: of sources, in
+    place of their own; 0 leaves one out."""
+
+    share: Above
+    weights: dict[Name, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+
 class DataConfig(Section):
-    """The mixture. weight: share of the packed training tokens; a source is repeated when it is smaller."""
+    """The mixture. weight: share of the packed training tokens; a source is repeated when it is smaller. curriculum:
+    phases that are read one after another, each a mixture of its own; a smaller run on the same pack passes through all
+    of them too."""
 
     sources: tuple[Source, ...]
     sequence_length: Annotated[int, Field(ge=16)] = 512
@@ -254,6 +264,7 @@ class DataConfig(Section):
     heldout_tokens: Positive = 100_000
     max_epochs: float = Field(4.0, ge=1)
     cutoff: str | None = None
+    curriculum: tuple[PhaseConfig, ...] = ()
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -262,6 +273,11 @@ class DataConfig(Section):
             raise ValueError("sources is empty; name at least one source")
         if len(set(names)) < len(names):
             raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
+        for number, phase in enumerate(self.curriculum, 1):
+            if unknown := sorted(set(phase.weights) - set(names)):
+                raise ValueError(f"phase {number} weighs {unknown[0]!r}, but the sources are {', '.join(names)}")
+            if not any(phase.weights.get(source.name, source.weight) for source in self.sources):
+                raise ValueError(f"phase {number} gives every source the weight 0; leave one above it")
         if self.cutoff is not None and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", self.cutoff):
             raise ValueError(f"cutoff {self.cutoff!r} is no date; allowed are such as 2023, 2023-06 and 2023-06-30")
         return self
@@ -335,6 +351,11 @@ class Recipe(Section):
             raise ValueError(
                 f"data.sequence_length {self.data.sequence_length} is longer than model.max_length "
                 f"{self.model.max_length}; raise model.max_length or shorten the sequences"
+            )
+        if self.data.curriculum and self.train.tokens > self.data.tokens:
+            raise ValueError(
+                f"train.tokens {self.train.tokens} is more than data.tokens {self.data.tokens}, so that the curriculum "
+                "would begin again; raise data.tokens to at least that"
             )
         if self.train.batch_tokens < self.data.sequence_length:
             raise ValueError(

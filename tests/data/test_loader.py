@@ -190,3 +190,35 @@ def test_damage_is_reported(folder: Path, tmp_path: Path) -> None:
     (flipped / "index.json").write_text("[]")
     with pytest.raises(DataError, match=r"index.json is damaged"):
         Loader(flipped, 1, seed=0)
+
+
+@pytest.fixture
+def phased(folder: Path, tmp_path: Path) -> Path:
+    """The same rows as a curriculum: 15, then 8."""
+    import shutil
+
+    copy = tmp_path / "phased"
+    shutil.copytree(folder, copy)
+    index = json.loads((copy / "index.json").read_text())
+    write_json(copy / "index.json", index | {"phases": [15, 8]})
+    return copy
+
+
+def test_phases_are_read_in_their_order_each_shuffled(phased: Path) -> None:
+    read = rows_of(stream(Loader(phased, 1, seed=3), 2 * ROWS))
+    assert sorted(read[:15]) == list(range(15)) and sorted(read[15:ROWS]) == list(range(15, ROWS))
+    assert read[:15] != sorted(read[:15])
+    assert sorted(read[ROWS : ROWS + 15]) == list(range(15))  # the next epoch begins anew
+
+
+def test_a_short_run_passes_through_every_phase_in_proportion(phased: Path) -> None:
+    whole = rows_of(stream(Loader(phased, 1, seed=3), ROWS))
+    short = rows_of(stream(Loader(phased, 1, seed=3, planned=12), 12))
+    assert len([row for row in short if row < 15]) == 8 and len([row for row in short if row >= 15]) == 4
+    assert short == whole[:8] + whole[15:19]
+    loader = Loader(phased, 2, seed=3, planned=12)
+    first = rows_of(stream(loader, 3))
+    state = loader.state_dict()
+    again = Loader(phased, 2, seed=3, planned=12)
+    again.load_state_dict(state)
+    assert first + rows_of(stream(again, 3)) == short

@@ -288,3 +288,41 @@ def test_kinds_past_the_255th_are_other(tmp_path):
     metrics = run(tmp_path, [text_document(i, "k" * 20, f"kind {i}") for i in range(300)])
     assert len(metrics["by_kind"]) == 256 and metrics["by_kind"]["other"]["tokens"] == 45 * 21
     assert {s["kinds"].max() for s in segments(tmp_path / "pack")} == set(range(256))
+
+
+def test_a_curriculum_packs_a_mixture_after_another(tmp_path: Path) -> None:
+    """Easy text alone first, then both, then none of it: shares within a phase are those asked for."""
+
+    def texts(letter: str) -> PackSource:
+        documents = [
+            Document(f"{letter}{i}", (Segment(text=letter * 40),), letter, "CC0-1.0", kind=letter) for i in range(400)
+        ]
+        return PackSource(lambda: iter(documents))
+
+    phases = [(1.0, {"b": 0.0}), (2.0, {"a": 1.0, "b": 3.0}), (1.0, {"a": 0.0})]
+    metrics = pack(
+        {"a": texts("a"), "b": texts("b")},
+        Template(Bytes(), None),
+        Bytes(),
+        tmp_path / "p",
+        64,
+        8000,
+        4.0,
+        0,
+        phases=phases,
+    )
+    shards = Shards(tmp_path / "p")
+    assert sum(shards.phases) == shards.rows and len(shards.phases) == 3
+    shares = []
+    for start, rows in zip(np.cumsum([0, *shards.phases]), shards.phases, strict=False):
+        read = shards.read(range(start, start + rows))
+        here = [
+            shards.kinds[kind]
+            for kind, used in zip(read["kinds"].ravel(), read["segments"].ravel(), strict=True)
+            if used >= 0
+        ]
+        shares.append(here.count("a") / len(here))
+    assert shares[0] == 1 and shares[1] == pytest.approx(0.25, abs=0.03) and shares[2] == 0
+    assert metrics["by_source"]["a"]["asked_share"] == pytest.approx(0.25 + 0.5 * 0.25)
+    assert metrics["by_source"]["a"]["share"] == pytest.approx(metrics["by_source"]["a"]["asked_share"], abs=0.03)
+    assert metrics["tokens"] == sum(source["tokens"] for source in metrics["by_source"].values())  # nothing twice

@@ -141,7 +141,7 @@ def test_without_widths_rungs_between_a_ten_thousandth_and_a_three_hundredth_are
 
 @pytest.mark.parametrize("widths", [(), (128,), (96, 128)])
 def test_too_few_rungs_below_are_refused(widths: tuple[int, ...]) -> None:
-    with pytest.raises(ForecastError, match=r"Tuning needs two rungs or more below .* --widths"):
+    with pytest.raises(ForecastError, match=r"The search needs two rungs or more below .* --widths"):
         tune(load_recipe("quickstart"), lambda runs: {}, widths=widths)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    for command in (plan, ladder, tune):
+    for command in (plan, ladder, tune, mixture):
         app.command()(command)
 
 
@@ -145,6 +145,59 @@ def tune(
         f"tau {train.optimizer.tau:.3g}."
     )
     print(f"{found.runs} runs, {found.flops:.3g} FLOPs. Recipe: {out}\nPage:   {page.resolve()}")
+
+
+def mixture(
+    recipe: RecipeName,
+    out: Annotated[Path, typer.Option(metavar="YAML", help="Write the recipe with its weights there.")],
+    widths: Annotated[list[int], typer.Option("--width", help="Of a rung; name two or more. Default: chosen.")] = [],  # noqa: B006
+    trials: Annotated[int | None, typer.Option(help="Mixtures to try; default three a source and two.")] = None,
+    aim: Annotated[
+        list[str], typer.Option(metavar="SOURCE=WEIGHT", help="Whose loss counts, and how much; default: as weighted.")
+    ] = [],  # noqa: B006
+    check: Annotated[int, typer.Option(min=0, help="Seeds that the recommendation is tried with afresh.")] = 2,
+    folder: Annotated[Path | None, typer.Option("--run", help="Run directory; default runs/NAME.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
+    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    overrides: Set = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Search the weights of a recipe's sources on small rungs, and forecast what they bring."""
+    from foretell.files import write_text
+    from foretell.forecast.mixture_page import mixture_page, said
+    from foretell.pipeline.mixing import FOLDER, search_mixture
+    from foretell.recipes import recipe_yaml
+
+    loaded, given = load(recipe, overrides, None), Path(recipe)
+    run = folder or (given if given.is_dir() else Path("runs") / loaded.name)
+    with draw.progress() as report:
+        found = search_mixture(
+            loaded, run, widths=widths, trials=trials, aim=_aim(aim), check=check, workers=workers, on=on, report=report
+        )
+    best = found.recommended
+    rows = [
+        (source, f"{before:.1%}", f"{after:.1%}")
+        for source, before, after in zip(best.sources, best.before, best.shares, strict=True)
+    ]
+    draw.table(("source", "before", "recommended"), rows, right=(1, 2))
+    print("\n" + "\n".join(said(best, found.came)))
+    cost = f"{found.runs} small runs of {compact(found.flops)}FLOP in all."
+    page = run / FOLDER / "index.html"
+    write_text(out, recipe_yaml(found.recipe))
+    write_text(page, mixture_page(loaded.name, found.unit, found.trials, best, found.target, found.came, cost))
+    print(f"{cost} Recipe: {out}\nPage:   {page.resolve()}")
+
+
+def _aim(given: list[str]) -> dict[str, float] | None:
+    found = {}
+    for text in given:
+        name, _, weight = text.rpartition("=")
+        try:
+            found[name] = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise typer.BadParameter(f"--aim is {text!r}; expected a source and a weight, such as books=1.")
+    return found or None
 
 
 def _packed(recipe: Recipe, folder: Path) -> tuple[Recipe, DataShape | None]:

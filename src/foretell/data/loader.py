@@ -59,6 +59,8 @@ class Loader:
 
     The rows of each epoch are visited in a permutation drawn from (seed, epoch), epoch after epoch; a batch is the
     next `rows` of that stream, so the order of the data does not depend on the batch size and nothing is left out.
+    Where the pack has phases they are kept apart and read in their order; of a pack that is larger than the `planned`
+    rows, each phase gives its share of them, so that a short run passes through all.
     With `world` > 1 each step takes rows · world of the stream, and this loader the part of `rank`.
     A thread reads `prefetch` batches ahead. verify: compare the files with their SHA-256 first.
     Raises DataError if the pack is missing, damaged, or smaller than one step's batch.
@@ -74,8 +76,13 @@ class Loader:
         verify: bool = False,
         rank: int = 0,
         world: int = 1,
+        planned: int | None = None,
     ) -> None:
         self._shards = Shards(folder, verify)
+        phases = self._shards.phases
+        part = min(1.0, planned / self._shards.rows) if planned and len(phases) > 1 and self._shards.rows else 1.0
+        ends = np.cumsum([0, *phases]) * part
+        self._taken = [int(n) for n in np.diff(np.round(ends).astype(np.int64))]  # rows of each phase
         if rows < 1 or self._shards.rows < rows * world:
             raise DataError(
                 f"{folder} holds {self._shards.rows} rows of {self._shards.length} tokens, fewer than one batch of "
@@ -100,7 +107,7 @@ class Loader:
 
     @property
     def rows_per_epoch(self) -> int:
-        return self._shards.rows
+        return sum(self._taken)
 
     def __iter__(self) -> Iterator[PackedBatch]:
         return self
@@ -158,6 +165,14 @@ class Loader:
         self._thread = threading.Thread(target=self._read_ahead, args=arguments, name="loader", daemon=True)
         self._thread.start()
 
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        starts = np.cumsum([0, *self._shards.phases])
+        pieces = [
+            start + permutation(self.seed, epoch, rows)[:taken]
+            for start, rows, taken in zip(starts, self._shards.phases, self._taken, strict=False)
+        ]
+        return np.concatenate(pieces)
+
     def _read_ahead(self, at: int, out: queue.Queue[PackedBatch | BaseException], stop: threading.Event) -> None:
         try:
             epoch, order = -1, np.zeros(0, np.int64)
@@ -166,7 +181,7 @@ class Loader:
                 rows = np.empty(self.rows, np.int64)
                 for wanted in np.unique(places // self.rows_per_epoch):
                     if wanted != epoch:
-                        epoch, order = int(wanted), permutation(self.seed, int(wanted), self.rows_per_epoch)
+                        epoch, order = int(wanted), self._order(int(wanted))
                     mine = places // self.rows_per_epoch == wanted
                     rows[mine] = order[places[mine] % self.rows_per_epoch]
                 out.put(assemble(self._shards, rows))

@@ -7,6 +7,7 @@ nor loss crosses a seam. docs/pack.md gives the form on disk.
 from __future__ import annotations
 
 import bisect
+import itertools
 import random
 import tempfile
 from collections import Counter
@@ -207,6 +208,7 @@ class _Rows:
             self.place(pieces)
         for _, _, row in self._open:
             self._done(row)
+        self._open = []
 
     def _done(self, row: list[list[Piece]]) -> None:
         self._close([piece for pieces in row for piece in pieces])
@@ -222,11 +224,14 @@ def pack(
     max_epochs: float = 4.0,
     seed: int = 0,
     progress: Progress | None = None,
+    phases: Sequence[tuple[float, Mapping[str, float]]] = (),
 ) -> dict[str, Any]:
     """Pack about `tokens` tokens (padding not counted) of the weighted mixture into rows of `sequence_length`.
 
     A source that is smaller than its share is repeated, at most `max_epochs` times; then its share shrinks and the
     others fill the rest. Kinds past the 255th are counted as "other". `out` appears only when it is complete.
+    phases: (share of the tokens, weights of sources that differ from their own), packed one after another; the index
+    says how many rows each has.
     progress is called with (tokens so far, tokens asked for) as rows are closed.
     Returns metrics: rows, tokens, learned_tokens, fill, tiles by source and kind, what was skipped, and notes.
     Raises DataError if no source gives anything to learn, RunError if `out` cannot be written.
@@ -248,16 +253,20 @@ def pack(
                 progress(min(placed, tokens), tokens)
 
         rows = _Rows(sequence_length, most_open, close)
-        alive, placed = list(readers), 0
-        while alive and placed < tokens:
-            reader = min(alive, key=lambda r: r.tokens / r.weight)
-            piece = reader.take(rows.room())
-            if piece is None:
-                alive.remove(reader)
-                continue
-            rows.place([piece])
-            placed += len(piece.ids)
-        rows.finish()
+        alive, placed, packed = list(readers), 0, [0]
+        plan = _phases(phases, readers, tokens)
+        for until, weights in plan:
+            begun = {reader.name: reader.tokens for reader in readers}
+            while placed < until and (open_ := [reader for reader in alive if weights[reader.name]]):
+                reader = min(open_, key=lambda r: (r.tokens - begun[r.name]) / weights[r.name])
+                piece = reader.take(rows.room())
+                if piece is None:
+                    alive.remove(reader)
+                    continue
+                rows.place([piece])
+                placed += len(piece.ids)
+            rows.finish()
+            packed.append(writer.rows)
         writer.flush()
         if not writer.shards:
             why = "; ".join(f"{count} {reason}" for reason, count in skipped.items()) or "no documents were found"
@@ -265,9 +274,11 @@ def pack(
                 f"The sources {', '.join(sources)} gave nothing to pack ({why}). "
                 "Check their paths, or name a source that holds documents."
             )
-        metrics = _metrics(readers, alive, writer, list(kinds), sequence_length, tokens, skipped)
+        metrics = _metrics(readers, alive, writer, list(kinds), sequence_length, tokens, skipped, plan)
         index = {"format": FORMAT, "sequence_length": sequence_length, "tile": side, "kinds": list(kinds)}
         index |= {"shards": writer.shards, "tokenizer": tokenizer_digest(tokenizer), "seed": seed} | metrics
+        if phases:
+            index["phases"] = [stop - start for start, stop in itertools.pairwise(packed)]
         write_json(folder / "index.json", index | {"files": writer.files})
     return metrics
 
@@ -316,14 +327,30 @@ def pack_examples(
     return metrics
 
 
+def _phases(
+    phases: Sequence[tuple[float, Mapping[str, float]]], readers: list[_Reader], tokens: int
+) -> list[tuple[float, dict[str, float]]]:
+    """(tokens at its end, weight of every source) of each phase; without phases the one."""
+    whole = sum(share for share, _ in phases) or 1.0
+    found, until = [], 0.0
+    for share, changed in phases or [(1.0, {})]:
+        until += tokens * share / whole
+        found.append((until, {reader.name: changed.get(reader.name, reader.weight) for reader in readers}))
+    return found
+
+
 def _metrics(
     readers: list[_Reader], alive: list[_Reader], writer: ShardWriter, kinds: list[str], length: int, asked: int,
-    skipped: Counter[str],
+    skipped: Counter[str], plan: list[tuple[float, dict[str, float]]],
 ) -> dict[str, Any]:  # fmt: skip
-    total, weights = sum(writer.tokens.values()), sum(reader.weight for reader in readers)
+    total = sum(writer.tokens.values())
+    asked_for: Counter[str] = Counter()
+    for (begun, _), (until, weights) in itertools.pairwise([(0.0, {}), *plan]):
+        for name, weight in weights.items():
+            asked_for[name] += (until - begun) / plan[-1][0] * weight / sum(weights.values())  # type: ignore[assignment]
     notes, by_source = [], {}
     for reader in readers:
-        share, wanted = reader.tokens / total, reader.weight / weights
+        share, wanted = reader.tokens / total, asked_for[reader.name]
         by_source[reader.name] = {
             "tokens": reader.tokens, "share": share, "asked_share": wanted, "documents": reader.documents,
             "epochs": reader.epochs,

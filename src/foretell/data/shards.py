@@ -50,6 +50,10 @@ class ShardWriter:
         self.tokens: Counter[int] = Counter()
         self.learned: Counter[int] = Counter()
 
+    @property
+    def rows(self) -> int:
+        return sum(self.shards) + len(self._rows)
+
     def add(self, pieces: list[Piece]) -> None:
         self._rows.append(pieces)
         self._bytes += self._length * 6 + sum(piece.tiles.nbytes for piece in pieces)
@@ -125,6 +129,7 @@ class Shards:
             for name, digest in self.index["files"].items():
                 if not (folder / name).is_file() or sha256_file(folder / name) != digest:
                     raise self._damaged(name, "its SHA-256 is not the one that was recorded")
+        self.phases = list[int](self.index.get("phases") or [self.rows])
         self._arrays = lru_cache(OPEN_SHARDS)(self._open)
         for number in range(len(self.starts) - 1):
             self._arrays(number)

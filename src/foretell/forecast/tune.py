@@ -96,7 +96,7 @@ def tune(
     recipe's compute. rounds: how often the three are searched.
     Raises ForecastError where there are no two rungs below the recipe.
     """
-    rungs = _rungs(recipe, widths, data)
+    rungs = rungs_below(recipe, widths, data)
     settings = [name for name in SETTINGS if name != "tau" or recipe.train.optimizer.tau]
     search = _Search(recipe, rungs, evaluate, seeds, data, report)
     bowls: dict[Setting, list[Bowl]] = {}
@@ -363,7 +363,11 @@ def _with(recipe: Recipe, trends: Mapping[Setting, Trend], decades: float) -> Re
     return check_recipe(raw, f"{recipe.name}, tuned")
 
 
-def _rungs(recipe: Recipe, widths: Sequence[int], data: DataShape | None) -> list[Recipe]:
+def rungs_below(recipe: Recipe, widths: Sequence[int] = (), data: DataShape | None = None) -> list[Recipe]:
+    """The recipe at small widths: those named, or three from 1/10,000 to 1/300 of its compute.
+
+    Raises ForecastError where there are no two rungs below the recipe.
+    """
     target, unit = flops(recipe, data), recipe.model.head_dim
     if widths:
         rungs = [scaled(recipe, width) for width in sorted(set(widths))]
@@ -373,7 +377,7 @@ def _rungs(recipe: Recipe, widths: Sequence[int], data: DataShape | None) -> lis
         rungs = [small[i] for i in sorted({0, len(small) // 2, len(small) - 1})] if small else []
     if len(rungs) < 2 or any(flops(rung, data) >= target for rung in rungs):
         raise ForecastError(
-            f"Tuning needs two rungs or more below the {target:.3g} FLOPs of {recipe.name}; "
+            f"The search needs two rungs or more below the {target:.3g} FLOPs of {recipe.name}; "
             f"{len(rungs)} {'were named' if widths else 'lie between 1/10,000 and 1/300 of them'}. Name widths below "
             f"{recipe.model.width} with --widths, or take a larger target."
         )

@@ -111,6 +111,8 @@ def stages(
     mixture = {source.name: source.weight for source in sources}
     seed = {"seed": recipe.seed}
     amounts = {k: plain["data"][k] for k in ("sequence_length", "tokens", "heldout_tokens", "max_epochs")}
+    if recipe.data.curriculum:
+        amounts["curriculum"] = plain["data"]["curriculum"]
     tiling = (
         {k: plain["model"]["vision"][k] for k in ("tile", "patch", "shuffle", "grid")} if recipe.model.vision else None
     )
@@ -226,6 +228,7 @@ def _pack(recipe: Recipe, inputs: Mapping[str, Path], out: Path, report: Report)
             epochs,
             recipe.seed,
             partial(report, f"pack, {split}"),
+            [(phase.share, phase.weights) for phase in data.curriculum] if split == "train" else (),
         )
     if recipe.model.vision is None and (read := read_manifest(inputs["data"])) is not None:
         images = sum(source["train"]["images"] for source in read["metrics"]["sources"].values())

@@ -84,7 +84,15 @@ def pretrain(
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
     check = group.rank == 0
-    loader = Loader(pack_dir, rows // group.world, recipe.seed, verify=check, rank=group.rank, world=group.world)
+    loader = Loader(
+        pack_dir,
+        rows // group.world,
+        recipe.seed,
+        verify=check,
+        rank=group.rank,
+        world=group.world,
+        planned=total_steps * rows,
+    )
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     micro = micro_rows(config, rows, length)

@@ -1,1 +1,1 @@
-"""From documents as they come to documents that are worth training on."""
+"""Curation: what is done to one document at a time, and what is asked of all of them."""

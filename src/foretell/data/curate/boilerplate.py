@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from foretell.data.curate.steps import Pass, Removed, Step
+from foretell.data.curate.passes import Pass
+from foretell.data.curate.steps import Removed, Step
 from foretell.data.curate.texts import StepSection, map_texts, removed
 from foretell.data.document import Document
 from foretell.files import atomic_path

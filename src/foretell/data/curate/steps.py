@@ -1,10 +1,8 @@
-"""What curation is made of: steps that see one document, and passes that see all of them."""
+"""What curation does to one document at a time: the protocol of a step, and what is told of a removed document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from foretell.data.document import Document
@@ -12,7 +10,11 @@ from foretell.data.document import Document
 
 @dataclass(frozen=True)
 class Removed:
-    """A document that goes. reason: slug such as "gopher.short". locator: where it came from, as file:line."""
+    """A document, or a record that could not become one, which is left out.
+
+    id: the document's, or a name for the record. reason: a slug such as "gopher.short" that counts are kept by. detail:
+    what was found, for a person. locator: where it stood (file:line, row, record offset), if the document cannot say.
+    """
 
     id: str
     reason: str
@@ -22,23 +24,12 @@ class Removed:
 
 @runtime_checkable
 class Step(Protocol):
-    """Pure and picklable: the document as it stays, or why it goes."""
+    """A pure function of one document, picklable, built from a section of the recipe by its `build()`.
 
-    name: str
-
-    def __call__(self, document: Document) -> Document | Removed: ...
-
-
-@runtime_checkable
-class Pass(Protocol):
-    """A global pass: each shard is sketched, all sketches are merged, and each shard is read again.
-
-    sketch and apply of different shards may run at once, in different processes; the documents of a shard come in the
-    same order to both. scratch: a folder that all of them see.
+    It returns the document (changed by `dataclasses.replace` or as it came), or Removed with the document's id.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
-    def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None: ...
-    def merge(self, shards: int, scratch: Path) -> None: ...
-    def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]: ...
+    def __call__(self, document: Document) -> Document | Removed: ...
