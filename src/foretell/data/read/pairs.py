@@ -93,7 +93,7 @@ def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, 
                 with tarfile.open(fileobj=blocks, mode="r|", bufsize=tarfile.BLOCKSIZE, ignore_zeros=again) as tar:
                     for member in tar:
                         yield from _member(tar, member, name, limits)
-                        tar.members.clear()  # it keeps every header it has seen
+                        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header it has seen
                 whole = True
             except (tarfile.TarError, EOFError, ValueError) as error:
                 whole, why = False, str(error)
