@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesConfig
 from foretell.data.curate.catalog import STEPS, usual_steps
+from foretell.data.curate.passes import Pass
 from foretell.data.curate.quality import QualityStep, auc, train_quality
 from foretell.data.curate.reasoning import ReasoningStep
-from foretell.data.curate.steps import Pass, Removed, Step
+from foretell.data.curate.steps import Removed, Step
 from foretell.data.curate.texts import PIECE, map_texts, pieces, spread
 from foretell.data.document import Document, Segment
 from foretell.errors import DataError

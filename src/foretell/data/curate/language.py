@@ -198,7 +198,7 @@ def _loaded(path: Path) -> LanguageModel:
 @lru_cache(2)
 def _fasttext(path: Path) -> Any:
     try:
-        import fasttext  # type: ignore[import-not-found]
+        import fasttext
     except ImportError as error:
         raise MissingExtraError(
             "A language model of fastText (pip install fasttext), or leave `fasttext` out: it", "data"
