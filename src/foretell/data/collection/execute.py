@@ -1,4 +1,4 @@
-"""Where a phase runs: datatrove's executors for processes of this machine, a Ray cluster, or Slurm."""
+"""Where a phase runs: processes of this machine, or a Ray cluster or Slurm by datatrove's executors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from foretell.data.collection.recipe import SlurmConfig
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from foretell.data.collection.places import Places
 
 On = Literal["local", "ray", "slurm"]
-_QUIET = 1  # a rank that is not the first one: datatrove then prints errors only
 
 
 class Pool:
@@ -81,42 +81,33 @@ def _begin(parent: int) -> None:
 def run_phase(phase: Phase, places: Places, ranks: list[int], pool: Pool, on: On, tick: Callable[[], None]) -> None:
     """Run a phase's tasks. Returns when all have ended, well or not.
 
-    Raises MissingExtraError without datatrove or Ray, RunError when a worker was killed.
+    Raises MissingExtraError for Ray without datatrove or Ray, RunError when a worker was killed.
     """
-    task, logs = Task(places.out, phase.name), str(places.logs(phase.name))
+    task = Task(places.out, phase.name)
     if on == "ray":
-        _ray(task, phase, pool.workers, logs)
+        _ray(task, phase, pool.workers, str(places.logs(phase.name)))
     else:
-        _local(task, phase, ranks, pool, logs, tick)
+        pool.map(Rank(task), ranks, tick)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A task of this machine by its number alone, for a pool to call.
+
+    datatrove's local executor would do the same, but sets up a log for every task, which takes longer than a small
+    task does, and its pool waits without end for a worker that was killed.
+    """
+
+    task: Task
+
+    def __call__(self, rank: int) -> None:
+        self.task(rank=rank)
 
 
 def _quiet() -> None:
     from loguru import logger
 
     logger.disable("datatrove")
-
-
-def _local(task: Task, phase: Phase, ranks: list[int], pool: Pool, logs: str, tick: Callable[[], None]) -> None:
-    try:
-        from datatrove.executor import LocalPipelineExecutor
-    except ImportError as error:
-        raise MissingExtraError("Building a collection", "data") from error
-    _quiet()
-    executor = LocalPipelineExecutor(
-        pipeline=[task], tasks=phase.tasks, workers=pool.workers, logging_dir=logs, skip_completed=False
-    )
-    pool.map(Rank(executor), ranks, tick)
-
-
-class Rank:
-    """One task of an executor, for a pool to call."""
-
-    def __init__(self, executor: Any) -> None:
-        self.executor = executor
-
-    def __call__(self, rank: int) -> None:
-        _quiet()
-        self.executor._run_for_rank(rank, _QUIET)
 
 
 def _ray(task: Task, phase: Phase, workers: int, logs: str) -> None:

@@ -142,8 +142,8 @@ def _failure(phase: Phase, task: int, places: Places) -> Exception:
         found = json.loads(places.failed(phase.name, task).read_bytes())
     except (OSError, ValueError):
         return RunError(
-            f"Task {task} of {phase.title!r} ended without a result (killed, or no space to tell why); its log lies in "
-            f"{places.logs(phase.name)}. What is finished stays; run the same command again."
+            f"Task {task} of {phase.title!r} ended without a result (killed, or no space to tell why). Of a cluster, "
+            f"its log lies in {places.logs(phase.name)}. What is finished stays; run the same command again."
         )
     if found["trace"] and found["message"] != "out of memory":
         return RuntimeError(f"{found['message']} in task {task} of {phase.title!r}\n{found['trace']}")

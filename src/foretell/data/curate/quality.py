@@ -74,9 +74,14 @@ def train_quality(
     scores = {name: np.array([_score(classifier, cut) for cut in kept[name]]) for name in kept}
     threshold, balanced = _balance(scores["good"], scores["bad"])
     return QualityReport(
-        *counts["good"][:1], *counts["bad"][:1], counts["good"][1], counts["bad"][1],
-        auc(scores["good"], scores["bad"]), threshold, balanced,
-    )  # fmt: skip
+        train_good=counts["good"][0],
+        train_bad=counts["bad"][0],
+        heldout_good=counts["good"][1],
+        heldout_bad=counts["bad"][1],
+        auc=auc(scores["good"], scores["bad"]),
+        threshold=threshold,
+        balanced=balanced,
+    )
 
 
 def auc(positive: Sequence[float] | Floats, negative: Sequence[float] | Floats) -> float:

@@ -203,7 +203,7 @@ def simple_words() -> WordTokenizer:
     word = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+(?:['’][^\W_]+)*|\S")
     end = re.compile(r"[.!?…]+[\"'”’)\]]*\s+|[。！？।]+[」』”]*")
 
-    class Simple(WordTokenizer):
+    class Simple(WordTokenizer):  # type: ignore[misc]  # datatrove has no types
         """Letters and digits are words, and each other sign is one by itself."""
 
         def word_tokenize(self, text: str) -> list[str]:

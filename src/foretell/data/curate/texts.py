@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from foretell.data.curate.steps import Removed, Step
 from foretell.data.document import Document, Segment
@@ -69,7 +69,7 @@ def map_texts(document: Document, change: Callable[[str], str]) -> Document:
     """
 
     def changed(segment: Segment) -> Segment:
-        fields = {
+        fields: dict[str, Any] = {
             name: new
             for name, old in (("text", segment.text), ("alt", segment.alt), ("caption", segment.caption))
             if old and (new := change(old)) != old
