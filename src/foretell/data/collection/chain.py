@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from foretell.data.collection.stage import whole
 from foretell.data.curate.passes import Pass
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document
@@ -50,9 +51,10 @@ def _through(
         f"The pass {each.name} did not answer for every document of shard {shard}, so that nothing more can be told of "
         "them. Delete the folder .work/passes and run the same command again."
     )
-    for result in each.apply(feed(), shard, scratch):
+    for answer in each.apply(feed(), shard, scratch):
         if not waiting:
             raise wrong
+        result = whole(answer, each.name)
         place, document = waiting.popleft()
         if isinstance(result, Removed):
             note(place, each.name, document, result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ from foretell.files import write_json
 class Cost:
     """Seconds and characters that went through each step; of interest, but no part of the collection."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     characters: Counter[str] = field(default_factory=Counter)
 
     def plain(self) -> dict[str, Any]:
@@ -99,13 +99,23 @@ def _stepped(
 
 
 def apply(step: Step, document: Document) -> Document | Removed:
-    """A step's result. One that fails on a document removes it by name: one document must not end a run."""
+    """A step's result. One that fails on a document removes it by name: one document must not end a run.
+
+    So does one that leaves nothing of it, since a document without segments is none.
+    """
     try:
-        return step(document)
+        return whole(step(document), step.name)
     except (ForetellError, MemoryError, OSError):
         raise
     except Exception as error:
         return Removed(document.id, f"{step.name}.failed", f"{type(error).__name__}: {error}")
+
+
+def whole(result: Document | Removed, step: str) -> Document | Removed:
+    """The result, or the document's removal where it has nothing left."""
+    if isinstance(result, Removed) or result.segments:
+        return result
+    return Removed(result.id, f"{step}.empty", "nothing was left")
 
 
 def note_removal(sampler: examples.Sampler, document: Document, step: str, removed: Removed) -> None:
