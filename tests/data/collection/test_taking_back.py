@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from collectionkit import digests, picture, recipe, sentences, write_input
 
+from foretell.data.collection.card import quoted
 from foretell.data.collection.remove import remove
 from foretell.data.collection.run import build, totals
 from foretell.data.collection.selection import Selection
@@ -131,3 +132,9 @@ def test_words_of_a_selection() -> None:
     for word in ("https://www.example.org/a/", "MIT-0", "ample.org", "org", ""):
         assert (Selection.of([word]).names("id", "MIT", url) is None) == (word != "https://www.example.org/a/")
     assert Selection.of(["MIT"]).names("id", "MIT", "") == ("license", "MIT")
+
+
+def test_a_card_names_what_was_harmful_and_does_not_quote_it() -> None:
+    example = {"step": "sexual", "before": "what was found", "document": "a", "source": "s", "detail": "0.97"}
+    assert quoted(example) == ""
+    assert quoted({**example, "step": "near"}) == "what was found"

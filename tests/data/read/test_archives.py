@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_a_shard_is_a_unit_and_a_failing_network_stops(monkeypatch: pytest.Monke
 
 def test_the_python_installation() -> None:
     source = PythonRead(max_bytes=200_000)
-    found = everything(source)
+    found = list(islice(read(source, units(source)[0]), 40))  # all of it takes some ten seconds
     assert len(found) > 5 and all(r.labels["locator"] for r in found if isinstance(r, Document))
 
 

@@ -29,6 +29,7 @@ from foretell.pages import (
 _LINES = 200  # of attribution on the card; all of them stand in the manifests
 _ROWS = 40
 _EXAMPLE = 400  # characters
+UNQUOTED = ("sexual", "toxic")  # steps whose examples a card names and does not quote
 Rows = list[list[Any]]
 
 
@@ -150,8 +151,13 @@ def _plain(text: str) -> str:
 
 def _inline(example: Example) -> str:
     detail = f" ({example['detail']})" if example["detail"] else ""
-    start = " ".join(example["before"].split())[:100]
-    return f"{example['document'][:80]}{detail[:120]}: “{start}…”"
+    start = " ".join(quoted(example).split())[:100]
+    return f"{example['document'][:80]}{detail[:120]}" + (f": “{start}…”" if start else "")
+
+
+def quoted(example: Example) -> str:
+    """The text of an example, where a card may show it: a card is published, and what was harmful is not."""
+    return "" if example["step"] in UNQUOTED else str(example["before"])
 
 
 def card_html(card: Card) -> str:
@@ -213,7 +219,8 @@ def _removed(card: Card) -> Html:
 def _example(example: Example) -> Html:
     detail = f" · {example['detail']}" if example["detail"] else ""
     about = el("p", el("strong", example["document"]), f" of {example['source']}", el("span", detail, class_="soft"))
-    return join([about, el("pre", example["before"][:_EXAMPLE], class_="reads")])
+    text = quoted(example)[:_EXAMPLE]
+    return join([about, el("pre", text, class_="reads")]) if text else about
 
 
 def _changed(card: Card) -> Html:

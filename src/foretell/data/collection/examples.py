@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from foretell.data.curate.steps import Removed
 from foretell.data.document import Document
 from foretell.errors import DataError, ImageError
 from foretell.images import decode_image
@@ -73,6 +74,18 @@ def text_of(document: Document) -> str:
         else:
             lines.append(segment.text or "")
     return "\n".join(lines)
+
+
+def unread(source: str, removed: Removed) -> Example:
+    """Of a record that did not become a document: where it stood, and what was wrong with it."""
+    return {
+        "kind": "removed",
+        "source": source,
+        "document": removed.id or removed.locator,
+        "step": "read",
+        "detail": removed.detail[:500],
+        "before": "",
+    }
 
 
 def removal(document: Document, step: str, detail: str) -> Example:

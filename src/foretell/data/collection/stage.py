@@ -65,6 +65,7 @@ def _documents(
             cost.seconds["read"] += time.perf_counter() - began
             if isinstance(found, Removed):
                 rows.add(ledger.of_removed(source.name, found))
+                note_unread(sampler, source.name, found)
             else:
                 row = ledger.of_document(found)
                 cost.characters["read"] += row.chars_in
@@ -116,6 +117,10 @@ def whole(result: Document | Removed, step: str) -> Document | Removed:
     if isinstance(result, Removed) or result.segments:
         return result
     return Removed(result.id, f"{step}.empty", "nothing was left")
+
+
+def note_unread(sampler: examples.Sampler, source: str, removed: Removed) -> None:
+    sampler.offer(f"removed {removed.reason}", f"{source}/{removed.id}", lambda: examples.unread(source, removed))
 
 
 def note_removal(sampler: examples.Sampler, document: Document, step: str, removed: Removed) -> None:
