@@ -58,6 +58,7 @@ HARMLESS = [
     "10:30:45:12 and std::vector::size",
     "password = os.environ.get_password_value",
     "the values 12 34 56 78 90 11 22 33 in a row",
+    "0.057 for text, Brown et al. (2020) 0.048, from there up",
 ]
 
 

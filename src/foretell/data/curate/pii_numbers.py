@@ -18,6 +18,7 @@ _NOT_PHONE = re.compile(
 )
 _GROUPS = re.compile(r"\d+")
 _DATE = re.compile(r"(?:(?:19|20)\d\d[-/. ](?:19|20)?\d\d\b|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d\b)")
+_DECIMAL = re.compile(r"(?<!\S)0\.\d")
 _NANP = re.compile(r"(?:\+?1[ .-]?)?(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
 _EUROPEAN = re.compile(
     r"0\d(?: \d\d){4}|0\d(?:\.\d\d){4}|0\d{2,4}[ -/]\d{3,4}[ -]\d{3,4}|\(0\d{2,4}\) ?\d{3,4}[ -]?\d{3,4}|07\d{3} ?\d{6}"
@@ -109,7 +110,7 @@ def is_phone(text: str, before: str, after: str) -> bool:
     digits = "".join(_GROUPS.findall(text))
     if not 7 <= len(digits) <= 15 or len({*digits}) < 3 or text.count("(") != text.count(")"):
         return False
-    if _DATE.match(text):
+    if _DATE.match(text) or _DECIMAL.search(text):
         return False
     if _CONTEXT.search(before[-48:]):
         return True
