@@ -168,7 +168,11 @@ def card_html(card: Card) -> str:
         [
             ("Documents kept", compact(t.documents_kept), f"of {t.documents_in:,} records that came in"),
             ("Characters kept", compact(chars_kept), f"{percent(chars_kept / max(chars_in, 1))} of what was read"),
-            ("Removed", compact(sum(t.removed.values())), f"for {len(t.removed)} reasons"),
+            (
+                "Removed",
+                compact(sum(t.removed.values())),
+                "for one reason" if len(t.removed) == 1 else f"for {len(t.removed)} reasons",
+            ),
         ]
     )
     sections = [
