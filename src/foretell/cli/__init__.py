@@ -45,6 +45,8 @@ def main() -> NoReturn:
         resumes = sys.argv[1:2] in ([name] for name in _RESUMING) or sys.argv[1:3] in (
             ["eval", "run"],
             ["contamination", "index"],
+            ["data", "build"],
+            ["data", "remove"],
             ["exam", "run"],
             ["exam", "languages"],
             ["arena", "run"],

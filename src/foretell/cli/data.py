@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from foretell.cli import collection, quality
+
 app = typer.Typer(help="What the model reads.", no_args_is_help=True)
+collection.register(app)
+quality.register(app)
 
 
 @app.callback()
@@ -29,14 +33,14 @@ def show(
 
     for document in samples(run_dir, source, kind, "heldout" if heldout else "train", count):
         about = [document.source, document.kind, document.license, document.language, document.date or "no date"]
-        print(_printable(f"--- {document.id}\n    {' · '.join(about)}"))
+        print(printable(f"--- {document.id}\n    {' · '.join(about)}"))
         text = "\n".join(
             f"[image, {len(s.image):,} bytes: {s.caption or s.alt or 'no caption'}]"
             if s.image is not None
             else f"{s.role}: {s.text}" if s.role else s.text or ""
             for s in document.segments
         )  # fmt: skip
-        print(_printable(text[:width]))
+        print(printable(text[:width]))
 
 
 @app.command()
@@ -65,6 +69,6 @@ def plant(
     print(f"Ask a model trained on it: foretell eval run MODEL memorised --extra-eval-params '{args}'")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text from outside must not steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

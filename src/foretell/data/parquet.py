@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from foretell.chat import Role
 from foretell.data.document import Document, Segment, SkipCount
+from foretell.data.image_store import ImageStore
 from foretell.errors import DataError
 from foretell.files import atomic_path
 
@@ -19,6 +20,7 @@ ROWS = 32  # documents read at once
 GROUP_BYTES = 16_000_000  # of text and images in one row group
 COMPRESSION = "zstd"
 
+_IMAGE = pa.struct([("bytes", pa.binary()), ("alt", pa.string()), ("caption", pa.string()), ("path", pa.string())])
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -28,7 +30,7 @@ SCHEMA = pa.schema(
         ("date", pa.string()),
         ("kind", pa.string()),
         ("texts", pa.list_(pa.string())),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("alt", pa.string()), ("caption", pa.string())]))),
+        ("images", pa.list_(_IMAGE)),
         ("roles", pa.list_(pa.string())),
         ("labels", pa.string()),
     ]
@@ -39,8 +41,11 @@ _SCALARS = ("source", "license", "lang", "language", "date", "kind", "labels", "
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
 
 
-def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Write documents as they come, in bounded memory, atomically. Returns how many."""
+def write_documents(path: Path, documents: Iterable[Document], place: Callable[[bytes], str] | None = None) -> int:
+    """Write documents as they come, in bounded memory, atomically. Returns how many.
+
+    place: keeps an image elsewhere and returns its path (see `image_store`), which the row has in place of the bytes.
+    """
     count = 0
     with (
         atomic_path(path) as temporary,
@@ -50,7 +55,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
         rows: list[dict[str, Any]] = []
         size = 0
         for document in documents:
-            rows.append(_row(document))
+            rows.append(_row(document, place))
             count += 1
             size += sum(len(s.text or "") + len(s.image or b"") for s in document.segments)
             if size >= GROUP_BYTES:
@@ -61,7 +66,7 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     return count
 
 
-def _row(document: Document) -> dict[str, Any]:
+def _row(document: Document, place: Callable[[bytes], str] | None) -> dict[str, Any]:
     segments = document.segments
     return {
         "id": _utf8(document.id),
@@ -72,7 +77,14 @@ def _row(document: Document) -> dict[str, Any]:
         "kind": _utf8(document.kind),
         "texts": [_utf8(s.text) for s in segments],
         "images": [
-            None if s.image is None else {"bytes": s.image, "alt": _utf8(s.alt), "caption": _utf8(s.caption)}
+            None
+            if s.image is None
+            else {
+                "bytes": None if place else s.image,
+                "alt": _utf8(s.alt),
+                "caption": _utf8(s.caption),
+                "path": place(s.image) if place else None,
+            }
             for s in segments
         ],
         "roles": [s.role for s in segments] if document.is_conversation else None,
@@ -109,16 +121,25 @@ def read_rows(
     skipped: SkipCount | None = None,
 ) -> Iterator[tuple[Document, str | None]]:
     """As `read_documents`, each with its row's `split` (None without that column)."""
-    skipped = SkipCount() if skipped is None else skipped
+    store = ImageStore(path.parent.parent)
+    try:
+        yield from _read_rows(path, images, defaults, SkipCount() if skipped is None else skipped, store)
+    finally:
+        store.close()
+
+
+def _read_rows(
+    path: Path, images: bool, defaults: Mapping[str, str] | None, skipped: SkipCount, store: ImageStore
+) -> Iterator[tuple[Document, str | None]]:
     fill = {"source": path.stem, "license": "unknown", "language": "und", **(defaults or {})}
     try:
         with path.open("rb") as stream:
             file = pq.ParquetFile(stream, buffer_size=1 << 20)
-            columns = _columns(path, file.schema_arrow, images)
+            columns = columns_of(path, file.schema_arrow, images)
             number = 0
             for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
-                for row in _batch_rows(batch):
-                    document = _document(row, f"{path.name}:{number}", fill, skipped)
+                for row in batch_rows(batch):
+                    document = document_of(row, f"{path.name}:{number}", fill, skipped, store)
                     number += 1
                     if document is not None:
                         yield document, row.get("split")
@@ -132,18 +153,18 @@ def read_rows(
         raise DataError(f"{path} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
 
 
-def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """The rows as Python data; one that is not UTF-8 is empty."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
     except UnicodeDecodeError:
         if len(batch) == 1:
             return [{}]
-        rows = [row for i in range(len(batch)) for row in _batch_rows(batch.slice(i, 1))]
+        rows = [row for i in range(len(batch)) for row in batch_rows(batch.slice(i, 1))]
     return rows
 
 
-def _columns(path: Path, schema: pa.Schema, images: bool) -> list[str]:
+def columns_of(path: Path | str, schema: pa.Schema, images: bool) -> list[str]:
     """The columns to read. Raises DataError naming what was found and expected."""
     kinds = {field.name: field.type for field in schema}
     found = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
@@ -174,7 +195,14 @@ def _is_list(kind: pa.DataType, *items: Any) -> bool:
     return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and any(item(kind.value_type) for item in items)
 
 
-def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skipped: SkipCount) -> Document | None:
+def document_of(
+    row: Mapping[str, Any],
+    number: str,
+    fill: Mapping[str, str],
+    skipped: SkipCount,
+    store: ImageStore | None = None,
+) -> Document | None:
+    """The document of a row, or None, counted. store: where images lie that the row has by their path."""
     if not row:
         skipped.add("rows that are not UTF-8")
         return None
@@ -191,6 +219,11 @@ def _document(row: Mapping[str, Any], number: str, fill: Mapping[str, str], skip
     for text, image, role in zip(texts, images, roles, strict=True):
         if isinstance(image, bytes):
             image = {"bytes": image}
+        if image is not None and image["bytes"] is None and store is not None and image.get("path"):
+            image = {**image, "bytes": store.read(image["path"])}
+            if image["bytes"] is None:
+                skipped.add("rows with an image that is not beside them")
+                return None
         if image is not None and image["bytes"] is not None:
             segments.append(Segment(None, image["bytes"], image.get("alt"), image.get("caption"), role))
         elif text is not None:

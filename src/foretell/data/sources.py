@@ -88,6 +88,8 @@ def source_files(name: str, path: Path, wanted: Callable[[Path], bool]) -> list[
         if path.is_file():
             return [(path.name, path)]
         if path.is_dir():
+            if (path / "collection.json").is_file() and (path / "data").is_dir():
+                path = path / "data"  # of a collection only this is for reading; its ledger is Parquet too
             below = _below(path)
         elif set("*?[") & set(str(path)):
             root = next(parent for parent in path.parents if not set("*?[") & set(str(parent)))

@@ -19,6 +19,7 @@ from foretell.recipe import ModelConfig, Recipe
 S = TypeVar("S", bound=BaseModel)
 PRESETS = Path(__file__).parent
 _SHOWN_ERRORS = 4
+_PLACES = ("path", "benchmarks", "lexicon", "classifier", "model", "fasttext", "robots", "hosts")  # of a collection
 
 
 class _Loader(yaml.SafeLoader):
@@ -96,6 +97,36 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _override(raw, override)
     _resolve_paths(raw, file.resolve().parent)
     return check_recipe(raw, file.name)
+
+
+def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> S:
+    """A recipe of a collection: plain data, or a YAML file, with overrides, paths and variables as in `load_recipe`.
+
+    Paths of sources and steps may be URLs, which stay as they are. Raises RecipeError as `load_recipe` does.
+    """
+    raw, folder, where = dict(place) if isinstance(place, Mapping) else {}, Path.cwd(), "the recipe"
+    if isinstance(place, Path):
+        try:
+            found = _read_yaml(place.read_text(encoding="utf-8"), str(place))
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"Recipe {place} could not be read ({error}). Check it.") from error
+        if not isinstance(found, dict) or "sources" not in found:
+            raise RecipeError(f"{place} is no recipe of a collection: it has no key `sources`. See docs/curate.md.")
+        raw, folder, where = found, place.resolve().parent, place.name
+    for override in overrides:
+        _override(raw, override)
+    for part in ("sources", "steps", "passes"):
+        for i, item in enumerate(raw.get(part) or ()):
+            for key in _PLACES if isinstance(item, dict) else ():
+                if isinstance(item.get(key), str):
+                    item[key] = _expand_url(item[key], folder, f"{part}.{i}.{key}")
+                elif isinstance(item.get(key), list):
+                    item[key] = [_expand_url(str(one), folder, f"{part}.{i}.{key}") for one in item[key]]
+    return _check(kind, raw, where)
+
+
+def _expand_url(text: str, folder: Path, field: str) -> str:
+    return text if "://" in text or not text else _expand(text, folder, field)
 
 
 def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -193,7 +224,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
         raise RecipeError(f"Override {override!r} must have the form key.path=value, such as train.tokens=2e6.")
     value = _read_yaml(text, f"Override {override!r}")
     if parts[-1] == "path" and isinstance(value, str):
-        value = _expand(value, Path.cwd(), key)
+        value = _expand_url(value, Path.cwd(), key)
     target: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
@@ -228,7 +259,8 @@ def _explain(root: type[BaseModel], item: Any) -> str:
     """One sentence on one pydantic error: field, value found, what is allowed."""
     sections, shown = {root}, []
     for part in item["loc"]:
-        tagged = {s for s in sections if part in get_args(s.model_fields["kind"].annotation)} if _tags(sections) else {}
+        tag = _tag(sections)
+        tagged = {s for s in sections if part in get_args(s.model_fields[tag].annotation)} if tag else {}
         if tagged and len(sections) > 1:
             sections = set(tagged)
             continue
@@ -249,14 +281,16 @@ def _explain(root: type[BaseModel], item: Any) -> str:
     if item["type"] == "value_error":
         return f"{field}: {message}."
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        found = item["input"].get("kind") if isinstance(item["input"], dict) else item["input"]
-        kinds = sorted(k for s in sections for k in get_args(s.model_fields["kind"].annotation))
-        return f"{field}.kind is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
+        tag = _tag(sections)
+        found = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
+        kinds = sorted(k for s in sections for k in get_args(s.model_fields[tag].annotation))
+        return f"{field}.{tag} is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
     return f"{field} is {_brief(item['input'])}; allowed: {message}."
 
 
-def _tags(sections: set[type[BaseModel]]) -> bool:
-    return bool(sections) and all("kind" in section.model_fields for section in sections)
+def _tag(sections: set[type[BaseModel]]) -> str:
+    """The field that tells sections of a union apart; empty for others."""
+    return next((tag for tag in ("kind", "step") if sections and all(tag in s.model_fields for s in sections)), "")
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -1,0 +1,137 @@
+"""Images that are near duplicates, by a perceptual hash: all but the first copy leave their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from foretell.data.curate.steps import Removed
+from foretell.data.dedup.base import Base, read_removals, require_same, write_removals
+from foretell.data.dedup.order import Names, numbered, rank_of, row_of
+from foretell.data.dedup.records import Records, Runs, groups, make, partitions
+from foretell.data.dedup.words import finish
+from foretell.data.document import Document
+from foretell.errors import ImageError
+from foretell.images import decode_image
+
+_SIDE, _COARSE, _FINE = 64, 8, 16  # pixels; coefficients a side
+_BANDS = 4  # of 16 bits each
+_RECORD = np.dtype([("key", "<u8"), ("rank", "<u8"), ("image", "<u4"), ("coarse", "<u8"), ("fine", "<u8", (4,))])
+_GOES = np.dtype([("key", "<u8"), ("kept", "<u8"), ("image", "<u4"), ("bits", "<u4")])
+_BEFORE = 32  # images of a band with which one is compared, beside the first
+
+
+@dataclass(frozen=True)
+class ImagesPass(Base):
+    """coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
+    missed. A document of one picture and its caption goes with its picture; others lose the picture and keep its place.
+    """
+
+    name: ClassVar[str] = "images"
+    coarse: int = 3
+    fine: int = 24
+
+    def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
+        with self.sketching(scratch, shard) as place:
+            if place is None:
+                return
+            runs = Runs(place[0], "hashes", _RECORD)
+            for row, document in numbered(documents, place[1]):
+                rank = rank_of(document.source, shard, row, self.keep)
+                pictures = (segment.image for segment in document.segments if segment.image is not None)
+                for number, image in enumerate(pictures):
+                    if (found := perceptual_hash(image)) is not None:
+                        coarse, fine = found
+                        bands = (coarse >> np.arange(0, 64, 16).astype(np.uint64)) & np.uint64(0xFFFF)
+                        keys = finish(bands << np.uint64(8) | np.arange(1, _BANDS + 1, dtype=np.uint64))
+                        runs.add(make(_RECORD, key=keys, rank=rank, image=number, coarse=coarse, fine=fine))
+            runs.flush()
+
+    def merge(self, shards: int, scratch: Path) -> None:
+        with self.merging(scratch) as folder:
+            if folder is None:
+                return
+            found = Runs(folder, "pairs", _GOES)
+            for records in partitions(self.runs(scratch, shards, "hashes"), _RECORD):
+                for pairs in self._pairs(records):
+                    found.add(pairs)
+            found.flush()
+            written = sorted(folder.glob("pairs-*.run"))
+            for pairs in partitions(written, _GOES):
+                order = np.lexsort((pairs["kept"], pairs["bits"], pairs["image"], pairs["key"]))
+                first, _ = groups(pairs[order], "key", "image")
+                write_removals(folder, pairs[order][first])
+            for path in written:
+                path.unlink()
+
+    def _pairs(self, records: Records) -> Iterator[Records]:
+        """Images and an earlier one that each is near to, by the first of its band and those just before it."""
+        first, group = groups(records, "key")
+        place = np.arange(len(records))
+        for back in range(_BEFORE + 1):
+            before = place - back if back else first[group]
+            fits = (before >= first[group]) & (before < place)
+            a, b = records[place[fits]], records[before[fits]]
+            fine = np.bitwise_count(a["fine"] ^ b["fine"]).sum(1, dtype=np.int64)
+            near = (np.bitwise_count(a["coarse"] ^ b["coarse"]) <= self.coarse) & (fine <= self.fine)
+            if near.any():
+                yield make(_GOES, key=a["rank"][near], kept=b["rank"][near], image=a["image"][near], bits=fine[near])
+
+    def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
+        going = read_removals(self.merged(scratch), shard, _GOES)
+        rows = row_of(going["key"])
+        names = Names(self.sketches(scratch)).read(np.concatenate((going["key"], going["kept"])))
+        for row, document in enumerate(documents):
+            low, high = np.searchsorted(rows, [row, row + 1])
+            if low == high:
+                yield document
+                continue
+            mine = going[low:high]
+            require_same(document, names[int(mine["key"][0])], shard, row)
+            yield _without_images(document, set(mine["image"].tolist()), names[int(mine["kept"][0])])
+
+
+def _without_images(document: Document, numbers: set[int], named: object) -> Document | Removed:
+    seen, segments = -1, []
+    for segment in document.segments:
+        if segment.image is not None:
+            seen += 1
+            if seen in numbers:
+                told = segment.caption or segment.alt
+                segments += [replace(segment, text=told, image=None, alt=None, caption=None)] if told else []
+                continue
+        segments.append(segment)
+    texts = sum(bool(segment.text) for segment in document.segments)
+    detail = f"{len(numbers)} of {seen + 1} images like those of {named}"
+    if len(numbers) == seen + 1 and texts <= 1:
+        return Removed(document.id, "dedup.images", detail, document.labels.get("locator", ""))
+    return replace(document, segments=tuple(segments), labels={**document.labels, "dedup.images": detail})
+
+
+def perceptual_hash(image: bytes) -> tuple[np.uint64, npt.NDArray[np.uint64]] | None:
+    """Which of the low frequencies of a picture (a cosine transform of its grey values) are above their median: 64
+    bits of 8 × 8, and four times 64 of 16 × 16. None for what cannot be decoded, or is all of one colour.
+
+    Source: Zauner 2010, Implementation and benchmarking of perceptual image hash functions (DCT-based).
+    """
+    from scipy.fft import dctn
+
+    try:
+        grey = np.asarray(decode_image(image).convert("L").resize((_SIDE, _SIDE)), np.float64)
+    except ImageError:
+        return None
+    if grey.std() < 1.0:
+        return None
+    found = dctn(grey, norm="ortho")
+
+    def bits(side: int) -> npt.NDArray[np.uint64]:
+        # The mean brightness, at (0, 0), says nothing of the picture.
+        low = found[:side, :side].ravel()
+        return np.packbits(low > np.median(low[1:])).view("<u8").astype(np.uint64)
+
+    return bits(_COARSE)[0], bits(_FINE)
