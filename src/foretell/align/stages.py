@@ -104,12 +104,14 @@ def tuning_stages(
     beside: Mapping[str, str] | None = None,
     prefix: str = "",
     group: Group | None = None,
+    name: str = "",
 ) -> list[Stage]:
     """The stages that fine-tune a model: packing, perhaps the reference's log-probabilities, and training.
 
     origin: the model's checkpoint, from the folders of the stages `first`. data: as of `tune`; it may be written by one
     of them. text: lies beside the result. weights: fingerprint of a model from outside the run. beside: what else
     decides a rebuild. prefix: of the names of all stages but the last. group: the processes that train together.
+    name: of the last stage, in place of `kind`.
     """
     plain = settings.model_dump(mode="json")
     outside = weights or (lambda: "")
@@ -124,7 +126,7 @@ def tuning_stages(
             outside=lambda: [outside(), *([file.name, sha256_file(file)] for file in data_files(data))],
         ),
         Stage(
-            kind,
+            name or kind,
             {key: value for key, value in plain.items() if key not in WATCHING | _PACKING} | beside,
             lambda inputs, out: _train(
                 kind,

@@ -1,0 +1,89 @@
+"""Growing a model that sees: graft → pack → connector → sft, as a run that is skipped and resumed like any other.
+
+The first stage of training moves only what is new, with the text model frozen; the second moves the rest too. Both are
+the one training loop.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from foretell.align.graft import graft
+from foretell.align.rows import data_files
+from foretell.align.stages import fingerprint, tuning_stages
+from foretell.run import Report, Stage, run_stages, silent
+from foretell.sections import Above, Positive, Section
+from foretell.tuning import SFTConfig
+
+CONNECTOR = "connector"
+_CONNECTOR = SFTConfig(lr=1e-4, epochs=2.0, freeze=("decoder", "embedding"))
+_WHOLE = SFTConfig(lr=2e-5, epochs=1.0, freeze=("embedding",))
+
+
+class GrowConfig(Section):
+    """How a graft is trained. grid: of tiles an image is cut into. tower_lr: the tower's and connector's learning rate
+    over `lr`, in both stages. connector: the first stage. sft: the second; its settings of packing are those of both.
+    """
+
+    grid: Positive = 1
+    tower_lr: Above = 10.0
+    seed: int = Field(0, ge=0)
+    connector: SFTConfig = _CONNECTOR
+    sft: SFTConfig = _WHOLE
+
+
+def grow(
+    vision: str | Path,
+    lm: str | Path,
+    data: str | Path,
+    out_dir: str | Path,
+    settings: GrowConfig | None = None,
+    report: Report = silent,
+) -> dict[str, dict[str, Any]]:
+    """Graft a tower on a text model and train both on conversations with images; `out_dir` is then a run.
+
+    vision, lm: as of `graft.graft`. data: conversations, as `foretell sft` takes. The same call again resumes what was
+    cut off and skips what is done. Returns the manifests by stage.
+    Raises a ForetellError that says what to do; KeyboardInterrupt after a checkpoint on SIGINT or SIGTERM.
+    """
+    settings, data, out_dir = settings or GrowConfig(), Path(data), Path(out_dir)
+    data_files(data)
+    named = {"name": "graft", "vision": str(vision), "model": str(lm), "data": str(data)}
+    text = yaml.safe_dump(named | settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    stages = growing_stages(vision, lm, data, settings, text, report)
+    return run_stages(out_dir, stages, recipe_text=text, name="graft", seed=settings.seed, report=report)
+
+
+def growing_stages(
+    vision: str | Path, lm: str | Path, data: Path, settings: GrowConfig, text: str, report: Report
+) -> list[Stage]:
+    """The stages of `grow`."""
+
+    def build(inputs: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        shutil.rmtree(out / "checkpoint", ignore_errors=True)  # whole, but the stage was cut off right after
+        changes = {"grid": settings.grid, "lr_multiplier": settings.tower_lr}
+        return graft(vision, lm, out / "checkpoint", seed=settings.seed, **changes)
+
+    named = {"vision": str(vision), "lm": str(lm), "grid": settings.grid, "tower_lr": settings.tower_lr}
+    first = Stage(
+        "graft", {**named, "seed": settings.seed}, build, outside=lambda: [fingerprint(vision), fingerprint(lm)]
+    )
+    packing = {"sequence_length", "heldout", "bad_rows"}
+    same = {name: getattr(settings.sft, name) for name in packing}
+    connector = settings.connector.model_copy(update=same)
+    pack, early = tuning_stages("sft", connector, _of("graft"), data, text, report, ("graft",), name=CONNECTOR)
+    _, late = tuning_stages("sft", settings.sft, _of(CONNECTOR), data, text, report, (CONNECTOR,))
+    return [first, pack, early, late]
+
+
+def _of(stage: str) -> Any:
+    def origin(inputs: Mapping[str, Path]) -> Path:
+        return inputs[stage] / "checkpoint"
+
+    return origin
