@@ -17,13 +17,28 @@ from pydantic import Field
 from foretell.align.graft import graft
 from foretell.align.rows import data_files
 from foretell.align.stages import fingerprint, tuning_stages
+from foretell.files import sha256_file
+from foretell.loading import find_checkpoint, is_foreign
+from foretell.model.weights import MANIFEST
 from foretell.run import Report, Stage, run_stages, silent
 from foretell.sections import Above, Positive, Section
-from foretell.tuning import SFTConfig
+from foretell.tuning import Part, SFTConfig
 
 CONNECTOR = "connector"
-_CONNECTOR = SFTConfig(lr=1e-4, epochs=2.0, freeze=("decoder", "embedding"))
-_WHOLE = SFTConfig(lr=2e-5, epochs=1.0, freeze=("embedding",))
+
+
+class ConnectorConfig(SFTConfig):
+    """The first stage: all but what is fresh keeps its weights. A fresh tower has to learn here too; leave vision out of
+    `freeze` then."""
+
+    lr: float = Field(1e-4, gt=0)
+    freeze: tuple[Part, ...] = ("decoder", "embedding", "vision")
+
+
+class WholeConfig(SFTConfig):
+    """The second stage: the text model learns too, slowly."""
+
+    freeze: tuple[Part, ...] = ("embedding",)
 
 
 class GrowConfig(Section):
@@ -34,8 +49,8 @@ class GrowConfig(Section):
     grid: Positive = 1
     tower_lr: Above = 10.0
     seed: int = Field(0, ge=0)
-    connector: SFTConfig = _CONNECTOR
-    sft: SFTConfig = _WHOLE
+    connector: ConnectorConfig = ConnectorConfig()
+    sft: WholeConfig = WholeConfig()
 
 
 def grow(
@@ -72,7 +87,7 @@ def growing_stages(
 
     named = {"vision": str(vision), "lm": str(lm), "grid": settings.grid, "tower_lr": settings.tower_lr}
     first = Stage(
-        "graft", {**named, "seed": settings.seed}, build, outside=lambda: [fingerprint(vision), fingerprint(lm)]
+        "graft", {**named, "seed": settings.seed}, build, outside=lambda: [_fingerprint(vision), _fingerprint(lm)]
     )
     packing = {"sequence_length", "heldout", "bad_rows"}
     same = {name: getattr(settings.sft, name) for name in packing}
@@ -80,6 +95,13 @@ def growing_stages(
     pack, early = tuning_stages("sft", connector, _of("graft"), data, text, report, ("graft",), name=CONNECTOR)
     _, late = tuning_stages("sft", settings.sft, _of(CONNECTOR), data, text, report, (CONNECTOR,))
     return [first, pack, early, late]
+
+
+def _fingerprint(ref: str | Path) -> Any:
+    """What tells whether a model has changed."""
+    if str(ref).startswith("fresh:") or is_foreign(ref):
+        return fingerprint(ref)
+    return sha256_file(find_checkpoint(ref) / MANIFEST)
 
 
 def _of(stage: str) -> Any:
