@@ -32,7 +32,7 @@ from foretell.files import write_json
 from grown_vlm_asked import examine, gains, likelihoods
 from grown_vlm_data import divide, figures, lessons, write_lessons
 
-PASSES, WORLD = 2, 3000
+PASSES, WORLD = 4, 6000
 PACKING: dict[str, Any] = {"sequence_length": 512, "heldout": 0.02}
 WATCHING: dict[str, Any] = {"checkpoint_minutes": 8.0, "log_every": 10, "eval_batches": 4, "watch": "off"}
 SETTINGS = GrowConfig(
@@ -48,7 +48,7 @@ QUESTIONS = ("figures.matching", "figures.subject", "figures.kind")
 
 def say(task: str, done: float, total: float | None = None, note: str = "") -> None:
     now = time.monotonic()
-    if now - say.last > 20 or not total:  # type: ignore[attr-defined]
+    if now - say.last > 20:  # type: ignore[attr-defined]
         say.last = now  # type: ignore[attr-defined]
         print(time.strftime("%H:%M:%S"), task, f"{done:g}/{total or 0:g}", note, flush=True)
 
