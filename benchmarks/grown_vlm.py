@@ -38,9 +38,9 @@ WATCHING: dict[str, Any] = {"checkpoint_minutes": 8.0, "log_every": 10, "eval_ba
 SETTINGS = GrowConfig(
     tower_lr=10.0,
     connector=ConnectorConfig(
-        lr=1e-4, epochs=0.85, batch_tokens=1024, warmup=0.03, freeze=("decoder", "embedding"), **PACKING, **WATCHING
+        lr=1e-4, epochs=0.42, batch_tokens=1024, warmup=0.03, freeze=("decoder", "embedding"), **PACKING, **WATCHING
     ),
-    sft=WholeConfig(lr=3e-5, epochs=0.2, batch_tokens=1024, warmup=0.1, **PACKING, **WATCHING),
+    sft=WholeConfig(lr=3e-5, epochs=0.1, batch_tokens=1024, warmup=0.1, **PACKING, **WATCHING),
 )
 TASKS = ("figures.description", "figures.caption")
 QUESTIONS = ("figures.matching", "figures.subject", "figures.kind")
