@@ -38,9 +38,9 @@ WATCHING: dict[str, Any] = {"checkpoint_minutes": 8.0, "log_every": 10, "eval_ba
 SETTINGS = GrowConfig(
     tower_lr=10.0,
     connector=ConnectorConfig(
-        lr=1e-4, epochs=0.42, batch_tokens=1024, warmup=0.03, freeze=("decoder", "embedding"), **PACKING, **WATCHING
+        lr=1e-4, epochs=0.36, batch_tokens=1024, warmup=0.03, freeze=("decoder", "embedding"), **PACKING, **WATCHING
     ),
-    sft=WholeConfig(lr=3e-5, epochs=0.1, batch_tokens=1024, warmup=0.1, **PACKING, **WATCHING),
+    sft=WholeConfig(lr=3e-5, epochs=0.1, batch_tokens=2048, warmup=0.1, **PACKING, **WATCHING),
 )
 TASKS = ("figures.description", "figures.caption")
 QUESTIONS = ("figures.matching", "figures.subject", "figures.kind")
@@ -104,12 +104,14 @@ def main() -> None:
     corpus = Path(os.environ["FORETELL_DATA"]) / "corpus"
     args.run.mkdir(parents=True, exist_ok=True)
     data = args.run.with_name(args.run.name + "-lessons.jsonl")
-    if not data.is_file():
+    if not data.is_file() and int(os.environ.get("RANK", "0")) == 0:
         train, held, near = divide(figures(corpus))
         count = write_lessons(data.with_suffix(".part"), lessons(train, PASSES, WORLD))
         data.with_suffix(".part").rename(data)
         print(f"{count:,} lessons; {len(train)} figures to train on, {len(held)} held out, {near} near duplicates out")
     manifests = grow(args.vision, args.lm, data, args.run, SETTINGS, say)
+    if not manifests:  # under torchrun, a process for which the first one speaks
+        return
     seconds = sum(manifests[stage]["seconds"] for stage in ("connector", "sft"))
     found = asked(args.run, corpus)
     write_json(args.run / "asked.json", found)

@@ -16,12 +16,13 @@ from pydantic import Field
 
 from foretell.align.graft import graft
 from foretell.align.rows import data_files
-from foretell.align.stages import fingerprint, tuning_stages
+from foretell.align.stages import fingerprint, follow, tuning_stages
 from foretell.files import sha256_file
 from foretell.loading import find_checkpoint, is_foreign
 from foretell.model.weights import MANIFEST
-from foretell.run import Report, Stage, run_stages, silent
+from foretell.run import Report, Stage, place, run_stages, silent
 from foretell.sections import Above, Positive, Section
+from foretell.train.distributed import Group
 from foretell.tuning import Part, SFTConfig
 
 CONNECTOR = "connector"
@@ -71,12 +72,22 @@ def grow(
     data_files(data)
     named = {"name": "graft", "vision": str(vision), "model": str(lm), "data": str(data)}
     text = yaml.safe_dump(named | settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    stages = growing_stages(vision, lm, data, settings, text, report)
-    return run_stages(out_dir, stages, recipe_text=text, name="graft", seed=settings.seed, report=report)
+
+    def run(group: Group) -> dict[str, dict[str, Any]]:
+        stages = growing_stages(vision, lm, data, settings, text, report, group)
+        return run_stages(out_dir, stages, recipe_text=text, name="graft", seed=settings.seed, report=report)
+
+    if place()[1] == 1:
+        return run(Group())
+    with Group.join() as group:
+        if group.rank == 0:
+            return run(group)
+        follow("sft", settings.sft, text, group)
+    return {}
 
 
 def growing_stages(
-    vision: str | Path, lm: str | Path, data: Path, settings: GrowConfig, text: str, report: Report
+    vision: str | Path, lm: str | Path, data: Path, settings: GrowConfig, text: str, report: Report, group: Group | None = None
 ) -> list[Stage]:
     """The stages of `grow`."""
 
@@ -92,8 +103,8 @@ def growing_stages(
     packing = {"sequence_length", "heldout", "bad_rows"}
     same = {name: getattr(settings.sft, name) for name in packing}
     connector = settings.connector.model_copy(update=same)
-    pack, early = tuning_stages("sft", connector, _of("graft"), data, text, report, ("graft",), name=CONNECTOR)
-    _, late = tuning_stages("sft", settings.sft, _of(CONNECTOR), data, text, report, (CONNECTOR,))
+    pack, early = tuning_stages("sft", connector, _of("graft"), data, text, report, ("graft",), name=CONNECTOR, group=group)
+    _, late = tuning_stages("sft", settings.sft, _of(CONNECTOR), data, text, report, (CONNECTOR,), group=group)
     return [first, pack, early, late]
 
 

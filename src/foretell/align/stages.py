@@ -87,9 +87,14 @@ def tune(
     with Group.join() as group:
         if group.rank == 0:
             return run(group)
-        while True:  # until the first process leaves
-            _train(kind, settings, (), text, silent, group)
+        follow(kind, settings, text, group)
     return {}
+
+
+def follow(kind: Kind, settings: Tuning, text: str, group: Group) -> None:
+    """Join whatever the first process trains, until it leaves."""
+    while True:
+        _train(kind, settings, (), text, silent, group)
 
 
 def tuning_stages(
@@ -263,10 +268,11 @@ def _share(shards: Shards, settings: Tuning, world: int) -> int:
 def _train(
     kind: Kind, settings: Tuning, folders: Iterable[Path], text: str, report: Report, group: Group
 ) -> dict[str, Any]:
-    """folders: of the model, the pack, the output, and for DPO the reference's log-probabilities; every process takes
-    the first one's."""
+    """folders: of the model, the pack, the output, and for DPO the reference's log-probabilities. Every process takes
+    the folders and settings of the first."""
     if group.world > 1:
         folders = map(Path, group.share(lambda: [str(folder.absolute()) for folder in folders]))
+        settings = type(settings).model_validate(group.share(lambda: settings.model_dump(mode="json")))
     base, pack, out, *others = folders
     opened = open_base(base, settings.device, settings.lora.rank > 0, group.world)
     model = opened.model
