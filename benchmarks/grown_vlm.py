@@ -1,8 +1,10 @@
-"""Grow a model that sees: an image tower grafted on SmolLM2-135M, trained on figures of textbooks for an hour.
+"""Grow a model that sees: an image tower grafted on SmolLM2-135M, trained on figures of textbooks within an hour.
 
-    FORETELL_DATA=FOLDER python benchmarks/grown_vlm.py --lm LM [--vision VISION] [--run DIR]
+    FORETELL_DATA=FOLDER python benchmarks/grown_vlm.py [--lm LM] [--vision VISION] [--run DIR]
 
-Without FORETELL_DATA it says so and ends. What is asked, and what counts, was settled before the run:
+Under torchrun several processes train together; on two cores that others use too, two of one thread each
+(OMP_NUM_THREADS=1 torchrun --standalone --nproc-per-node 2 -- benchmarks/grown_vlm.py …) were twice as fast as one of
+two. Without FORETELL_DATA it says so and ends. What is asked, and what counts, was settled before the run:
 
 - figures.description, figures.caption: how much less surprising, in nats a token, a held-out figure makes its own
   description (alt text) and caption than a grey picture does. Mean over figures, 95 % interval over modules.
@@ -26,13 +28,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import foretell
 from common import figure, write_result
-from foretell.align.growing import ConnectorConfig, GrowConfig, WholeConfig, grow
-from foretell.files import write_json
-from grown_vlm_asked import examine, gains, likelihoods
+from foretell.files import read_json, write_json
+from foretell.pipeline.growing import ConnectorConfig, GrowConfig, WholeConfig, grow
+from foretell.pipeline.looking import show
+from foretell.report.grown import write_page
+from grown_vlm_asked import descriptions, examine, scored, told_gains
 from grown_vlm_data import divide, figures, lessons, write_lessons
 
+COMMAND = "FORETELL_DATA=FOLDER python benchmarks/grown_vlm.py"
 PASSES, WORLD = 4, 6000
+SHOWN = 12
 PACKING: dict[str, Any] = {"sequence_length": 512, "heldout": 0.02}
 WATCHING: dict[str, Any] = {"checkpoint_minutes": 8.0, "log_every": 10, "eval_batches": 4, "watch": "off"}
 SETTINGS = GrowConfig(
@@ -43,35 +50,35 @@ SETTINGS = GrowConfig(
     sft=WholeConfig(lr=3e-5, epochs=0.1, batch_tokens=2048, warmup=0.1, **PACKING, **WATCHING),
 )
 TASKS = ("figures.description", "figures.caption")
-QUESTIONS = ("figures.matching", "figures.subject", "figures.kind")
 
 
-def say(task: str, done: float, total: float | None = None, note: str = "") -> None:
-    now = time.monotonic()
-    if now - say.last > 20:  # type: ignore[attr-defined]
-        say.last = now  # type: ignore[attr-defined]
-        print(time.strftime("%H:%M:%S"), task, f"{done:g}/{total or 0:g}", note, flush=True)
+class Say:
+    """A Report that prints a line now and then."""
+
+    def __init__(self, every: float = 20.0) -> None:
+        self._every, self._last = every, 0.0
+
+    def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None:
+        if (now := time.monotonic()) - self._last > self._every:
+            self._last = now
+            print(time.strftime("%H:%M:%S"), task, f"{done:g}/{total or 0:g}", note, flush=True)
 
 
-say.last = 0.0  # type: ignore[attr-defined]
-
-
-def asked(run: Path, corpus: Path, model: Path | None = None, held_every: int = 1, world: int = 900) -> dict[str, Any]:
-    """Every task of the grown model, and what it was asked."""
-    import foretell
-
+def asked(run: Path, corpus: Path, world: int = 360) -> dict[str, Any]:
+    """Every task of the grown model, and what it was asked. world: how many held-out pictures of the world."""
     train, held, near = divide(figures(corpus))
-    generator = foretell.load(model or run, dtype="bfloat16").generator
-    held = held[::held_every]
+    generator = foretell.load(run, dtype="bfloat16").generator
     started = time.monotonic()
-    rows = likelihoods(generator, held)
+    rows, matched = scored(generator, held)
     print(f"likelihoods: {time.monotonic() - started:.0f} s", flush=True)
-    seen = examine(generator, train, held, world)
+    shown = show(generator, descriptions(held, SHOWN))
+    seen = examine(generator, train, held, world, SHOWN)
     print(f"questions: {time.monotonic() - started:.0f} s", flush=True)
     return {
-        "texts": gains(rows),
-        "rows": rows,
+        "texts": told_gains(rows, matched),
+        "rows": [*rows, *matched],
         **seen,
+        "shown": [*shown, *seen["shown"]],
         "figures": {"train": len(train), "heldout": len(held), "left out as near duplicates": near},
     }
 
@@ -94,31 +101,39 @@ def result(found: dict[str, Any], minutes: float) -> dict[str, Any]:
     return head | out
 
 
+def lessons_file(run: Path, corpus: Path) -> Path:
+    """The lessons beside the run; under torchrun the first process writes them."""
+    path = run.with_name(run.name + "-lessons.jsonl")
+    while not path.is_file():
+        if int(os.environ.get("RANK", "0")):
+            time.sleep(1)
+            continue
+        train, held, near = divide(figures(corpus))
+        count = write_lessons(path.with_suffix(".part"), lessons(train, PASSES, WORLD))
+        path.with_suffix(".part").rename(path)
+        print(f"{count:,} lessons; {len(train)} figures to train on, {len(held)} held out, {near} near duplicates out")
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--vision", default="runs/quickstart")
-    parser.add_argument("--lm", required=True)
+    parser.add_argument("--lm", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--run", type=Path, default=Path("runs/grown"))
-    parser.add_argument("--results", type=Path)
+    parser.add_argument("--ask", action="store_true", help="ask a run that is trained, and train none")
     args = parser.parse_args()
     corpus = Path(os.environ["FORETELL_DATA"]) / "corpus"
-    args.run.mkdir(parents=True, exist_ok=True)
-    data = args.run.with_name(args.run.name + "-lessons.jsonl")
-    if not data.is_file() and int(os.environ.get("RANK", "0")) == 0:
-        train, held, near = divide(figures(corpus))
-        count = write_lessons(data.with_suffix(".part"), lessons(train, PASSES, WORLD))
-        data.with_suffix(".part").rename(data)
-        print(f"{count:,} lessons; {len(train)} figures to train on, {len(held)} held out, {near} near duplicates out")
-    manifests = grow(args.vision, args.lm, data, args.run, SETTINGS, say)
-    if not manifests:  # under torchrun, a process for which the first one speaks
-        return
-    seconds = sum(manifests[stage]["seconds"] for stage in ("connector", "sft"))
+    if not args.ask:
+        args.run.parent.mkdir(parents=True, exist_ok=True)
+        if not grow(args.vision, args.lm, lessons_file(args.run, corpus), args.run, SETTINGS, Say()):
+            return  # under torchrun, a process for which the first one speaks
     found = asked(args.run, corpus)
     write_json(args.run / "asked.json", found)
-    figures_ = result(found, seconds / 60)
-    print(json.dumps(figures_, indent=1))
-    command = f"FORETELL_DATA=FOLDER python benchmarks/grown_vlm.py --lm {Path(args.lm).name}"
-    print(write_result("grown_vlm", command, figures_, args.results))
+    print(write_page(args.run, found, args.run / "asked"))
+    seconds = sum(read_json(args.run / stage / "manifest.json")["seconds"] for stage in ("connector", "sft"))
+    told = result(found, seconds / 60)
+    print(json.dumps(told, indent=1))
+    print(write_result("grown_vlm", COMMAND, told))
 
 
 if __name__ == "__main__":

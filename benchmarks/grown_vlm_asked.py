@@ -7,20 +7,20 @@ subject; the one whose likelihood the picture raises more is chosen, which a bli
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Sequence
 from typing import Any
 
 from foretell.data.world.base import Item, dialogue, document
-from foretell.evals.visual import Prior, examine_visual, grey, majority_answers, with_images
+from foretell.evals.vision.likelihood import Told, gains, likelihoods
+from foretell.evals.visual import Prior, examine_visual, majority_answers
 from foretell.images import decode_image
 from foretell.measure.stats import paired_difference
 from grown_vlm_data import ASK, BOOKS, KINDS, Figure, ask, jpeg, world_items
 
 TEXTS = ("description", "caption")
 CLOSED = {"subject": tuple(BOOKS.values()), "kind": tuple(KINDS)}
-CONDITIONS = ("seen", "blind", "shuffled")
+RIVAL = "rival"
 
 
 def questions(figures: Sequence[Figure]) -> list[Item]:
@@ -34,79 +34,74 @@ def questions(figures: Sequence[Figure]) -> list[Item]:
     return found
 
 
-def examine(generator: Any, train: Sequence[Figure], held: Sequence[Figure], world: int, shown: int = 24) -> dict[str, Any]:
+def examine(
+    generator: Any, train: Sequence[Figure], held: Sequence[Figure], world: int, shown: int = 24
+) -> dict[str, Any]:
     """Closed questions about held-out figures and held-out pictures of the world, by `examine_visual`."""
     prior: Prior = majority_answers([*questions(train), *world_items("train", 2000, 0)])
-    return examine_visual(generator, [*questions(held), *world_items("heldout", world, 1)], prior, max_tokens=8, shown=shown)
+    return examine_visual(
+        generator, [*questions(held), *world_items("heldout", world, 1)], prior, max_tokens=8, shown=shown
+    )
 
 
-def likelihoods(generator: Any, held: Sequence[Figure], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """By task, a row for each held-out figure: nats a token of its text under each condition, and for matching the
-    gains of the two descriptions."""
+def descriptions(held: Sequence[Figure], count: int) -> list[Told]:
+    """Held-out figures to be described on a page, every so many of them."""
+    told = [figure for figure in held if figure.description]
+    chosen = told[:: max(1, len(told) // count)][:count]
+    return [
+        Told("figures.description", f.module, ask(ASK["description"], plain(f.image)), f.description) for f in chosen
+    ]
+
+
+def scored(generator: Any, held: Sequence[Figure], seed: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of texts, as `evals.vision.likelihood` gives them, and of matching: a row for each held-out figure."""
     rng = random.Random(seed)
     others = [rng.choice([g for g in held if g.id != f.id]) for f in held]
-    rows: dict[str, list[dict[str, Any]]] = {task: [] for task in (*TEXTS, "matching")}
-    asked: list[tuple[str, Figure, str, str]] = []
-    prompts: list[Any] = []
+    told: list[tuple[str, Told]] = []
     for figure, other in zip(held, others, strict=True):
         same = [g for g in held if g.subject == figure.subject and g.module != figure.module and g.description]
         rival = rng.choice(same) if same and figure.description else None
-        wanted = [(task, figure.truths[task]) for task in TEXTS if task in figure.truths]
-        wanted += [("rival", rival.description)] if rival else []
-        for task, text in wanted:
-            seen = ask(ASK["description" if task == "rival" else task], _plain(figure.image))
-            for condition in CONDITIONS[: 2 if task == "rival" else 3]:
-                prompt = seen
-                if condition == "blind":
-                    prompt = with_images(seen, [grey(image) for image in seen.images])
-                elif condition == "shuffled":
-                    prompt = with_images(seen, ask("", _plain(other.image)).images)
-                asked.append((task, figure, condition, text))
-                prompts.append((prompt, [text]))
-    scores: list[float] = []
-    for start in range(0, len(prompts), 64):
-        scores += [found[0] for found in asyncio.run(generator.score_many(prompts[start : start + 64]))]
-    by: dict[tuple[str, str], dict[str, float]] = {}
-    for (task, figure, condition, text), score in zip(asked, scores, strict=True):
-        by.setdefault((figure.id, task), {})[condition] = score
-        by[figure.id, task]["tokens"] = len(generator.tokenizer.encode(text))
-    for figure in held:
-        for task in TEXTS:
-            if found := by.get((figure.id, task)):
-                per = {c: -found[c] / found["tokens"] for c in CONDITIONS}
-                rows[task].append({"figure": figure.id, "module": figure.module, "tokens": found["tokens"], **per})
-        rival = by.get((figure.id, "rival"))
+        picture, stand_in = plain(figure.image), tuple(ask("", plain(other.image)).images)
+        told += [
+            (figure.id, Told(f"figures.{task}", figure.module, ask(ASK[task], picture), text, stand_in))
+            for task, text in figure.truths.items()
+            if task in TEXTS
+        ]
         if rival:
-            own = by[figure.id, "description"]
-            gains = own["seen"] - own["blind"], rival["seen"] - rival["blind"]
-            grade = 0.5 if gains[0] == gains[1] else float(gains[0] > gains[1])
-            plain = [float(own[c] / own["tokens"] > rival[c] / rival["tokens"]) for c in ("seen", "blind")]
-            rows["matching"].append(
-                {"figure": figure.id, "module": figure.module, "right": grade, "plain": plain[0], "plain_blind": plain[1]}
-            )
-    return rows
+            prompt = ask(ASK["description"], picture)
+            told.append((figure.id, Told(RIVAL, figure.module, prompt, rival.description)))
+    rows = likelihoods(generator, [one for _, one in told])
+    by = {(figure, one.task): row for (figure, one), row in zip(told, rows, strict=True)}
+    matched = [
+        {
+            "figure": figure,
+            "group": row["group"],
+            "right": _nearer(_gain(by[figure, "figures.description"]), _gain(row)),
+        }
+        for (figure, task), row in by.items()
+        if task == RIVAL
+    ]
+    return [row for row in rows if row["task"] != RIVAL], matched
 
 
-def _plain(image: bytes) -> bytes:
+def _gain(row: dict[str, Any]) -> float:
+    """How much more likely the picture makes the whole text, in nats."""
+    return float((row["blind"] - row["seen"]) * row["tokens"])
+
+
+def _nearer(own: float, rival: float) -> float:
+    return 0.5 if own == rival else float(own > rival)
+
+
+def plain(image: bytes) -> bytes:
     """The figure as JPEG, whatever it was."""
     return jpeg(decode_image(image))
 
 
-def gains(rows: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """A row a task: what is gained over the blind and the shuffled control, with 95 % intervals over modules."""
-    found = []
-    for task, entries in rows.items():
-        modules = [entry["module"] for entry in entries]
-        if task == "matching":
-            right, blind = [entry["right"] for entry in entries], [0.5] * len(entries)
-            values = {"seen": right, "blind": blind}
-            pairs = {"blind": paired_difference(right, blind, groups=modules)}
-        else:
-            values = {c: [entry[c] for entry in entries] for c in CONDITIONS}
-            pairs = {c: paired_difference(values[c], values["seen"], groups=modules) for c in CONDITIONS[1:]}
-        row: dict[str, Any] = {"task": f"figures.{task}", "questions": len(entries)}
-        row |= {name: sum(each) / len(each) for name, each in values.items()}
-        for name, gain in pairs.items():
-            row |= {f"above_{name}": gain.estimate, f"above_{name}_low": gain.low, f"above_{name}_high": gain.high}
-        found.append(row)
-    return found
+def told_gains(rows: Sequence[dict[str, Any]], matched: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a task, with what is gained over the controls; blind can only guess in matching."""
+    right, guess = [row["right"] for row in matched], [0.5] * len(matched)
+    over = paired_difference(right, guess, groups=[row["group"] for row in matched])
+    interval = {"above_blind": over.estimate, "above_blind_low": over.low, "above_blind_high": over.high}
+    match = {"task": "figures.matching", "unit": "share", "questions": len(matched), "blind": 0.5, **interval}
+    return [*gains(rows), {**match, "seen": sum(right) / len(right)}]

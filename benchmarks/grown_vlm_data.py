@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +22,7 @@ from PIL import Image
 from foretell.chat import Conversation, ImagePart, Message, TextPart
 from foretell.data.world import make_items
 from foretell.data.world.base import Item, Split
-from foretell.evals.visual import grey
+from foretell.evals.visual import grey, with_images
 
 HELDOUT = 0.2  # of the modules
 NEAR = 6  # of 64 bits: figures within it count as the same picture
@@ -194,16 +193,11 @@ def lessons(train: Sequence[Figure], passes: int, world: int, seed: int = 0) -> 
 
 def blank(talk: Conversation) -> Conversation:
     """The same conversation with a grey picture of the same size."""
-    from foretell.evals.visual import with_images
-
     return with_images(talk, [grey(image) for image in talk.images])
 
 
 def write_lessons(path: Path, talks: Iterator[Conversation]) -> int:
     """As JSON Lines in OpenAI form; returns how many."""
-    count = 0
     with path.open("w", encoding="utf-8") as file:
-        for count, talk in enumerate(talks, 1):
-            row: dict[str, Any] = {"messages": talk.to_openai()}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return count
+        lines = (json.dumps({"messages": talk.to_openai()}, ensure_ascii=False) + "\n" for talk in talks)
+        return sum(1 for line in lines if file.write(line))
