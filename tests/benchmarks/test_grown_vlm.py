@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 
 from foretell.images import decode_image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
 from grown_vlm import result
 from grown_vlm_asked import questions, told_gains
 from grown_vlm_data import ASK, BLANK, BOOKS, NEAR, Figure, divide, figures, lessons, look, vary
