@@ -18,6 +18,7 @@ from foretell.pages import (
     el,
     figure,
     interval_chart,
+    join,
     notice,
     number,
     page,
@@ -32,6 +33,7 @@ STAGES = {
     "connector": "First stage: what is new learns, the text model is frozen",
     "sft": "Second stage: the text model learns too, slowly",
 }
+_ORDER = ("graft", "pack", *STAGES, "examine")
 _NOTE = (
     "How much less surprising a held-out text is with its own picture, in nats a token: than with a grey picture "
     "(blind), and than with another's (shuffled). Bars are 95 % intervals."
@@ -67,7 +69,8 @@ def render(run: RunRecord, examined: Mapping[str, Any]) -> str:
         "only what is gained over it is owed to the picture."
     )
     foot = "Written by foretell from the run's manifests and logs. Nothing on this page is loaded from elsewhere."
-    return page(run.name, parts, kicker=kicker, lead=lead, head=[_cards(run, told, texts)], footer=foot)
+    title = f"{_last(words(graft, 'imported_from'))} learns to see"
+    return page(title, parts, kicker=kicker, lead=lead, head=[_cards(run, told, texts)], footer=foot)
 
 
 def _last(origin: str) -> str:
@@ -107,7 +110,7 @@ def _gains(texts: Sequence[Json]) -> Html:
         x_format=lambda value: f"{value:.2f}",
     )
     grid = table(
-        ["Task", "Texts", "Seen", "Blind", "Shuffled", "Gain over blind", "Gain over shuffled"],
+        ["Task", "Texts", "Seen", "Blind", "Shuffled", "Over blind", "Over shuffled"],
         [
             [
                 words(row, "task"),
@@ -138,22 +141,27 @@ def _margin(row: Json, key: str) -> Html:
     value = num(row, key)
     if value is None:
         return el("span", "–", class_="soft")
-    low, high = (f"{num(row, f'{key}_{end}') or 0:+.3f}".replace("-", "−") for end in ("low", "high"))
-    text = f"{value:+.3f} ({low} to {high})".replace("-", "−")
+    low, high = (f"{num(row, f'{key}_{end}') or 0:.2f}" for end in ("low", "high"))
+    text = f"{value:+.2f} ({low} to {high})".replace("-", "−")
     return el("span", "✓ " + text, class_="good") if beats(row, key) else el("span", text)
 
 
 def _training(run: RunRecord, stage: str, title: str) -> Html:
     train, evals, events = read_stage_log(run.folder, stage)
-    one = RunRecord(run.folder, run.name, {}, "", {}, train, evals, events, None, [])
-    return loss_section(one, title)
+    # The last evaluation reads all that is held out, those before it a few batches: one line would show a leap.
+    drawn = [line for line in evals if line.get("whole") is not True] or evals
+    one = RunRecord(run.folder, run.name, {}, "", {}, train, drawn, events, None, [])
+    whole = num(evals[-1], "loss") if evals else None
+    told = el("p", f"On all that is held out, in the end: {whole:.3f} nats a token.") if whole is not None else ""
+    return join([loss_section(one, title), told])
 
 
 def _stages(run: RunRecord) -> Html:
     rows = [
         [name, duration(num(stage, "seconds")), num(mapping(stage.get("metrics")), "steps"),
          _count(mapping(stage.get("metrics")), "trained_parameters"), _count(mapping(stage.get("metrics")), "tokens")]
-        for name, stage in run.stages.items()
+        for name in _ORDER
+        if (stage := run.stages.get(name)) is not None
     ]  # fmt: skip
     if not rows:
         raise RunError(f"{run.folder} holds no stage of a grown model. Run foretell weights graft with --data.")
