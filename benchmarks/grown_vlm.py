@@ -32,7 +32,7 @@ import foretell
 from common import figure, write_result
 from foretell.files import read_json, write_json
 from foretell.pipeline.growing import ConnectorConfig, GrowConfig, WholeConfig, grow
-from foretell.pipeline.looking import show
+from foretell.pipeline.looking import EXAMINED, show, summary
 from foretell.report.grown import write_page
 from grown_vlm_asked import descriptions, examine, scored, told_gains
 from grown_vlm_data import divide, figures, lessons, write_lessons
@@ -130,6 +130,9 @@ def main() -> None:
     found = asked(args.run, corpus)
     write_json(args.run / "asked.json", found)
     print(write_page(args.run, found, args.run / "asked"))
+    texts = [row for row in found["texts"] if row["task"] in TASKS]
+    write_json(args.run / "asked" / "seeing.summary.json", summary(texts, args.run.name))
+    write_json(args.run / "examine" / EXAMINED, found)  # which a card reads
     seconds = sum(read_json(args.run / stage / "manifest.json")["seconds"] for stage in ("connector", "sft"))
     told = result(found, seconds / 60)
     print(json.dumps(told, indent=1))

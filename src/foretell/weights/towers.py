@@ -163,8 +163,10 @@ def _shape(name: str, shape: dict[str, Any], changes: dict[str, Any]) -> VisionC
     try:
         return VisionConfig.model_validate(shape | changes)
     except (ValidationError, ForetellError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
-        where = "".join(f"{part}: " for part in first["loc"])
+        where, why = "", str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where, why = "".join(f"{part}: " for part in first["loc"]), first["msg"]
         raise CheckpointError(
-            f"{name} cannot be a tower here: {where}{first['msg'].removeprefix('Value error, ').rstrip('.')}."
+            f"{name} cannot be a tower here: {where}{why.removeprefix('Value error, ').rstrip('.')}."
         ) from error
