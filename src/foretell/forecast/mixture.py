@@ -117,8 +117,9 @@ def recommend(
 
     aim: weight of each source's held-out loss; default the recipe's own shares. most: largest share a source may have
     (how often it may be read). No source goes beyond the shares that were tried.
-    The gain is forecast by a line of the rungs' gains over the logarithm of compute; its interval is that of a
-    bootstrap of the laws' residuals. The choice is made on the same runs, so that the gain is a little too good: train
+    The gain at the target is taken to be that of the largest rung. A line of the rungs' gains over the logarithm of
+    compute often says far more, or less, many decades on: the interval reaches over both, each with a bootstrap of the
+    laws' residuals. The choice is made on the same runs, so that the gain is a little too good: train
     both mixtures on a rung with other seeds to see.
     Raises ForecastError for an aim that names no source, and limits that no mixture can hold.
     """
@@ -161,12 +162,16 @@ def recommend(
         sources,
         base,
         chosen,
-        interval(float(line @ gains), line @ drawn_gains),
+        _over(interval(float(gains[-1]), drawn_gains[-1]), interval(float(line @ gains), line @ drawn_gains)),
         tuple(interval(float(g), d) for g, d in zip(gains, drawn_gains, strict=True)),
         best,
         _left_out(trials),
         limited,
     )
+
+
+def _over(first: Interval, second: Interval) -> Interval:
+    return Interval(first.estimate, min(first.low, second.low), max(first.high, second.high))
 
 
 def _laws(shares: Array, losses: Array) -> Array:

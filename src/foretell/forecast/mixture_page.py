@@ -30,11 +30,11 @@ def said(best: Recommendation, came: Came | None) -> list[str]:
     """What was found, in sentences."""
     gain = best.gain
     told = [
-        f"The recommended mixture lowers the loss by {percent(gain.estimate)} of itself at the run's compute "
-        f"(between {percent(gain.low)} and {percent(gain.high)})."
+        f"The recommended mixture lowers the loss by {percent(gain.estimate)} of itself on the largest rung; at the run's "
+        f"compute by {percent(gain.low)} to {percent(gain.high)}, whether the rungs' trend ends there or goes on."
         if gain.low > 0
-        else f"No mixture is shown to be better: the recommended one changes the loss by {percent(gain.estimate)} at "
-        f"the run's compute, with an interval from {percent(gain.low)} to {percent(gain.high)} that holds 0."
+        else f"No mixture is shown to be better: the recommended one changes the loss by {percent(gain.estimate)} on the "
+        f"largest rung, and at the run's compute by {percent(gain.low)} to {percent(gain.high)}, which holds 0."
     ]
     if came is not None:
         law = best.rungs[-1].estimate
