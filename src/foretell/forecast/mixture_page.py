@@ -30,11 +30,11 @@ def said(best: Recommendation, came: Came | None) -> list[str]:
     """What was found, in sentences."""
     gain = best.gain
     told = [
-        f"The recommended mixture lowers the loss by {percent(gain.estimate)} of itself on the largest rung; at the run's "
-        f"compute by {percent(gain.low)} to {percent(gain.high)}, whether the rungs' trend ends there or goes on."
+        f"The recommended mixture lowers the loss by {percent(gain.estimate)} of itself on the largest rung; "
+        f"at the run's compute by {percent(gain.low)} to {percent(gain.high)}, whether the rungs' trend ends there or goes on."
         if gain.low > 0
-        else f"No mixture is shown to be better: the recommended one changes the loss by {percent(gain.estimate)} on the "
-        f"largest rung, and at the run's compute by {percent(gain.low)} to {percent(gain.high)}, which holds 0."
+        else f"No mixture is shown to be better: the recommended one changes the loss by {percent(gain.estimate)} "
+        f"on the largest rung, and at the run's compute by {percent(gain.low)} to {percent(gain.high)}, which holds 0."
     ]
     if came is not None:
         law = best.rungs[-1].estimate
