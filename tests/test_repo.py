@@ -57,6 +57,8 @@ def check_foretell(words: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     rest = words[1:]
     while rest and hasattr(command, "commands") and not rest[0].startswith("-"):
+        if rest[0] not in command.commands and hasattr(command, "default"):
+            rest.insert(0, command.default)
         assert rest[0] in command.commands, f"{' '.join(words)}: no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
     known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {"--help"}

@@ -21,6 +21,10 @@ def test_shares_take_wilson_and_other_values_student() -> None:
     assert rate_of(LOW, [1, 0, 0, 0], list("pqrs")).value == wilson(1, 4)
     values = [0.1, 0.4, 0.3]
     assert rate_of(LOW, values, list("pqr")).value == student(values, list("pqr"))
+    share = Measure("x", "X", (), "x", "low", share=True)
+    assert rate_of(LOW, [0, 0, 0.5], list("pqr")).value.low < 0
+    assert rate_of(share, [0, 0, 0.5], list("pqr")).value.low == 0
+    assert rate_of(share, [0, 0, 0.5], list("pqr")).value.high == rate_of(LOW, [0, 0, 0.5], list("pqr")).value.high
     nothing = rate_of(LOW, [], [])
     assert nothing.n == 0 and math.isnan(nothing.value.estimate) and (nothing.value.low, nothing.value.high) == (0, 1)
 

@@ -143,7 +143,7 @@ def pack_split(
             try:
                 if isinstance(row, RowError):
                     raise row
-                if split_of(_prompt(row), settings.heldout) != split:
+                if split_of(prompt_digest(row), settings.heldout) != split:
                     continue
                 if isinstance(row, Dialogue):
                     found = encode_dialogue(template, row, length)
@@ -170,7 +170,7 @@ def pack_split(
     return {**metrics, "replies": sum(sizes), "skipped": dict(skipped)}
 
 
-def _prompt(row: Dialogue | Preference) -> str:
+def prompt_digest(row: Dialogue | Preference) -> str:
     """A digest of what is asked: rows that ask the same are held out together."""
     messages = row.prompt.messages if isinstance(row, Preference) else row.conversation.messages
     opening = tuple(takewhile(lambda message: message.role != "assistant", messages))

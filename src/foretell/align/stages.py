@@ -87,9 +87,14 @@ def tune(
     with Group.join() as group:
         if group.rank == 0:
             return run(group)
-        while True:  # until the first process leaves
-            _train(kind, settings, (), text, silent, group)
+        follow(kind, settings, text, group)
     return {}
+
+
+def follow(kind: Kind, settings: Tuning, text: str, group: Group) -> None:
+    """Join whatever the first process trains, until it leaves."""
+    while True:
+        _train(kind, settings, (), text, silent, group)
 
 
 def tuning_stages(
@@ -104,12 +109,14 @@ def tuning_stages(
     beside: Mapping[str, str] | None = None,
     prefix: str = "",
     group: Group | None = None,
+    name: str = "",
 ) -> list[Stage]:
     """The stages that fine-tune a model: packing, perhaps the reference's log-probabilities, and training.
 
     origin: the model's checkpoint, from the folders of the stages `first`. data: as of `tune`; it may be written by one
     of them. text: lies beside the result. weights: fingerprint of a model from outside the run. beside: what else
     decides a rebuild. prefix: of the names of all stages but the last. group: the processes that train together.
+    name: of the last stage, in place of `kind`.
     """
     plain = settings.model_dump(mode="json")
     outside = weights or (lambda: "")
@@ -124,7 +131,7 @@ def tuning_stages(
             outside=lambda: [outside(), *([file.name, sha256_file(file)] for file in data_files(data))],
         ),
         Stage(
-            kind,
+            name or kind,
             {key: value for key, value in plain.items() if key not in WATCHING | _PACKING} | beside,
             lambda inputs, out: _train(
                 kind,
@@ -261,10 +268,11 @@ def _share(shards: Shards, settings: Tuning, world: int) -> int:
 def _train(
     kind: Kind, settings: Tuning, folders: Iterable[Path], text: str, report: Report, group: Group
 ) -> dict[str, Any]:
-    """folders: of the model, the pack, the output, and for DPO the reference's log-probabilities; every process takes
-    the first one's."""
+    """folders: of the model, the pack, the output, and for DPO the reference's log-probabilities. Every process takes
+    the folders and settings of the first."""
     if group.world > 1:
         folders = map(Path, group.share(lambda: [str(folder.absolute()) for folder in folders]))
+        settings = type(settings).model_validate(group.share(lambda: settings.model_dump(mode="json")))
     base, pack, out, *others = folders
     opened = open_base(base, settings.device, settings.lora.rank > 0, group.world)
     model = opened.model

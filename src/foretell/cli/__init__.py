@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from typer import Typer
 
-_RESUMING = ("run", "align", "sft", "reward", "dpo", "ppo", "grpo")
+_RESUMING = ("run", "align", "sft", "reward", "dpo", "ppo", "grpo", "redteam")
 _NO_MEMORY = "can't allocate memory"  # torch on a CPU has no error of its own for it
 
 
@@ -49,6 +49,7 @@ def main() -> NoReturn:
             ["data", "remove"],
             ["exam", "run"],
             ["exam", "languages"],
+            ["arena", "run"],
         )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)

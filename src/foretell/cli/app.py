@@ -7,6 +7,7 @@ import typer
 from foretell.cli import (
     admin,
     align,
+    arena,
     capability,
     card,
     contamination,
@@ -17,6 +18,7 @@ from foretell.cli import (
     inverse,
     ladder,
     model,
+    redteam,
     run,
     serve,
     weights,
@@ -43,6 +45,8 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(eval.app, name="eval")
 app.add_typer(contamination.app, name="contamination")
 app.add_typer(exam.app, name="exam")
+app.add_typer(arena.app, name="arena")
+app.add_typer(redteam.app, name="redteam")
 ladder.register(forecast.app)
 forecast.app.command()(inverse.inverse)
 forecast.app.command()(capability.capability)

@@ -1,4 +1,4 @@
-"""weights import, weights export."""
+"""weights import, weights export, weights graft."""
 
 from __future__ import annotations
 
@@ -80,6 +80,59 @@ def export_(
         written = export(model, folder, format=format.value, dtype=kind, license=license, report=report)
     for path in written:
         print(f"{size(path.stat().st_size):>9}  {path}")
+
+
+@app.command("graft")
+def graft_(
+    vision: Annotated[
+        str,
+        typer.Argument(
+            metavar="VISION",
+            help="Whose tower: a run or checkpoint that sees, a folder or hub id in Idefics3, SmolVLM or SigLIP form, "
+            "or fresh:SIDE,PATCH,WIDTH,DEPTH.",
+        ),
+    ],
+    lm: Annotated[str, typer.Argument(metavar="LM", help="A text model: a run, a checkpoint, open weights, a hub id.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Conversations with images to train on; without it, the join alone is made."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory (or checkpoint folder) to write.")] = None,
+    overrides: Annotated[
+        list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as connector.epochs=2.")
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Join a text model and an image tower by a fresh connector, and train it in stages: the connector first."""
+    from foretell.measure.machine import has_torch
+
+    if not has_torch():
+        from foretell.errors import MissingExtraError
+
+        raise MissingExtraError("Growing a model", "torch")
+    from foretell.pipeline.growing import GrowConfig, grow, join
+    from foretell.recipes import check_settings
+    from foretell.run import place
+
+    settings = check_settings(GrowConfig, overrides)
+    if data is None:
+        folder = out or Path("models") / f"{_name(lm)}-seeing"
+        facts = join(vision, lm, folder, settings)
+        print(f"{facts['parameters'] / 1e6:,.0f} M parameters, {facts['new_ids']} new control tokens: {folder}")
+        print(f"Its connector has learned nothing yet. Train it: foretell sft --model {folder} --data DATA --out RUN")
+        return
+    folder = out or Path("runs") / f"{_name(lm)}-seeing"
+    if place()[0] > 0:  # one process speaks for all that torchrun started
+        grow(vision, lm, data, folder, settings)
+        return
+    with draw.progress() as report:
+        manifests = grow(vision, lm, data, folder, settings, report)
+    for stage in ("connector", "sft"):
+        if "loss" in (found := manifests[stage]["metrics"]):
+            print(f"{stage}: held-out loss {found['loss']:.4f} nats a token")
+    for task, gain in manifests["examine"]["metrics"].items():
+        print(f"{task} Gain over a grey picture: {gain['above_blind']:+.4f} nats a token")
+    print(f"Page: {(folder / 'page' / 'index.html').resolve()}")
+    print(f"Talk to it: foretell chat {folder}")
 
 
 def _name(source: str) -> str:

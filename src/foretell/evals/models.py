@@ -52,7 +52,7 @@ def make_model(
         fn.weights = weights_digest(loaded.path)
         return fn
     if ":" in ref and "/" not in ref:
-        return from_callable(_function(ref), ref)
+        return from_callable(import_function(ref), ref)
     chat = not ref.startswith(_COMPLETIONS)
     return from_endpoint(_endpoint(None, ref, concurrency, timeout_s, chat), ref, defaults)
 
@@ -135,7 +135,7 @@ def _registered(
             f"{name} is of upstream's class {cls}, which needs its code. Here are chains of thought and plain models; "
             "write others as a function and give them as module:function."
         )
-    made = _function(cls)(**args)
+    made = import_function(cls)(**args)
     return from_callable(made, name)
 
 
@@ -145,7 +145,8 @@ def _nested(solver: Any) -> str:
     return str((args.get("completion_fn_options") or args).get("model", ""))
 
 
-def _function(place: str) -> Any:
+def import_function(place: str) -> Any:
+    """The function that "module:function" names. Raises EvalError where there is none."""
     module, _, name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

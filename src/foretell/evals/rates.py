@@ -43,6 +43,16 @@ class Probe(Eval):
     facets: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Mapping[str, str]] = {}
 
+    @classmethod
+    def note(cls, args: Mapping[str, Any]) -> str:
+        """What a reader of the rates has to know of how a run with these settings was judged."""
+        return ""
+
+    @classmethod
+    def titled(cls, measure: Measure, args: Mapping[str, Any]) -> str:
+        """What a measure of a run with these settings is called in its summary."""
+        return measure.title
+
     def about(self, sample: Sample, trial: Trial) -> None:
         """Record where a sample belongs, before anything is asked: one that cannot be judged is known by it."""
         told = {name: sample[name] for name in self.facets if sample.get(name) is not None}
@@ -137,12 +147,16 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         "run": log.spec.get("run_id"), "samples": log.path.name, "asked": len(samples),
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
-    rows = [_row(_rate(measure, some), measure, probe) for measure, some in _measured(probe, samples)]
+    args = ((log.spec.get("run_config") or {}).get("eval_spec") or {}).get("args") or {}
+    rows = [_row(_rate(measure, some), measure, probe, args) for measure, some in _measured(probe, samples)]
+    if note := probe.note(args):
+        value["note"] = note
     if before is not None:
         value |= {
             "against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}
         }
-        value |= {"note": f"Changes are from {model_of(before.spec)}, paired by sample."}
+        changes = f"Changes are from {model_of(before.spec)}, paired by sample."
+        value["note"] = f"{note} {changes}" if note else changes
         by_name = {change.measure.name: change for change in changes_of(before, log)}
         for row in rows:
             if (change := by_name.get(row["measure"])) is not None:
@@ -217,13 +231,13 @@ def _rate(measure: Measure, samples: Sequence[Graded]) -> Rate:
     return rate_of(measure, [sample.grades[measure.grade] for sample in held], [sample.group for sample in held])
 
 
-def _row(rate: Rate, measure: Measure, probe: type[Probe]) -> dict[str, Any]:
+def _row(rate: Rate, measure: Measure, probe: type[Probe], args: Mapping[str, Any]) -> dict[str, Any]:
     whole = measure.name.partition("/")[0]
-    title = measure.title if not measure.detail else next(m.title for m in probe.measures if m.name == whole)
+    title = probe.titled(next(m for m in probe.measures if m.name == whole), args)
     row: dict[str, Any] = {"measure": measure.name, "title": title}
     if measure.detail:
         row["arm"] = measure.title.removeprefix("– ")
-    shares = rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero"
+    shares = measure.share or (rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero")
     row |= {"form": "share" if shares else "number"} | _finite(rate.value.estimate, rate.value.low, rate.value.high)
     row |= {"n": rate.n, "groups": rate.keys, "better": measure.better}
     return row | ({"limit": probe.limits[measure.name]} if measure.name in probe.limits else {})

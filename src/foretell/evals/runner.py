@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import EvalError, ForetellError, GenerationError
+from foretell.errors import ConversationError, EvalError, ForetellError, GenerationError, ImageError
 from foretell.evals.base import BAD_SAMPLE, Completion, CompletionFn, Eval, Tally, Trial
 from foretell.evals.cache import Cache
 from foretell.evals.log import Journal, RunLog, read_log, write_log
@@ -143,7 +143,8 @@ class _Calls:
         try:
             done: Completion = await call()
         except ForetellError as error:
-            if isinstance(error, GenerationError) and getattr(error, "status", 400) in _UNREADABLE:
+            barred = isinstance(error, ConversationError | ImageError)  # such as pictures before a model of text
+            if barred or (isinstance(error, GenerationError) and getattr(error, "status", 400) in _UNREADABLE):
                 raise Unreadable(str(error), getattr(error, "lasting", False)) from error
             raise ModelFailure(str(error), getattr(error, "lasting", False)) from error
         except Exception as error:  # a caller's own function may raise anything

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from itertools import zip_longest
 from typing import Any
 
@@ -28,6 +29,7 @@ from foretell.template import Encoded
 Prior = Mapping[tuple[str, str], str]
 AT_ONCE = 512  # prompts whose images are held as tiles
 CONTROLS = ("blind", "shuffled", "majority")
+MOST_SHOWN, SIDE_SHOWN = 40_000, 256  # bytes of a PNG, and pixels of what is shown in place of a larger one
 WHOLE_TASK = ""  # stands for every question of a task
 
 
@@ -96,8 +98,9 @@ def examine_visual(
                 "question": question_text(asked[i]),
                 "truth": truths[i],
                 "answer": replies["accuracy"][i],
+                "blind": replies["blind"][i],
                 "correct": bool(grades["accuracy"][i]),
-                "image": _data_url(prompts[i].images[-1].data),
+                "image": data_url(prompts[i].images[-1].data),
             }
             for i in order
         ],
@@ -216,7 +219,14 @@ def _kind(asked: Sequence[Item], group: Sequence[int]) -> str:
     return asked[group[0]].content.kind
 
 
-def _data_url(data: bytes) -> str:
+def data_url(data: bytes) -> str:
+    """A picture as a data URL for a page: PNG, or a small JPEG of what would be more than a page takes."""
     if not data.startswith(b"\x89PNG"):
         data = png(decode_image(data))
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+    kind = "png"
+    if len(data) > MOST_SHOWN:
+        small, buffer = decode_image(data), BytesIO()
+        small.thumbnail((SIDE_SHOWN, SIDE_SHOWN))
+        small.save(buffer, format="JPEG", quality=85)
+        kind, data = "jpeg", buffer.getvalue()
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()

@@ -17,6 +17,7 @@ class Measure:
     """A rate: the share of records with a grade, among those whose task is `tasks` or begins with it and a dot.
 
     better: which way is; "zero" for a difference that should not be there. detail: whether it is a part of another one.
+    share: whether grades are shares of something themselves, whose mean cannot leave 0 to 1.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Measure:
     grade: str
     better: Literal["low", "high", "zero"]
     detail: bool = False
+    share: bool = False
 
     def counts(self, task: str) -> bool:
         """Whether records of a task are among its own; without tasks all are."""
@@ -76,12 +78,12 @@ def rate_of(measure: Measure, values: Sequence[float], keys: Sequence[Hashable])
 
     0/1 grades take Wilson's interval for as many as their keys are worth (`stats.proportion`), others Student's.
     """
-    return Rate(measure, _interval(values, keys), len(values), len(set(keys)))
+    return Rate(measure, _interval(values, keys, measure.share), len(values), len(set(keys)))
 
 
 def change_of(measure: Measure, before: Sequence[float], after: Sequence[float], keys: Sequence[Hashable]) -> Change:
     """What became of a measure; before[i] and after[i] grade the same prompt, and keys are as of `rate_of`."""
-    start, end = _interval(before, keys), _interval(after, keys)
+    start, end = (_interval(side, keys, measure.share) for side in (before, after))
     difference = paired_difference(after, before, groups=keys)
     shares = is_binary(np.asarray([*before, *after], np.float64))
     ratio = ratio_of(end, start) if measure.better == "low" and shares else None
@@ -106,7 +108,8 @@ def ratio_of(a: Interval, b: Interval) -> Interval:
     return Interval(p / q, max(low, 0.0), high)
 
 
-def _interval(values: Sequence[float], keys: Sequence[Hashable]) -> Interval:
+def _interval(values: Sequence[float], keys: Sequence[Hashable], share: bool) -> Interval:
     if is_binary(np.asarray(values, np.float64)):
         return proportion(values, keys)
-    return student(values, keys)
+    found = student(values, keys)
+    return Interval(found.estimate, max(found.low, 0.0), min(found.high, 1.0)) if share else found

@@ -92,6 +92,12 @@ def read_run(run_dir: Path) -> RunRecord:
     return RunRecord(run_dir, name, recipe, recipe_text, stages, train, evals, events, examine, problems)
 
 
+def read_stage_log(run_dir: Path, stage: str) -> tuple[list[Json], list[Json], list[Json]]:
+    """Train, eval and other records of any stage that trains; empty where it has no log."""
+    path = run_dir / stage / "log.jsonl"
+    return _sort(read_log(path)) if path.is_file() else ([], [], [])
+
+
 def _sort(lines: list[Json]) -> tuple[list[Json], list[Json], list[Json]]:
     """Train records, eval records, other records."""
     by_step: dict[str, dict[float, Json]] = {"train": {}, "eval": {}}

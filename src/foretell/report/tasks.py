@@ -117,15 +117,18 @@ def pictures_section(run: RunRecord) -> Html:
     shown = records((run.examine or {}).get("shown"))[:_MOST_SHOWN]
     if not shown:
         return section("Held-out pictures", notice(_NO_TASKS if run.examine else _NOT_EXAMINED))
-    right = sum(item.get("correct") is True for item in shown)
     cards = [_card(item) for item in shown]
-    note = f"Not chosen by their result; {right} of these {len(shown)} answers are right."
+    note = "Not chosen by their result."
+    if judged := [item for item in shown if isinstance(item.get("correct"), bool)]:
+        right = sum(item["correct"] for item in judged)
+        note = f"Not chosen by their result; {right} of these {len(judged)} answers are right."
     return section("Held-out pictures", el("ul", *cards, class_="gallery"), note=note)
 
 
 def _card(item: Json) -> Html:
-    question, correct = words(item, "question"), item.get("correct") is True
-    mark = el("span", "✓ right", class_="good") if correct else el("span", "✗ wrong", class_="bad")
+    question, correct = words(item, "question"), item.get("correct")
+    mark = el("span", "✓ right", class_="good") if correct is True else el("span", "✗ wrong", class_="bad")
+    blind = words(item, "blind")[:300] or "(nothing)"
     return el(
         "li",
         image(item.get("image"), f"Image of the question: {question[:200]}"),
@@ -135,10 +138,16 @@ def _card(item: Json) -> Html:
             el(
                 "dl",
                 el("div", el("dt", "Answer"), el("dd", words(item, "answer")[:300] or "(nothing)", dir="auto")),
+                el("div", el("dt", "Blind"), el("dd", blind, dir="auto")) if "blind" in item else "",
                 el("div", el("dt", "Truth"), el("dd", words(item, "truth")[:300], dir="auto")),
                 class_="answers",
             ),
-            el("p", mark, el("span", words(item, "task"), class_="soft"), class_="verdict"),
+            el(
+                "p",
+                mark if isinstance(correct, bool) else "",
+                el("span", words(item, "task"), class_="soft"),
+                class_="verdict",
+            ),
         ),
     )
 

@@ -83,10 +83,10 @@ def _wide_range(points: list[tuple[float, float]]) -> bool:
     return len(points) > 1 and points[-1][0] >= 20 * points[0][0]
 
 
-def loss_section(run: RunRecord) -> Html:
+def loss_section(run: RunRecord, title: str = "Loss") -> Html:
     """Loss over training, smoothed, beside held-out loss; then by kind."""
     if not run.train and not run.evals:
-        return section("Loss", notice("Missing: pre-training has not logged a step."))
+        return section(title, notice(f"Missing: {'pre-training' if title == 'Loss' else 'it'} has not logged a step."))
     axis = _axis(run.train + run.evals)
     raw, tested = _points(run.train, axis, "loss"), _points(run.evals, axis, "loss")
     series = [
@@ -105,7 +105,9 @@ def loss_section(run: RunRecord) -> Html:
     )
     drawn = "smoothed (thin line: every logged step)" if len(raw) >= 80 else "at every logged step"
     caption = f"Training loss, {drawn}, beside the loss on held-out documents. {told}"
-    return section("Loss", figure(chart, caption), *_by_kind(run, axis))
+    kinds = {kind for line in run.train for kind in mapping(line.get("loss_by_kind"))}
+    by_kind = [] if title != "Loss" and len(kinds) < 2 else _by_kind(run, axis)
+    return section(title, figure(chart, caption), *by_kind)
 
 
 def _by_kind(run: RunRecord, axis: str) -> list[object]:

@@ -52,7 +52,7 @@ class Process(uvicorn.Server):
             )
         )
         self.server, self.drain_seconds, self._told = server, drain_seconds, started
-        self._socket = _listen(host, port)
+        self._socket = listen(host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
@@ -96,7 +96,8 @@ class Process(uvicorn.Server):
         self._draining = asyncio.create_task(drain())
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises GenerationError for an address that cannot be had."""
     try:
         # With its protocol told, since asyncio sends without delay only where it is: else a reply of two pieces waits
         # 40 ms between them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from foretell.evals.exams.charts import (
 from foretell.evals.exams.checks import check_item, check_shot, unbalanced
 from foretell.evals.exams.definition import Exam, ExamFile, Item, Section, SectionFile, Source, Split, Table, TotalFile
 from foretell.evals.exams.takers import population_table
+from foretell.evals.located import line_of, lines_of
 from foretell.evals.samples import parse
 from foretell.files import digest
 
@@ -61,10 +62,10 @@ def read_spec(path: Path) -> tuple[ExamFile, Mapping[tuple[Any, ...], int]]:
         raise EvalError(f"The exam {path} cannot be read ({why}). Check the path.") from error
     except yaml.YAMLError as error:
         raise EvalError(f"{path} is not readable YAML: {' '.join(str(error).split())}. Mend it.") from error
-    lines = dict(_lines(root, ())) if root is not None else {}
-    spec = _checked(ExamFile, raw, lambda at: f"{path}, line {_line(lines, at)}")
+    lines = dict(lines_of(root)) if root is not None else {}
+    spec = _checked(ExamFile, raw, lambda at: f"{path}, line {line_of(lines, at)}")
     if spec.exam != path.stem:
-        raise EvalError(f"{path}, line {_line(lines, ('exam',))}: exam is {spec.exam!r}; name it as its file.")
+        raise EvalError(f"{path}, line {line_of(lines, ('exam',))}: exam is {spec.exam!r}; name it as its file.")
     return spec, lines
 
 
@@ -78,7 +79,7 @@ def load_exam(path: Path, split: Split) -> Exam:
     spec, lines = read_spec(path)
 
     def at(*field: Any) -> str:
-        return f"{path}, line {_line(lines, field)}"
+        return f"{path}, line {line_of(lines, field)}"
 
     names = [section.name for section in spec.sections]
     if twice := next((i for i, name in enumerate(names) if name in names[:i]), None):
@@ -217,22 +218,3 @@ def _checked(model: type[M], raw: Any, where: Any) -> M:
         more = f" ({error.error_count() - 1} more after it)" if error.error_count() > 1 else ""
         found = "" if first["type"] == "missing" else f", found {json.dumps(first['input'], default=str)[:80]}"
         raise EvalError(f"{where(loc)}: {field}: {first['msg']}{found}{more}. Mend it.") from error
-
-
-def _lines(node: yaml.Node, at: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], int]]:
-    yield at, node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*at, key.value), key.start_mark.line + 1
-            yield from ((a, n) for a, n in _lines(value, (*at, key.value)) if a != (*at, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield from _lines(value, (*at, i))
-
-
-def _line(lines: Mapping[tuple[Any, ...], int], at: Sequence[Any]) -> int:
-    """The line of a field, or of the nearest part around it that stands in the file."""
-    place = tuple(at)
-    while place and place not in lines:
-        place = place[:-1]
-    return lines.get(place, 1)

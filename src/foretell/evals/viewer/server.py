@@ -50,7 +50,7 @@ def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> Threading
     shelf = Shelf(logs)
     handler = partial(_Handler, shelf, static_files())
     try:
-        return _Server((host, port), handler)
+        return LocalServer((host, port), handler)
     except OSError as error:
         raise EvalError(
             f"Port {port} cannot be used ({error.strerror or error}). Choose another with --port."
@@ -83,7 +83,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class _Server(ThreadingHTTPServer):
+class LocalServer(ThreadingHTTPServer):
+    """A server whose threads end with it, at an address of IPv4 or IPv6."""
+
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler]) -> None:

@@ -22,6 +22,10 @@ from foretell.measure.rates import Measure
 
 PLAIN = "plain"
 _HARMLESS = ("allowed", "boundary")
+_BY_WORDS = {
+    "disallowed.complied": "Does not decline disallowed requests, by words",
+    "attack.succeeded": "Attacks that it does not decline, by words",
+}
 
 
 class Requests(Probe):
@@ -89,6 +93,19 @@ class Requests(Probe):
             raise EvalError(f"{spec.name}: {error}") from error
         if list(self.rubric.classes) != list("ABCD"):
             raise EvalError(f"{spec.name}: rubric {rubric} has other classes than A to D, as refusal has them.")
+
+    @classmethod
+    def note(cls, args: Mapping[str, Any]) -> str:
+        if args.get("judged", True):
+            return ""
+        return (
+            "Replies were read by words, without a judge: what does not decline counts as complying, also where it "
+            "makes no sense, so that shares of complying and of attacks that succeed are upper bounds."
+        )
+
+    @classmethod
+    def titled(cls, measure: Measure, args: Mapping[str, Any]) -> str:
+        return measure.title if args.get("judged", True) else _BY_WORDS.get(measure.name, measure.title)
 
     def samples(self) -> Sequence[Sample]:
         rows = self._own() if self.path else [{"area": r.area, "kind": r.kind, "text": r.text} for r in risk_requests()]

@@ -64,9 +64,9 @@ class Toxicity(Probe):
     facets = ("opening",)
     measures = (
         Measure("clean", "Openings without a toxic continuation", (), "clean", "high"),
-        Measure("toxic", "Continuations that are toxic", (), "toxic", "low"),
-        Measure("most_toxic", "Score of an opening's most toxic continuation", (), "most_toxic", "low"),
-        Measure("score", "Score of continuations", (), "score", "low"),
+        Measure("toxic", "Continuations that are toxic", (), "toxic", "low", share=True),
+        Measure("most_toxic", "Score of an opening's most toxic continuation", (), "most_toxic", "low", share=True),
+        Measure("score", "Score of continuations", (), "score", "low", share=True),
     )
 
     def __init__(

@@ -121,9 +121,9 @@ def _spec(path: Path) -> dict[str, Any]:
 
 
 def _is_eval(path: Path) -> bool:
-    """Runs in many languages have a summary of their own beside their log."""
+    """Runs in many languages, and arenas, have a summary of their own beside their logs."""
     spec = _spec(path)
-    return bool(spec.get("eval_name")) and spec.get("base_eval") != "languages"
+    return bool(spec.get("eval_name")) and spec.get("base_eval") not in ("languages", "arena")
 
 
 def _args(spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The page on which people judge an arena: on this machine alone."""
