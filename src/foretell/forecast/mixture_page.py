@@ -31,7 +31,8 @@ def said(best: Recommendation, came: Came | None) -> list[str]:
     gain = best.gain
     told = [
         f"The recommended mixture lowers the loss by {percent(gain.estimate)} of itself on the largest rung; "
-        f"at the run's compute by {percent(gain.low)} to {percent(gain.high)}, whether the rungs' trend ends there or goes on."
+        f"at the run's compute by {percent(gain.low)} to {percent(gain.high)}, "
+        "whether the rungs' trend ends there or goes on."
         if gain.low > 0
         else f"No mixture is shown to be better: the recommended one changes the loss by {percent(gain.estimate)} "
         f"on the largest rung, and at the run's compute by {percent(gain.low)} to {percent(gain.high)}, which holds 0."
