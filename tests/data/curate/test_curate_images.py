@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foretell.data.curate.images import Images, ImageStep, alt_quality, difference_hash
+from foretell.data.curate.images import Images, ImageStep, alt_quality
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 
@@ -80,12 +80,3 @@ def test_alt_text_worth_nothing(alt: str) -> None:
 
 def test_alt_text_worth_something() -> None:
     assert 0 < alt_quality("A dog") < alt_quality("A brown dog runs over the wet sand") == 1.0 - 1 / 8 + 0
-
-
-def test_difference_hash_knows_a_scaled_picture_from_another() -> None:
-    one = picture(320, 240)
-    saved = BytesIO()
-    one.resize((160, 120)).save(saved, "JPEG", quality=60)
-    same, other = Image.open(saved), picture(320, 240, seed=1)
-    assert (difference_hash(one) ^ difference_hash(same)).bit_count() <= 6
-    assert (difference_hash(one) ^ difference_hash(other)).bit_count() >= 16

@@ -17,7 +17,7 @@ from foretell.errors import ImageError
 from foretell.images import decode_image
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 _FILE = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|avif)", re.IGNORECASE)
 _EMPTY = re.compile(
@@ -113,14 +113,3 @@ def alt_quality(alt: str) -> float:
         return 0.0
     words = {word for word in re.findall(r"[^\W\d_]{2,}|[\u3040-\u30ff\u3400-\u9fff]", text.lower())}
     return min(len(words) / 8, 1.0)
-
-
-def difference_hash(image: Image) -> int:
-    """dHash, 64 bits: whether each of 8 × 8 brightness values is darker than its right neighbour.
-
-    Images of one picture, scaled or saved again, differ in few bits. Source: Krawetz (2013), Kind of Like That.
-    """
-    from PIL.Image import Resampling
-
-    grey = np.asarray(image.convert("L").resize((9, 8), Resampling.BILINEAR), np.int16)
-    return int("".join("1" if bit else "0" for bit in (grey[:, 1:] > grey[:, :-1]).ravel()), 2)
