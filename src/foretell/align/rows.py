@@ -23,7 +23,7 @@ def data_files(path: Path) -> list[Path]:
     if not found:
         what = "holds no" if path.is_dir() else "does not exist: there is no"
         raise DataError(
-            f"{path} {what} file of examples. Give a file or folder of {', '.join(SUFFIXES[:3])} with --data."
+            f"{path} {what} file of examples. Give a file or folder of {', '.join(SUFFIXES[:3])} (--data, --prompts)."
         )
     return found
 

@@ -24,8 +24,11 @@ def main() -> NoReturn:
     # is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000" if sys.argv[1:2] in (["chat"], ["serve"]) else "2000")
     told: list[int] = []
+    here = os.getpid()
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
+        if os.getpid() != here:  # a child that was forked, such as one that reads a page, ends without a word
+            os._exit(128 + number)
         told.append(number)
         raise KeyboardInterrupt
 

@@ -72,6 +72,8 @@ def run(
     folder = out or Path("runs/arena") / "-".join(named)
     budget = Budget(max_tokens_spent, None, None if max_minutes is None else 60 * max_minutes)
     models = api.Models(concurrency)
+    for model in (*(judge or ()), *([critic] if critic else [])):
+        models(model)  # one that there is not is told of before replies are paid for
     arena = api.set_up(
         folder, named, asked, models, sampling=_sampling(sampling or ()), battles=battles, seed=seed, skipped=bad
     )

@@ -150,8 +150,10 @@ def import_function(place: str) -> Any:
     module, _, name = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except ImportError as error:
         raise EvalError(f"{place} cannot be imported ({error}). Put its module on the Python path.") from error
+    except AttributeError as error:
+        raise EvalError(f"{place} cannot be imported ({error}). Give a function that the module has.") from error
     if not callable(found):
         raise EvalError(f"{place} is a {type(found).__name__}; expected a function: prompt -> text.")
     return found

@@ -138,8 +138,11 @@ def test_a_model_judge_is_read_by_its_letter(tmp_path: Path) -> None:
     assert any(one.succeeded for one in record.tries)
     assert record.head["judge"] == "model judge"
     babble = ModelJudge(from_callable(lambda prompt, **params: "perhaps", "babble"))
-    lost = hunted(tmp_path / "bad", target(lambda said: False), PLAN, judge=babble)
-    assert all(one.outcome is None and "holds none of the letters" in one.why for one in lost.tries)
+    with pytest.raises(EvalError, match=r"decides none of the first 10 replies: .* holds none of the letters"):
+        hunted(tmp_path / "bad", target(lambda said: False), PLAN, judge=babble)
+    lost = read_journal(tmp_path / "bad").tries
+    assert 0 < len(lost) < 20
+    assert all(one.outcome is None and "holds none of the letters" in one.why for one in lost)
 
 
 def test_a_judge_that_is_down_ends_the_hunt(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ class Hunt:
         self._known: dict[str, Try] = {}
         self._translated: dict[tuple[str, str], str] = {}
         self._unread: list[str] = []
-        self._read = False
+        self._read = self._judged = False
+        self._unjudged = 0
 
     @property
     def head(self) -> dict[str, Any]:
@@ -227,8 +228,12 @@ class Hunt:
             self._read = True
             try:
                 outcome = await self.judge(step.seed, reply, trial, _spoken(said))
+                self._judged = True
             except EvalError as error:
                 why = f"not judged: {error}"
+                self._unjudged += 1
+                if not self._judged and self._unjudged >= _GIVE_UP:
+                    raise EvalError(f"The judge decides none of the first {_GIVE_UP} replies: {error}") from error
             except ForetellError:
                 raise
             except Exception as error:  # a model of one's own that judges
