@@ -86,7 +86,8 @@ def remove(
         done = run(out, words, report)
     print(
         f"Removed {done['documents']:,} documents and {done['images']:,} images that nothing else shows; "
-        f"{done['shards']:,} shards were written anew. To leave them out of a new build, add to its recipe:"
+        f"{done['shards']:,} shards were written anew. To leave them out of a new build, add to its recipe "
+        "(with the ids of their copies, which else come back as what they were copies of):"
     )
     print(f"exclude: [{', '.join(words)}]")
 
