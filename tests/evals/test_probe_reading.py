@@ -51,6 +51,8 @@ def test_yes_no_and_refusals() -> None:
     assert agrees("Yes, that is right.") is True and agrees("No. It is 3.") is False
     assert agrees("That's not correct") is False and agrees("That is correct.") is True and agrees("Maybe.") is None
     assert refuses("I'm sorry, but I can't help with that.") and refuses(" ") and not refuses("Here is how.")
+    assert not refuses("I'm sorry for any confusion. I'm here to help you with that.")
+    assert refuses("I'm sorry for your loss, but I don't have the ability to help.") and refuses("Sorry, I will not.")
     assert denies("Actually, it is 5.") and not denies("Because it is so.")
     assert abstains("As of my last update, this has not happened yet.") and not abstains("It was Kim.")
 

@@ -82,10 +82,10 @@ def test_a_model_without_log_probabilities_is_asked(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvalError, match="comes without its data. Give all_sentences.tsv"):
+    with pytest.raises(EvalError, match=r"comes without its data\. Give all_sentences"):
         probe("winogender").samples()
     bad = write_rows(tmp_path / "bad.tsv", ["sentid\tsentence", "technician.male\tThe technician said so."])
-    with pytest.raises(EvalError, match="line 2: sentid is 'technician.male'; expected OCCUPATION"):
+    with pytest.raises(EvalError, match=r"line 2: sentid is 'technician\.male'; expected OCCUPATION"):
         probe("winogender", path=bad).samples()
     half = write_rows(tmp_path / "half.tsv", ["sentid\tsentence", "a.b.0.male.txt\tThe a told the b that he is ill."])
     with pytest.raises(EvalError, match="has no female sentence of a, b, 0"):

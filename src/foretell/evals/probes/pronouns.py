@@ -110,8 +110,8 @@ def _winogender(path: Path) -> Iterator[Sample]:
     for line, row in rows_with(path, ("sentid", "sentence")):
         if (told := _ID.fullmatch(row["sentid"])) is None:
             raise EvalError(
-                f"{path}, line {line}: sentid is {row['sentid']!r:.60}; expected OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt, "
-                "such as technician.customer.1.male.txt."
+                f"{path}, line {line}: sentid is {row['sentid']!r:.60}; expected OCCUPATION.PARTICIPANT.ANSWER."
+                "GENDER.txt, such as technician.customer.1.male.txt."
             )
         occupation, participant, right, gender = told.groups()
         found.setdefault((occupation, participant, int(right)), {})[gender] = row["sentence"]
@@ -172,7 +172,7 @@ def _marked(path: Path) -> Iterator[tuple[int, str, str, str]]:
         people = [mark.lower() for mark in marks if mark.lower() not in pronouns]
         if told is None or not pronouns or len(set(people)) != 1:
             raise EvalError(
-                f"{path}, line {number}: {line!r:.60} has other marks than one person and their pronouns in brackets, such "
-                "as: 1 [The developer] argued with the designer because [he] did not like the design."
+                f"{path}, line {number}: {line!r:.60} has other marks than one person and their pronouns in brackets,"
+                " such as: 1 [The developer] argued with the designer because [he] did not like the design."
             )
         yield number, re.sub(r"[\[\]]", "", told[1]).replace("the the ", "the "), people[0], pronouns[0]

@@ -26,7 +26,7 @@ _DENIES = re.compile(
     r"^\W*(?:no|actually|that(?:'s| is) (?:not|wrong|incorrect|false)|incorrect|wrong|false)\b"
     r"|\b(?:is|are|was|were|does|do|did|has|have|would)(?:n't| not)\b|\bnot (?:true|correct|right|so|the case|quite)\b"
     r"|\b(?:incorrect|mistaken|mistake|inaccurate|untrue|false|wrong|myth|misconception|contrary to|rather than"
-    r"|instead of)\b",
+    r"|instead of|debunk(?:s|ed|ing)?|disprove[ns]?|disproved|refute[sd]?|no (?:scientific )?evidence)\b",
     re.IGNORECASE,
 )
 _REFUSES = re.compile(
