@@ -425,6 +425,21 @@ def test_truthfulqa_by_hand() -> None:
     assert report["accuracy"] == 0
 
 
+def test_truthfulqa_tells_both_figures_with_intervals() -> None:
+    eval = Benchmark(EvalSpec("truthfulqa.mc.v0", "", {}, Path()), Registry(), form="truthfulqa")
+    tally = Tally(eval.kept)
+    for i in range(30):
+        tally.add([
+            ("match", {"correct": i % 3 == 0, "part": None, "group": f"c{i % 10}"}), ("metrics", {"mc2": 0.3 + i / 100})
+        ])  # fmt: skip
+    told = eval.details(tally)["summary"]
+    assert told["part"] == "factuality" and told["title"] == "TruthfulQA, truthfulqa"
+    one, two = told["rows"]
+    assert one["estimate"] == pytest.approx(1 / 3) and one["low"] < 1 / 3 < one["high"] and one["n"] == 30
+    assert two["estimate"] == pytest.approx(0.445) and two["low"] < 0.445 < two["high"]
+    assert eval.details(Tally(eval.kept)) == {} and benchmark("mmlu").details(tally) == {}
+
+
 def test_truthfulqa_arms_differ_in_what_stands_before_the_question() -> None:
     rows = [{"query": f"Q: {i}?\nA:", "ask": f"{i}?", "options": [f"a{i}", "f"], "choices": [f"a{i}", "f"], "gold": 0,
              "true": [f"a{i}"], "false": ["f"], "rivals": ["f"]} for i in range(8)]  # fmt: skip

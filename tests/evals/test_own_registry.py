@@ -66,8 +66,8 @@ def knows(name: str) -> ModelFn:
 
 def test_all_are_tested() -> None:
     names = {name for name in Registry().evals if "." not in name}
-    sets = ("academic", "truthfulqa-arms", "factual", "conduct", "vision", "world-visual", "ladder")
-    elsewhere = {name for held in sets for name in Registry().resolve(held)} | {Registry().eval("crows-pairs").name}
+    sets = ("academic", "truthfulqa-arms", "factual", "conduct", "conduct-files", "vision", "world-visual", "ladder")
+    elsewhere = {name for held in sets for name in Registry().resolve(held)}
     assert {Registry().eval(name).name for name in SMALL} | elsewhere == {Registry().eval(name).name for name in names}
 
 
@@ -95,7 +95,17 @@ def test_same_samples_every_time(name: str) -> None:
 
 def test_sets_and_descriptions() -> None:
     registry = Registry()
-    for name in ("own", "quickstart", "academic", "truthfulqa-arms", "factual", "conduct", "vision", "ladder"):
+    for name in (
+        "own",
+        "quickstart",
+        "academic",
+        "truthfulqa-arms",
+        "factual",
+        "conduct",
+        "conduct-files",
+        "vision",
+        "ladder",
+    ):
         for member in registry.resolve(name):
             assert registry.eval(member).description
     assert registry.paths == (OWN,)

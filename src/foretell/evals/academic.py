@@ -28,8 +28,11 @@ from foretell.evals.base import Eval, Tally, Trial
 from foretell.evals.prompts import Prompt
 from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
+from foretell.evals.summaries import KEY
+from foretell.evals.summaries import row as summary_row
 from foretell.files import write_text
 from foretell.measure.code_answers import human_eval
+from foretell.measure.stats import proportion, student
 
 _CHAT = {  # what is said to a model that is asked and does not continue
     "humaneval": CODE_CHAT,
@@ -52,7 +55,7 @@ class Benchmark(Eval):
     samples_jsonl: samples as `write_converted` wrote them.
     """
 
-    kept = ("part",)
+    kept = ("part", "group")
 
     def __init__(
         self,
@@ -165,6 +168,22 @@ class Benchmark(Eval):
                 parts.setdefault(part, []).append(right)
             report["macro_accuracy"] = math.fsum(sum(p) / len(p) for p in parts.values()) / max(len(parts), 1)
         return report
+
+    def details(self, tally: Tally) -> dict[str, Any]:
+        """Both of TruthfulQA's figures, which a card reads together."""
+        if self.form != "truthfulqa" or not tally.correct:
+            return {}
+        groups = [name if name is not None else i for i, name in enumerate(tally.kept["group"])]
+        right = proportion([float(one) for one in tally.correct], groups)
+        rows = [
+            summary_row("MC1: the best answer is the likeliest", (right.estimate, right.low, right.high), len(groups))
+        ]
+        if len(share := tally.metrics.get("mc2", [])) == len(groups):
+            mass = student(share, groups)
+            told = (mass.estimate, max(mass.low, 0.0), min(mass.high, 1.0))
+            rows.append(summary_row("MC2: probability of true answers", told, len(share)))
+        title = f"TruthfulQA, {self.spec.name.split('.')[0]}"
+        return {KEY: {"part": "factuality", "title": title, "rows": rows}}
 
     async def _answer(self, sample: Sample, trial: Trial) -> dict[str, float]:
         prompt = self.prompt(sample)

@@ -1,7 +1,8 @@
 """What a run came to in a form that other tools read: `foretell.summary`, a JSON file beside the log.
 
-An eval says what stands in it by its `details`. The file holds form, part (of a system card), title, note, model, run,
-eval, samples (the log's name) and rows of title, arm, estimate, low, high, n and form, and what else the eval tells.
+An eval says what stands in it by its `details`. The file holds form, part (of a system card), title, note, model,
+weights, run, eval, samples (the log's name) and rows of title, arm, estimate, low, high, n and form, and what else the
+eval tells.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from foretell.errors import EvalError
 from foretell.evals.log import RunLog
-from foretell.evals.results import model_of
+from foretell.evals.results import model_of, weights_of
 from foretell.files import write_json
 
 FORM = "foretell.summary"
@@ -31,7 +32,13 @@ def write_summary(log: RunLog) -> Path | None:
     if not isinstance(told, Mapping):
         return None
     spec = log.spec
-    head = {"form": FORM, "model": model_of(spec), "run": spec.get("run_id"), "eval": spec.get("eval_name")}
+    head = {
+        "form": FORM,
+        "model": model_of(spec),
+        "weights": weights_of(spec),
+        "run": spec.get("run_id"),
+        "eval": spec.get("eval_name"),
+    }
     path = summary_path(log.path)
     write_json(path, {**head, "created": spec.get("created_at"), "samples": log.path.name, **told})
     return path
