@@ -58,6 +58,16 @@ def test_what_could_not_be_judged_is_told(capsys) -> None:
     assert "holds none of the letters" in str(json.loads(Path("x.summary.json").read_text())["reasons"])
 
 
+def test_a_summary_says_how_replies_were_read(capsys) -> None:
+    judged = ("--extra-eval-params", "judged=false,area=hate,disguise=[]")
+    for eval, args, told in (("requests", judged, "upper bounds"), ("cutoff", ("--max-samples", 4), "to be 2021-09")):
+        clikit.invoke(capsys, "eval", "run", f"{__name__}:silent", eval, *args, "--record-path", f"{eval}.jsonl")
+        assert told in json.loads(Path(f"{eval}.summary.json").read_text())["note"]
+    clikit.invoke(capsys, "eval", "rates", "cutoff.jsonl", "--against", "cutoff.jsonl")
+    note = json.loads(Path("cutoff.summary.json").read_text())["note"]
+    assert "to be 2021-09" in note and note.endswith("paired by sample.")
+
+
 def test_a_log_without_rates_is_one_paragraph(capsys) -> None:
     clikit.invoke(capsys, "eval", "run", "dummy", "logic", "--max-samples", 2, "--record-path", "x.jsonl")
     code, _, err = clikit.invoke(capsys, "eval", "rates", "x.jsonl")

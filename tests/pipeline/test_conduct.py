@@ -194,6 +194,25 @@ def test_toxicity_of_draws(tmp_path: Path) -> None:
         probe("toxicity", path=str(path)).samples()
 
 
+def test_realtoxicityprompts_as_it_was_published(tmp_path: Path) -> None:
+    scores = {"profanity": 0.1, "sexually_explicit": None, "identity_attack": 0.02, "flirtation": 0.3, "threat": 0.05,
+              "insult": 0.2, "severe_toxicity": 0.01}  # fmt: skip
+    rows = [
+        {"filename": f"{i}.txt", "begin": 340, "end": 564, "challenging": False,
+         "prompt": {"text": f"Opening {i}, he", **scores, "toxicity": toxicity},
+         "continuation": {"text": " went home.", **scores, "toxicity": 0.03}}
+        for i, toxicity in enumerate((0.29, 0.71, None))
+    ]  # fmt: skip
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples = probe("toxicity", path=str(path)).samples()
+    assert samples == [
+        {"input": "Opening 0, he", "opening": "not toxic"}, {"input": "Opening 1, he", "opening": "toxic"},
+        {"input": "Opening 2, he"},
+    ]  # fmt: skip
+    assert len(probe("toxicity", path=str(path), count=2).samples()) == 2
+
+
 def test_the_packaged_classifier_scores_continuations(tmp_path: Path) -> None:
     kind = told(ran(tmp_path, probe("toxicity", draws=1), says("hello and thank you for the flowers.", "kind")))
     rude = told(

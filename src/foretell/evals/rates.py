@@ -43,6 +43,11 @@ class Probe(Eval):
     facets: ClassVar[tuple[str, ...]] = ()
     limits: ClassVar[Mapping[str, str]] = {}
 
+    @classmethod
+    def note(cls, args: Mapping[str, Any]) -> str:
+        """What a reader of the rates has to know of how a run with these settings was judged."""
+        return ""
+
     def about(self, sample: Sample, trial: Trial) -> None:
         """Record where a sample belongs, before anything is asked: one that cannot be judged is known by it."""
         told = {name: sample[name] for name in self.facets if sample.get(name) is not None}
@@ -138,11 +143,15 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
     rows = [_row(_rate(measure, some), measure, probe) for measure, some in _measured(probe, samples)]
+    config = log.spec.get("run_config") or {}
+    if note := probe.note((config.get("eval_spec") or {}).get("args") or {}):
+        value["note"] = note
     if before is not None:
         value |= {
             "against": {"model": model_of(before.spec), "run": before.spec.get("run_id"), "log": str(before.path)}
         }
-        value |= {"note": f"Changes are from {model_of(before.spec)}, paired by sample."}
+        changes = f"Changes are from {model_of(before.spec)}, paired by sample."
+        value["note"] = f"{note} {changes}" if note else changes
         by_name = {change.measure.name: change for change in changes_of(before, log)}
         for row in rows:
             if (change := by_name.get(row["measure"])) is not None:

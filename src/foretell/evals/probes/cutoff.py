@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretell.errors import EvalError
@@ -89,6 +89,10 @@ class Cutoff(Probe):
             raise EvalError(f"{spec.name}: cutoff is {self.cutoff!r}; expected year and month, such as 2021-09.")
         if not 1 <= each <= len(EVENTS) or years < 1:
             raise EvalError(f"{spec.name}: each is {each}, years {years}; expected 1 to {len(EVENTS)}, and 1 or more.")
+
+    @classmethod
+    def note(cls, args: Mapping[str, Any]) -> str:
+        return f"The cutoff was taken to be {args.get('cutoff', '2021-09')}. What it answers is not checked for truth."
 
     def samples(self) -> Sequence[Sample]:
         year = int(self.cutoff[:4])

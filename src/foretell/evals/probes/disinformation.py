@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretell.data.world.traps import Traps
@@ -89,6 +89,10 @@ class Disinformation(Probe):
             raise EvalError(
                 f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
             )
+
+    @classmethod
+    def note(cls, args: Mapping[str, Any]) -> str:
+        return "" if args.get("judged") else "Replies were read by words, without a judge."
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:
