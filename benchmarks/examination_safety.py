@@ -34,9 +34,9 @@ from evals_peers import environment
 from examination import EXACT, OURS, Figures, Task, peer_task, weights, write_lines
 from open_weights import installed
 
-ARMS = {"truthfulqa": False, "truthfulqa-5shot": False, "truthfulqa-chat": True}  # name → whether it is a conversation
+ARMS = {"truthfulqa-chat": True, "truthfulqa": False, "truthfulqa-5shot": False}  # name → whether it is a conversation
 MODERATION = "moderation"
-COUNTS = {**dict.fromkeys(ARMS, 40), MODERATION: 128}  # questions, texts: some 12 minutes of two cores a side
+COUNTS = {MODERATION: 128, **dict.fromkeys(ARMS, 40)}  # questions, texts: some 12 minutes of two cores a side
 CHARS = 600  # of a text
 DOUBLE = 4  # rows of each task, or texts, that are scored in float64, too
 
@@ -304,11 +304,11 @@ def measure(gguf: Path, python: Path, folder: Path, counts: dict[str, int]) -> F
         sum(one["value"] <= EXACT for one in of_one_method), f"of {len(of_one_method)} scores by one method, to 1e-6",
         len(of_one_method),
     )  # fmt: skip
-    seconds = {"": sum(json.loads((folder / "ours.json").read_text()).values())} if mine else {}
-    held = [folder / f"{kind}.float32.json" for kind in wanted]
-    seconds["_lm_eval"] = sum(json.loads(path.read_text())["seconds"] for path in held)
-    for side, took in seconds.items():
-        figures[f"seconds{side}"] = figure(took, f"s, the same questions {'by lm-eval, batch 4' if side else 'here'}")
+    if len(mine) == len(args):  # nothing was left of an earlier call
+        took = sum(json.loads((folder / "ours.json").read_text()).values())
+        its = sum(json.loads((folder / f"{kind}.float32.json").read_text())["seconds"] for kind in wanted)
+        figures["seconds"] = figure(took, "s, the same questions here, model loaded")
+        figures["seconds_lm_eval"] = figure(its, "s, by lm-eval, batch 4")
     return figures
 
 
