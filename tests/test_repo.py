@@ -185,3 +185,10 @@ def test_readme_shows_what_the_forecast_prints(capsys: pytest.CaptureFixture[str
     assert shown is not None
     app(shown.group(1).split(), standalone_mode=False)
     assert capsys.readouterr().out == shown.group(2)
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """Of folders that are no packages pytest can collect only one module of a name."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if not (path.parent / "__init__.py").exists()]
+    names = [path.name for path in files if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
