@@ -17,6 +17,7 @@ from foretell.sections import Positive as Positive
 from foretell.sections import Section as Section
 from foretell.sections import Share as Share
 from foretell.sections import TrainConfig as TrainConfig
+from foretell.sections import distinct
 from foretell.tuning import AlignConfig
 
 
@@ -269,10 +270,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [source.name for source in self.sources]
-        if not names:
-            raise ValueError("sources is empty; name at least one source")
-        if len(set(names)) < len(names):
-            raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
+        distinct(names)
         for number, phase in enumerate(self.curriculum, 1):
             if unknown := sorted(set(phase.weights) - set(names)):
                 raise ValueError(f"phase {number} weighs {unknown[0]!r}, but the sources are {', '.join(names)}")

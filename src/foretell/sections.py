@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +17,14 @@ class Section(BaseModel):
     """Base of every part of a recipe: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def distinct(names: Sequence[str]) -> None:
+    """Raises ValueError unless there are sources, each with a name of its own."""
+    if not names:
+        raise ValueError("sources is empty; name at least one source")
+    if len(set(names)) < len(names):
+        raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
 
 
 class OptimizerConfig(Section):

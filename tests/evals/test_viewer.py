@@ -18,7 +18,8 @@ from foretell.errors import EvalError
 from foretell.evals.log import index_path
 from foretell.evals.viewer import html, pieces, serve
 from foretell.evals.viewer.runs import Shelf, encode, parse
-from foretell.evals.viewer.server import is_loopback, make_server, static_files
+from foretell.evals.viewer.server import make_server, static_files
+from foretell.measure.machine import is_loopback
 
 Ask = Callable[..., tuple[int, Mapping[str, str], bytes]]
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foretell.measure.machine import is_loopback
+
 if TYPE_CHECKING:
     from foretell.loading import Model
     from foretell.serve.run import Process
@@ -87,7 +89,7 @@ def serve(
         raise MissingExtraError("Serving", "serve") from error
 
     asked = accounts or database is not None
-    if not asked and api_key is None and not _is_loopback(host):
+    if not asked and api_key is None and not is_loopback(host):
         raise GenerationError(
             f"Anyone who reaches {host} could use this server. Give --accounts, or set FORETELL_API_KEY; with neither "
             "it listens on this machine only (--host 127.0.0.1)."
@@ -98,7 +100,7 @@ def serve(
         raise GenerationError(f"--log is {log!r}; allowed are text, json.")
     if sign_up not in ("open", "invite", "closed"):
         raise GenerationError(f"--sign-up is {sign_up!r}; allowed are open, invite, closed.")
-    may_chat = asked or (api_key is None and _is_loopback(host))
+    may_chat = asked or (api_key is None and is_loopback(host))
     place = place_of_chats(chats, accounts=asked, off=no_chat, may=may_chat, opens=open_page)
     named = [_name(model) for model in models]
     refs = dict(named)
@@ -147,7 +149,7 @@ def serve(
             print(f"Accounts: {set_up.database}; pages at {pages}/", flush=True)
             for token in first:
                 print(f"Nobody is an administrator yet. Become it, once: {pages}/first?token={token}", flush=True)
-            if base_url is None and not _is_loopback(host):
+            if base_url is None and not is_loopback(host):
                 print(
                     "The pages open on this machine alone, and keys travel in the clear. Put a proxy with TLS in "
                     "front, and give --base-url https://HOST --behind-proxy.",
@@ -189,15 +191,6 @@ def serve(
 
         write_json()
     process.run()
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _name(model: str) -> tuple[str, str]:

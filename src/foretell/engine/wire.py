@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -19,6 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 from foretell.engine.openai_form import FormError, read_json, refusal_of
 from foretell.engine.pacing import Pace, backoff, shared_pace, spent_wait, told_wait
 from foretell.errors import EndpointError, GenerationError, MissingExtraError
+from foretell.measure.machine import is_loopback
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -315,7 +315,7 @@ class Wire:
         except ModuleNotFoundError as error:
             raise MissingExtraError("Asking an endpoint", "evals") from error
         host = urlsplit(self.url)
-        direct = _is_local(host.hostname or "") or proxy_bypass(host.netloc)
+        direct = is_loopback(host.hostname or "") or proxy_bypass(host.netloc)
         http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
@@ -343,10 +343,3 @@ class Wire:
         )
         await anext(keeper)
         return self._session
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False

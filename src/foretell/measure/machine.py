@@ -6,12 +6,21 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from foretell.errors import MissingExtraError
 
 MatmulType = Literal["float32", "bfloat16"]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine itself."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def has_torch() -> bool:

@@ -11,7 +11,7 @@ from foretell.data.collection.parts import AnyPass, AnyStep, default_passes, def
 from foretell.data.read.sections import ReadSource
 from foretell.errors import RecipeError
 from foretell.files import digest
-from foretell.sections import Name, Positive, Section
+from foretell.sections import Name, Positive, Section, distinct
 
 
 class SlurmConfig(Section):
@@ -52,11 +52,7 @@ class CollectionRecipe(Section):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
-        names = [source.name for source in self.sources]
-        if not names:
-            raise ValueError("sources is empty; name at least one source")
-        if len(set(names)) < len(names):
-            raise ValueError(f"two sources share a name ({', '.join(names)}); give each its own")
+        distinct([source.name for source in self.sources])
         return self
 
     @property

@@ -68,8 +68,8 @@ class ReadSection(Section):
 
 
 class WebSection(ReadSection):
-    """extractor: what takes a page's main text out of its HTML. resiliparse is eight times faster at the same quality
-    of trained models (DataComp-LM, arXiv 2406.11794, section 4.2); trafilatura is what FineWeb used.
+    """extractor: what takes a page's main text out of its HTML. resiliparse is what DataComp-LM used (arXiv
+    2406.11794), trafilatura what FineWeb used.
     favor_precision: trafilatura's setting for less text and less noise."""
 
     extractor: Extractor = "resiliparse"

@@ -13,10 +13,9 @@ import random
 import secrets
 import threading
 import uuid
-import webbrowser
 from collections.abc import Callable, Mapping
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,12 @@ from urllib.parse import parse_qs, urlsplit
 from foretell.chat import Conversation
 from foretell.errors import ConversationError, EvalError, ForetellError
 from foretell.evals.base import CompletionFn, Trial
+from foretell.evals.local import LocalServer
 from foretell.evals.redteam.hunt import ask
 from foretell.evals.redteam.journal import SEVERITIES, Journal, Note, read_journal
 from foretell.evals.redteam.operators import Attack, Catalogue, dress
-from foretell.evals.viewer.server import TYPES, LocalServer, is_loopback
+from foretell.evals.viewer.server import TYPES
+from foretell.measure.machine import is_loopback
 from foretell.pages import Html, el, join
 
 TOKEN = "X-Foretell-Token"  # noqa: S105 (a header's name)
@@ -127,34 +128,20 @@ class Session:
         }  # fmt: skip
 
 
-def make_server(session: Session, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+def make_server(session: Session, host: str = "127.0.0.1", port: int = 0) -> LocalServer:
     """A server that is bound and not yet serving. Raises EvalError for a host that is not this machine, or a port in
     use."""
-    if not is_loopback(host):
-        raise EvalError(
-            f"The page serves this machine alone; {host} is no loopback address. Forward its port instead: "
-            "ssh -L 7676:localhost:7676 MACHINE"
-        )
-    try:
-        return LocalServer((host, port), partial(_Handler, session))
-    except OSError as error:
-        raise EvalError(
-            f"Port {port} cannot be used ({error.strerror or error}). Choose another with --port."
-        ) from error
+    refused = (
+        f"The page serves this machine alone; {host} is no loopback address. Forward its port instead: "
+        "ssh -L 7676:localhost:7676 MACHINE"
+    )
+    return LocalServer(host, port, partial(_Handler, session), refused)
 
 
 def serve(session: Session, host: str = "127.0.0.1", port: int = 7676, open_browser: bool = True) -> None:
     """Serve the page until interrupted."""
     with make_server(session, host, port) as server:
-        place = f"[{host}]" if ":" in host else host
-        address = f"http://{place}:{server.server_port}/?token={session.token}"
-        print(f"Red team of {session.model.name}: {address} (Ctrl+C ends it)", flush=True)
-        if open_browser:
-            webbrowser.open(address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
+        server.run(f"Red team of {session.model.name}", f"?token={session.token}", open_browser)
 
 
 def shell() -> str:

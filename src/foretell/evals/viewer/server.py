@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-import webbrowser
 from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib import resources
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from foretell.errors import EvalError, ForetellError
+from foretell.errors import ForetellError
+from foretell.evals.local import LocalServer
 from foretell.evals.viewer import html, pieces
 from foretell.evals.viewer.runs import Run, Shelf, encode
+from foretell.measure.machine import is_loopback
 
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 _DATA = re.compile(
@@ -37,24 +37,16 @@ def static_files() -> dict[str, bytes]:
     return found | {"style.css": resources.files("foretell.pages").joinpath("style.css").read_bytes()}
 
 
-def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> LocalServer:
     """A server that is bound and not yet serving. port: 0 takes a free one.
 
     Raises EvalError for a host that is not this machine, a port in use, or a folder that is none.
     """
-    if not is_loopback(host):
-        raise EvalError(
-            f"The viewer asks for no password and serves this machine alone; {host} is no loopback address. Forward "
-            "its port (ssh -L 7575:localhost:7575 MACHINE), or put an export on a web server."
-        )
-    shelf = Shelf(logs)
-    handler = partial(_Handler, shelf, static_files())
-    try:
-        return LocalServer((host, port), handler)
-    except OSError as error:
-        raise EvalError(
-            f"Port {port} cannot be used ({error.strerror or error}). Choose another with --port."
-        ) from error
+    refused = (
+        f"The viewer asks for no password and serves this machine alone; {host} is no loopback address. Forward "
+        "its port (ssh -L 7575:localhost:7575 MACHINE), or put an export on a web server."
+    )
+    return LocalServer(host, port, partial(_Handler, Shelf(logs), static_files()), refused)
 
 
 def serve(logs: Path, host: str = "127.0.0.1", port: int = 7575, open_browser: bool = True) -> None:
@@ -63,40 +55,7 @@ def serve(logs: Path, host: str = "127.0.0.1", port: int = 7575, open_browser: b
     Raises EvalError as `make_server` does.
     """
     with make_server(logs, host, port) as server:
-        place = f"[{host}]" if ":" in host else host
-        address = f"http://{place}:{server.server_port}/"
-        print(f"Logs of {logs}: {address} (Ctrl+C ends it)", flush=True)
-        if open_browser:
-            webbrowser.open(address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            return
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class LocalServer(ThreadingHTTPServer):
-    """A server whose threads end with it, at an address of IPv4 or IPv6."""
-
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], handler: Callable[..., BaseHTTPRequestHandler]) -> None:
-        if ":" in address[0]:
-            from socket import AF_INET6
-
-            self.address_family = AF_INET6
-        super().__init__(address, handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no error."""
+        server.run(f"Logs of {logs}", open_browser=open_browser)
 
 
 class _Handler(BaseHTTPRequestHandler):

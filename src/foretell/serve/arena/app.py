@@ -19,11 +19,12 @@ from starlette.routing import Route
 from foretell.errors import EvalError, ForetellError
 from foretell.evals.arena.folder import Arena, load
 from foretell.evals.arena.people import People, check_judge
+from foretell.measure.machine import is_loopback
 from foretell.serve.arena import page
 from foretell.serve.run import listen
 from foretell.serve.web import cookies
 from foretell.serve.web.forms import MOST_BYTES, TOKEN, parse
-from foretell.serve.web.site import FormError, is_loopback
+from foretell.serve.web.site import FormError
 
 log = logging.getLogger("foretell.serve")
 _HEADERS = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import urlsplit
 
 from foretell.errors import ForetellError, GenerationError
+from foretell.measure.machine import is_loopback
 from foretell.pages import Html
 from foretell.safety.strikes import Ladder
 from foretell.serve.accounts.account import DEFAULT_TIER, Account
@@ -87,14 +87,6 @@ def _origin(url: str) -> str | None:
     name = f"[{name}]" if ":" in name else name
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     return f"{parts.scheme}://{name}" if port in (None, usual) else f"{parts.scheme}://{name}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine itself."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
