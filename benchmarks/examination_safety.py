@@ -189,6 +189,11 @@ def compare_truthful(folder: Path, name: str) -> Figures:
     key, first, second = name.replace("-", "_"), summary_of(run), scores_of(run, "mc2").summary()
     ours = [[row["logs"][text] for text in doc["mc2_targets"]["choices"]] for row, doc in zip(rows, told, strict=True)]
     its = [row["resps"] for row in many["rows"]]
+    double = [row["resps"] for row in json.loads((folder / f"{name}-mc2.float64.json").read_text())["rows"]]
+    if ARMS[name]:
+        # lm-eval moves the white space that ends the template, a newline, into the continuation, so that all its
+        # log-probabilities hold the newline's. No score tells; they are compared as distances to the row's first.
+        ours, its, double = ([[x - row[0] for x in row] for row in side] for side in (ours, its, double))
     figures = {
         f"{key}_mc1": figure(first.estimate, f"of {len(rows)} questions, 95 % interval", interval=_ends(first)),
         f"{key}_mc2": figure(second.estimate, "likewise", interval=_ends(second)),
@@ -200,8 +205,7 @@ def compare_truthful(folder: Path, name: str) -> Figures:
     figures[f"{key}_mc2_each"] = figure(float(np.abs(each[:, 0] - each[:, 1]).max()), "the largest of one question")
     agree = sum(row["correct"] == bool(peer["acc"]) for row, peer in zip(rows, one["rows"], strict=True))
     figures[f"{key}_agree"] = figure(agree, f"of {len(rows)} questions have the same MC1", len(rows))
-    double = json.loads((folder / f"{name}-mc2.float64.json").read_text())["rows"]
-    return figures | compare_double(key, ours, its, [row["resps"] for row in double])
+    return figures | compare_double(key, ours, its, double)
 
 
 def compare_moderation(folder: Path) -> Figures:
