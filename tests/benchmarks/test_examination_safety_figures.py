@@ -56,7 +56,8 @@ def answer(folder: Path, name: str, model: Scorer, noise: float, chat: bool) -> 
         rows = []
         for doc in docs:
             told = doc[f"{what}_targets"]
-            logs = np.array([model.asked[doc["query"], f"{space}{text}"] for text in told["choices"]]) + noise
+            logs = np.array([model.asked[doc["query"], f"{space}{text}"] for text in told["choices"]])
+            logs += [0.5, *[0.5 + noise] * (len(logs) - 1)] if chat else noise  # lm-eval's newline: the same for all
             labels, share = np.array(told["labels"]), np.exp(logs) / np.exp(logs).sum()
             acc = float(logs.argmax() == 0) if what == "mc1" else float(share[labels == 1].sum())
             rows.append({"acc": acc, "resps": logs.tolist()})
@@ -77,10 +78,11 @@ def test_truthfulqa_is_put_alike_and_compared(tmp_path: Path, name: str, chat: b
     answer(tmp_path, name, model, 1e-5, chat)
     found = compare_truthful(tmp_path, name)
     key = name.replace("-", "_")
-    assert found[f"{key}_mc1_apart"]["value"] == 0 and found[f"{key}_mc2_apart"]["value"] < 1e-12
+    assert found[f"{key}_mc1_apart"]["value"] == 0 and found[f"{key}_mc2_apart"]["value"] < (1e-4 if chat else 1e-12)
     assert found[f"{key}_agree"]["value"] == 8
     assert found[f"{key}_logprob_apart"]["value"] == pytest.approx(1e-5, rel=0.01)
-    assert found[f"{key}_off_double"]["value"] == pytest.approx(1e-5, rel=0.01)
+    others = 4 / 5 if chat else 1  # the share of a row's continuations beside the one that the others are compared with
+    assert found[f"{key}_off_double"]["value"] == pytest.approx(1e-5 * others**0.5, rel=0.02)
     assert found[f"{key}_off_double_lm_eval"]["value"] == 0
     assert "process_results_mc2" in (tmp_path / f"{name}-mc2.yaml").read_text()
 
