@@ -24,7 +24,7 @@ MAX_LINE = 64_000_000  # bytes of one JSON line
 FILES_AT_ONCE = 16  # that are read in turn
 HELD_OUT = frozenset({"heldout", "test", "validation", "valid", "val", "dev", "eval"})  # what `split` may say
 TEXT_SUFFIX = re.compile(
-    r"\.(txt|text|md|markdown|rst|tex|org|adoc|pyi?|[ch]|cc|[ch]pp|cu|rs|go|m?js|tsx?|jsx|java|kt|scala|swift|rb|php|pl"
+    r"\.(txt|text|md|markdown|rst|tex|org|adoc|pyi?|[ch]|cc|[ch]pp|cu|rs|go|m?js|tsx?|jsx|java|kt|scala|swift|rb|php|pl|pod"
     r"|lua|r|jl|hs|ml|cs|sh|sql|html|css|toml|ya?ml|ini|cfg)",
     re.IGNORECASE,
 )

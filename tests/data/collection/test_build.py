@@ -162,6 +162,16 @@ def test_a_document_of_which_a_step_leaves_nothing_is_removed(tmp_path: Path) ->
     assert pq.read_table(tmp_path / "out" / "data" / "00000.parquet")["id"].to_pylist() == ["whole"]
 
 
+def test_an_optional_source_may_be_missing_and_the_card_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps({"id": "whole", "text": sentences(1)}) + "\n")
+    here = {"kind": "jsonl", "name": "x", "path": str(tmp_path / "x.jsonl")}
+    gone = {"kind": "folder", "name": "manuals", "path": str(tmp_path / "share" / "*" / "*.html")}
+    with pytest.raises(ForetellError, match="manuals.*Check the path"):
+        build(recipe(tmp_path, sources=[here, gone]), tmp_path / "out", workers=1)
+    build(recipe(tmp_path, sources=[here, gone | {"optional": True}]), tmp_path / "out", workers=1)
+    assert "Optional sources that were not there: manuals" in (tmp_path / "out" / "card.md").read_text()
+
+
 def test_a_source_that_vanishes_ends_clearly_and_is_resumed(tmp_path: Path) -> None:
     folder = write_input(tmp_path / "in")
     hidden = tmp_path / "hidden"

@@ -92,6 +92,8 @@ class Card:
              if self.tally.images["unique"] else None),
             ("Steps", ", ".join(step.step for step in self.recipe.steps) or "none"),
             ("Passes", ", ".join(each.kind for each in self.recipe.passes) or "none"),
+            ("Optional sources that were not there", ", ".join(s.name for s in self.recipe.sources
+                                                               if s.name not in self.tally.sources) or None),
             ("Left out by name", ", ".join(self.recipe.exclude) or None),
             ("Removed after the build", ", ".join(files.get("removed_later") or ()) or None),
             ("Ids that stood twice", _twice(self.tally.renamed)),

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.read import Unit, units
+from foretell.data.read.files import MissingSourceError
 from foretell.errors import DataError
 from foretell.files import write_json
 
@@ -30,10 +31,19 @@ class Shard:
 
 
 def make(recipe: CollectionRecipe) -> list[Shard]:
-    """Shards of about `shard_bytes` of input, none over two sources. Raises DataError for one that is not there."""
+    """Shards of about `shard_bytes` of input, none over two sources.
+
+    Raises DataError for a source that is not there, unless it is optional.
+    """
     shards: list[Shard] = []
     for source in recipe.sources:
-        for group in _groups(units(source), recipe.shard_bytes):
+        try:
+            found = units(source)
+        except MissingSourceError:
+            if not getattr(source, "optional", False):
+                raise
+            continue
+        for group in _groups(found, recipe.shard_bytes):
             shards.append(Shard(len(shards), source.name, group))
     if not shards:
         raise DataError(

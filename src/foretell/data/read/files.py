@@ -36,6 +36,10 @@ FORMS = {
 }
 
 
+class MissingSourceError(DataError):
+    """Nothing lies at a source's path."""
+
+
 @dataclass(frozen=True)
 class File:
     """name: relative to the source, and part of every document's id. modified: ISO day, or None."""
@@ -95,10 +99,10 @@ def filesystem(path: str) -> tuple[Any, str]:
 def listing(source: str, path: str) -> list[File]:
     """The files of a source by name, hidden ones apart: below a folder, the file itself, or what a glob matches.
 
-    Raises DataError for what is missing, cannot be listed, or is empty.
+    Raises MissingSourceError for what is missing or empty, DataError for what cannot be listed.
     """
     system, root = filesystem(path)
-    missing = DataError(
+    missing = MissingSourceError(
         f"Source {source!r}: {path} does not exist. Give an existing file, folder or URL as its path. If it was there "
         "before, bring it back and run the same command again: what is finished stays."
     )
@@ -126,7 +130,7 @@ def listing(source: str, path: str) -> list[File]:
         if info.get("type") != "directory" and not HIDDEN.search(name := full.removeprefix(root).lstrip("/"))
     ]
     if not files:
-        raise DataError(f"Source {source!r}: {path} holds no file. Check the path.")
+        raise MissingSourceError(f"Source {source!r}: {path} holds no file. Check the path.")
     return sorted(files, key=lambda file: file.name)
 
 

@@ -55,11 +55,13 @@ class ReadSection(Section):
     """Base of all sources.
 
     path: a file, a folder, or a glob, here or in an object store by its URL (s3://, gs://, hf://, memory://, …, as
-    fsspec knows them). license, language and date hold where a record does not state its own.
+    fsspec knows them). license, language and date hold where a record does not state its own. optional: where nothing
+    lies at the path the source is left out, and the card says so.
     """
 
     name: Name
     path: str
+    optional: bool = False
     license: str = "unknown"
     language: str = "und"
     date: str | None = None
