@@ -166,7 +166,7 @@ def test_an_optional_source_may_be_missing_and_the_card_says_so(tmp_path: Path) 
     (tmp_path / "x.jsonl").write_text(json.dumps({"id": "whole", "text": sentences(1)}) + "\n")
     here = {"kind": "jsonl", "name": "x", "path": str(tmp_path / "x.jsonl")}
     gone = {"kind": "folder", "name": "manuals", "path": str(tmp_path / "share" / "*" / "*.html")}
-    with pytest.raises(ForetellError, match="manuals.*Check the path"):
+    with pytest.raises(ForetellError, match=r"manuals.*Check the path"):
         build(recipe(tmp_path, sources=[here, gone]), tmp_path / "out", workers=1)
     build(recipe(tmp_path, sources=[here, gone | {"optional": True}]), tmp_path / "out", workers=1)
     assert "Optional sources that were not there: manuals" in (tmp_path / "out" / "card.md").read_text()
