@@ -1,4 +1,4 @@
-"""What a training step of a shape needs of this machine: memory by counting, time by taking a few."""
+"""What a training step of a shape needs of a device: memory by counting, time by taking a few."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from foretell.forecast.rungs import DataShape, params
+from foretell.forecast.job import Job, Layout
+from foretell.forecast.rungs import DataShape
 from foretell.measure.machine import memory_bytes
 from foretell.recipe import ModelConfig, Recipe, VisionConfig
 
@@ -17,7 +18,8 @@ _SLACK = 1.2  # what an allocator holds beyond what is in use; 1.1 to 1.25 was m
 @dataclass(frozen=True)
 class Memory:
     """Bytes at the peak of a training step. process: what is there without a model. activations: of a micro-batch,
-    with what its loss and backward pass need beside. accumulates: gradients stay while the next micro-batch is read."""
+    with what its loss and backward pass need beside. accumulates: gradients stay while the next micro-batch is read.
+    gathered: weights and gradients that are whole for a while, where they are sharded."""
 
     process: float
     weights: float
@@ -25,12 +27,13 @@ class Memory:
     moments: float
     activations: float
     accumulates: bool
+    gathered: float = 0.0
 
     @property
     def total(self) -> float:
         # Within one micro-batch activations are freed at the pace at which gradients come.
         passing = self.gradients + self.activations if self.accumulates else max(self.gradients, self.activations)
-        return self.process + self.weights + self.moments + passing
+        return self.process + self.weights + self.moments + self.gathered + passing
 
 
 @dataclass(frozen=True)
@@ -54,35 +57,89 @@ def micro_rows(recipe: Recipe) -> int:
     return min(recipe.train.batch_tokens // length, recipe.train.micro_batch or max(1, MICRO_TOKENS // length))
 
 
-def memory(recipe: Recipe, data: DataShape, process: float, precision: str, device: str) -> Memory:
-    """Peak memory of training a recipe: weights, gradients and two moments in float32, activations as they are kept.
+def memory(
+    recipe: Recipe,
+    data: DataShape,
+    process: float,
+    precision: str,
+    device: str,
+    layout: Layout | None = None,
+) -> Memory:
+    """Peak memory of training a recipe on one device, or on each rank of a layout: see `memory_per_rank`.
 
-    process: bytes without a model. Counted for the eager step on a CPU; fused attention on a GPU keeps no scores.
+    layout: its rows are those of a rank's micro-batch; default one device, with the rows that training chooses.
     """
-    rows, length = micro_rows(recipe), recipe.data.sequence_length
-    weights = 4.0 * params(recipe)
-    held = _activations(recipe, rows * length, data, 4 if precision == "float32" else 2, device) * _SLACK
-    return Memory(process, weights, weights, 2 * weights, held, rows * length < recipe.train.batch_tokens)
+    return memory_per_rank(
+        Job.of(recipe, data), layout or Layout(rows=micro_rows(recipe)), process, precision, device, _SLACK
+    )
 
 
-def _activations(recipe: Recipe, tokens: int, data: DataShape, size: int, device: str) -> float:
+def memory_per_rank(
+    job: Job, layout: Layout, process: float, precision: str, device: str = "cuda", slack: float = 1.0
+) -> Memory:
+    """Peak memory of a training step on each rank of a layout, in bytes.
+
+    Weights, gradients and two moments are float32 and lie once over `shard` x `tensor` ranks. Where they are sharded,
+    the embedding, the head and two layers (or all, without reshard) are gathered in the compute type, and two layers'
+    gradients wait whole to be summed. Activations are those of a micro-batch, as the checkpoint policy keeps them:
+    none keeps all; selective what products and attention gave, and full a layer's input, each with one layer made anew.
+
+    process: bytes without a model. slack: what the allocator holds beyond what is in use, over activations. Counted
+    for this project's step: the loss never holds whole logits. On a CPU attention keeps its scores, on a GPU the fused
+    kernel keeps none.
+    """
+    size = 4 if precision == "float32" else 2
+    state = 4.0 * job.parameters / (layout.shard * layout.tensor)
+    tokens = layout.rows * job.length
+    held = _activations(job, layout, tokens, size, device) * slack
+    accumulates = layout.micro_batches(job) > 1
+    return Memory(process, state, state, 2 * state, held, accumulates, _gathered(job, layout, size))
+
+
+def _gathered(job: Job, layout: Layout, size: int) -> float:
+    """Bytes of weights and gradients that a rank holds whole while it computes, though it keeps a part of them."""
+    if layout.shard == 1:
+        return 0.0
+    ends = job.head * (1 if job.model.tie_embeddings else 2)
+    block = job.block / layout.tensor
+    layers = min(2, job.model.depth) if layout.reshard else job.model.depth
+    return size * (ends + layers * block) + (size + 4) * min(2, job.model.depth) * block
+
+
+def kept(job: Job, layout: Layout) -> tuple[float, float]:
+    """Numbers that a layer keeps a token on a rank: all that its backward pass needs, and what the policy keeps."""
+    model = job.model
+    heads, groups = model.heads * model.head_dim, model.n_kv_heads * model.head_dim
+    width = model.width / (layout.tensor if layout.sequence else 1)
+    whole = 4 * width + (4 * heads + 4 * model.ffn_width + (heads + groups) * model.qk_norm) / layout.tensor
+    some = {
+        "none": whole,
+        "selective": 2 * width + (2 * heads + 2 * groups + 2 * model.ffn_width) / layout.tensor,
+        "full": width,
+    }
+    return whole, some[layout.checkpoint]
+
+
+def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) -> float:
     """Bytes that a micro-batch's backward pass needs at its beginning; size: bytes a number."""
     from foretell.train.loss import CHUNK
 
-    model, vocabulary = recipe.model, recipe.tokenizer.vocab_size
-    heads = model.heads * model.head_dim
-    turned = heads + model.n_kv_heads * model.head_dim
-    layer = 4 * model.width + 4 * heads + 4 * model.ffn_width + turned * model.qk_norm
-    scores = model.heads * _scores(_document(recipe, data)) if device == "cpu" else 0
-    held = float(size * tokens * (model.depth * (layer + scores) + 2 * turned + 4 * model.width))
+    model, vocabulary, data = job.model, job.model.vocab_size, job.data
+    turned = (model.heads + model.n_kv_heads) * model.head_dim
+    whole, some = kept(job, layout)
+    scores = model.heads / layout.tensor * _scores(_document(job)) if device == "cpu" else 0
+    layers = model.depth * (some + scores * (layout.checkpoint != "full"))
+    if layout.checkpoint != "none":
+        layers += whole + scores - some
+    held = float(size * tokens * (layers + 2 * turned + 4 * model.width))
     if model.vision is not None:
         held += size * tokens * data.tiles * _tile(model.vision, model)
-    head = vocabulary * model.width
-    if size == 2:
-        held += 2 * (params(recipe) - head)  # the weights as they were multiplied
+    head = job.head
+    if size == 2 and layout.shard == 1:
+        held += 2 * (job.parameters - head) / layout.tensor  # the weights as they were multiplied
     # First the loss makes probabilities and the head's gradient, then the last layer's gradients need room.
     loss = 2 * size * CHUNK * vocabulary + (2 * size * head if size == 2 else 0)
-    passing = size * tokens * (6 * model.ffn_width + 3 * model.width)
+    passing = size * tokens * (6 * model.ffn_width / layout.tensor + 3 * model.width)
     return held + 4 * head + max(loss, passing)
 
 
@@ -96,9 +153,9 @@ def _scores(length: int) -> float:
     return sum(end * (end - start) for start, end in zip(range(0, length, BLOCK), ends, strict=True)) / length
 
 
-def _document(recipe: Recipe, data: DataShape) -> int:
+def _document(job: Job) -> int:
     """Length of equal documents in which a query sees as many positions as it does in the data."""
-    return max(1, min(recipe.data.sequence_length, round(2 * data.context - 1)))
+    return max(1, min(job.length, round(2 * job.data.context - 1)))
 
 
 def _tile(vision: VisionConfig, model: ModelConfig) -> float:
@@ -136,7 +193,7 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
         side, slots = config.vision.tile, config.vision.tokens_per_tile
         tiles = min(round(data.tiles * tokens.size), tokens.size // slots)
         tokens.reshape(-1)[: tiles * slots] = config.image_token
-    reach = _document(recipe, data)
+    reach = _document(Job.of(recipe, data))
     targets = tokens.copy()
     targets[:, round(data.learned * length) :] = NO_LOSS
     batch = PackedBatch(
