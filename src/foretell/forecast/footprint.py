@@ -11,6 +11,7 @@ from foretell.forecast.rungs import DataShape
 from foretell.measure.machine import memory_bytes
 from foretell.recipe import ModelConfig, Recipe, VisionConfig
 
+_CHUNK = 512  # of `train.loss`, which needs torch
 _STEPS = 3  # timed, after one that warms up
 _SLACK = 1.2  # what an allocator holds beyond what is in use; 1.1 to 1.25 was measured with glibc
 
@@ -79,17 +80,18 @@ def memory_per_rank(
 ) -> Memory:
     """Peak memory of a training step on each rank of a layout, in bytes.
 
-    Weights, gradients and two moments are float32 and lie once over `shard` x `tensor` ranks. Where they are sharded,
-    the embedding, the head and two layers (or all, without reshard) are gathered in the compute type, and two layers'
-    gradients wait whole to be summed. Activations are those of a micro-batch, as the checkpoint policy keeps them:
-    none keeps all; selective what products and attention gave, and full a layer's input, each with one layer made anew.
+    Weights, gradients and two moments are float32. A layer's lie once over `shard` x `tensor` ranks, embedding and head
+    once over `shard`. Where they are sharded, embedding and head are gathered in float32 and two layers (all, where
+    reshard is never) in the compute type, and two layers' gradients wait to be summed; all gradients do, in float32,
+    where they travel after the last of several micro-batches. Activations are those of a micro-batch, as the checkpoint
+    policy keeps them: all; a layer's products (selective); or its input (full), with one layer made anew.
 
     process: bytes without a model. slack: what the allocator holds beyond what is in use, over activations. Counted
     for this project's step: the loss never holds whole logits. On a CPU attention keeps its scores, on a GPU the fused
     kernel keeps none.
     """
     size = 4 if precision == "float32" else 2
-    state = 4.0 * job.parameters / (layout.shard * layout.tensor)
+    state = 4.0 * (job.model.depth * job.block / layout.tensor + job.rest) / layout.shard
     tokens = layout.rows * job.length
     held = _activations(job, layout, tokens, size, device) * slack
     accumulates = layout.micro_batches(job) > 1
@@ -100,10 +102,12 @@ def _gathered(job: Job, layout: Layout, size: int) -> float:
     """Bytes of weights and gradients that a rank holds whole while it computes, though it keeps a part of them."""
     if layout.shard == 1:
         return 0.0
-    ends = job.head * (1 if job.model.tie_embeddings else 2)
-    block = job.block / layout.tensor
-    layers = min(2, job.model.depth) if layout.reshard else job.model.depth
-    return size * (ends + layers * block) + (size + 4) * min(2, job.model.depth) * block
+    block, depth = job.block / layout.tensor, job.model.depth
+    few = min(2, depth)
+    weights = size * block * (depth if layout.reshard == "never" else few) + 4 * job.rest
+    if layout.reshard == "always" or layout.micro_batches(job) == 1:
+        return weights + (size + 4) * few * block
+    return weights + 4 * (depth * block + job.rest)
 
 
 def kept(job: Job, layout: Layout) -> tuple[float, float]:
@@ -111,10 +115,12 @@ def kept(job: Job, layout: Layout) -> tuple[float, float]:
     model = job.model
     heads, groups = model.heads * model.head_dim, model.n_kv_heads * model.head_dim
     width = model.width / (layout.tensor if layout.sequence else 1)
+    # Under sequence parallelism a product's input is gathered, and kept so.
     whole = 4 * width + (4 * heads + 4 * model.ffn_width + (heads + groups) * model.qk_norm) / layout.tensor
+    whole += 2 * model.width * layout.sequence
     some = {
         "none": whole,
-        "selective": 2 * width + (2 * heads + 2 * groups + 2 * model.ffn_width) / layout.tensor,
+        "selective": 3 * width + (heads + 2 * groups + 2 * model.ffn_width) / layout.tensor,
         "full": width,
     }
     return whole, some[layout.checkpoint]
@@ -122,13 +128,11 @@ def kept(job: Job, layout: Layout) -> tuple[float, float]:
 
 def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) -> float:
     """Bytes that a micro-batch's backward pass needs at its beginning; size: bytes a number."""
-    from foretell.train.loss import CHUNK
-
     model, vocabulary, data = job.model, job.model.vocab_size, job.data
     turned = (model.heads + model.n_kv_heads) * model.head_dim
     whole, some = kept(job, layout)
     scores = model.heads / layout.tensor * _scores(_document(job)) if device == "cpu" else 0
-    layers = model.depth * (some + scores * (layout.checkpoint != "full"))
+    layers = model.depth * (some + scores * (layout.checkpoint == "none"))
     if layout.checkpoint != "none":
         layers += whole + scores - some
     held = float(size * tokens * (layers + 2 * turned + 4 * model.width))
@@ -136,9 +140,9 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
         held += size * tokens * data.tiles * _tile(model.vision, model)
     head = job.head
     if size == 2 and layout.shard == 1:
-        held += 2 * (job.parameters - head) / layout.tensor  # the weights as they were multiplied
+        held += 2 * (model.depth * job.block / layout.tensor + job.rest - head)  # the weights as they were multiplied
     # First the loss makes probabilities and the head's gradient, then the last layer's gradients need room.
-    loss = 2 * size * CHUNK * vocabulary + (2 * size * head if size == 2 else 0)
+    loss = 2 * size * _CHUNK * vocabulary + (2 * size * head if size == 2 else 0)
     passing = size * tokens * (6 * model.ffn_width / layout.tensor + 3 * model.width)
     return held + 4 * head + max(loss, passing)
 

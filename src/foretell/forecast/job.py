@@ -10,6 +10,7 @@ from foretell.model.describe import parameter_count, training_flops
 from foretell.recipe import ModelConfig, Recipe
 
 Policy = Literal["none", "selective", "full"]
+Reshard = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Job:
         return self.model.vocab_size * self.model.width
 
     @property
+    def rest(self) -> float:
+        """Parameters outside the decoder's layers."""
+        return self.parameters - self.model.depth * self.block
+
+    @property
     def batch_rows(self) -> int:
         return self.batch_tokens // self.length
 
@@ -73,16 +79,17 @@ class Layout:
     """How a run is spread: the recipe's `parallel` block with its numbers chosen, and the rows of a micro-batch.
 
     replicate, shard, tensor: their product is the number of devices. Each of `replicate` groups holds the whole state
-    once, over its `shard` x `tensor` devices; replicate and shard share the batch, tensor the matrices. sequence: what
-    lies between the matrices is divided over `tensor` too. reshard: gathered weights are given up after the forward
-    pass and gathered again for the backward one. rows: of a micro-batch on one device.
+    once, over its `shard` x `tensor` devices; replicate and shard share the batch, tensor the layers' matrices, but
+    neither embedding nor head. sequence: what lies between the matrices is divided over `tensor` too. reshard: auto
+    gives gathered weights up after the forward pass and keeps whole gradients until a step's last micro-batch; always
+    sums gradients after each, which holds least; never keeps the weights too. rows: of a micro-batch on one device.
     """
 
     replicate: int = 1
     shard: int = 1
     tensor: int = 1
     sequence: bool = False
-    reshard: bool = True
+    reshard: Reshard = "auto"
     checkpoint: Policy = "none"
     rows: int = 1
 
@@ -106,6 +113,6 @@ class Layout:
             "shard": self.shard,
             "tensor": self.tensor,
             "sequence": self.sequence,
-            "reshard": "always" if self.reshard else "never",
+            "reshard": self.reshard,
             "checkpoint": self.checkpoint,
         }

@@ -55,7 +55,7 @@ def presets() -> list[str]:
 def description(preset: str) -> str:
     """What a preset is, by its own words; the folders it names need not be there."""
     file = PRESETS / f"{preset}.yaml"
-    return str(_read_yaml(file.read_text(encoding="utf-8"), str(file))["description"])
+    return str(read_yaml(file.read_text(encoding="utf-8"), str(file))["description"])
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -86,7 +86,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     file = find_recipe(path)
     try:
-        raw = _read_yaml(file.read_text(encoding="utf-8"), str(file))
+        raw = read_yaml(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
         raise RecipeError(f"Recipe {file} could not be read: {error.strerror}. Check its permissions.") from error
     except UnicodeDecodeError as error:
@@ -107,7 +107,7 @@ def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: S
     raw, folder, where = dict(place) if isinstance(place, Mapping) else {}, Path.cwd(), "the recipe"
     if isinstance(place, Path):
         try:
-            found = _read_yaml(place.read_text(encoding="utf-8"), str(place))
+            found = read_yaml(place.read_text(encoding="utf-8"), str(place))
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"Recipe {place} could not be read ({error}). Check it.") from error
         if not isinstance(found, dict) or "sources" not in found:
@@ -122,7 +122,7 @@ def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: S
                     item[key] = _expand_url(item[key], folder, f"{part}.{i}.{key}")
                 elif isinstance(item.get(key), list):
                     item[key] = [_expand_url(str(one), folder, f"{part}.{i}.{key}") for one in item[key]]
-    return _check(kind, raw, where)
+    return check_section(kind, raw, where)
 
 
 def _expand_url(text: str, folder: Path, field: str) -> str:
@@ -131,7 +131,7 @@ def _expand_url(text: str, folder: Path, field: str) -> str:
 
 def check_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A Recipe from plain data. Raises RecipeError as `load_recipe` does."""
-    return _check(Recipe, raw, where)
+    return check_section(Recipe, raw, where)
 
 
 def check_settings(kind: type[S], overrides: Sequence[str]) -> S:
@@ -139,18 +139,19 @@ def check_settings(kind: type[S], overrides: Sequence[str]) -> S:
     raw: dict[str, Any] = {}
     for override in overrides:
         _override(raw, override)
-    return _check(kind, raw, "the settings")
+    return check_section(kind, raw, "the settings")
 
 
 def read_settings(kind: type[S], text: str, where: str) -> S:
     """Settings of a kind from YAML. Raises RecipeError as `load_recipe` does."""
-    raw = _read_yaml(text, where)
+    raw = read_yaml(text, where)
     if not isinstance(raw, dict):
         raise RecipeError(f"{where} must be a mapping with the keys {', '.join(kind.model_fields)}.")
-    return _check(kind, raw, where)
+    return check_section(kind, raw, where)
 
 
-def _check(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
+def check_section(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
+    """Settings of a kind from plain data. Raises RecipeError as `load_recipe` does."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -185,7 +186,8 @@ def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _dump_text)
 
 
-def _read_yaml(text: str, where: str) -> Any:
+def read_yaml(text: str, where: str) -> Any:
+    """YAML as recipes are read. Raises RecipeError where it is none."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
     except yaml.YAMLError as error:
@@ -222,7 +224,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not separator or not all(parts):
         raise RecipeError(f"Override {override!r} must have the form key.path=value, such as train.tokens=2e6.")
-    value = _read_yaml(text, f"Override {override!r}")
+    value = read_yaml(text, f"Override {override!r}")
     if parts[-1] == "path" and isinstance(value, str):
         value = _expand_url(value, Path.cwd(), key)
     target: Any = raw

@@ -1,0 +1,145 @@
+"""Which way to spread a run over a cluster: every layout tried, the fastest that fits chosen, the others' reasons kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from foretell.errors import ForecastError
+from foretell.forecast.cluster import Cluster
+from foretell.forecast.estimate import Estimate, estimate
+from foretell.forecast.job import Job, Layout, Policy, Reshard
+
+_USED = 0.92  # of a device's memory; the rest is lost between blocks
+_RESHARD: tuple[Reshard, ...] = ("never", "auto", "always")
+_POLICIES: tuple[Policy, ...] = ("none", "selective", "full")
+_REASONS = 3  # shown where nothing can be built
+_EQUAL = 1.005  # ratio of times within which the simpler layout is taken
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Sizes that were not chosen, and why. best: the fastest layout of these sizes, None where none can be built."""
+
+    replicate: int
+    shard: int
+    tensor: int
+    reason: str
+    best: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """chosen: the fastest layout that fits. refused: all other sizes, fastest first. tried: how many layouts."""
+
+    chosen: Estimate
+    refused: tuple[Refused, ...]
+    tried: int
+
+
+def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
+    """The layout of a run over all devices of a cluster that is fastest among those that fit in memory.
+
+    Tried are all sizes replicate x shard x tensor whose product is the number of devices, tensor within a node and a
+    divisor of heads and MLP, with every checkpoint policy, both reshard policies, and micro-batches of 1, 2, 4, … rows.
+    Of layouts within half a percent the simpler one is taken: less tensor parallel, less sharding, less recomputed.
+    Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting.
+    """
+    limit, tried = _USED * cluster.memory, 0
+    best: dict[tuple[int, int, int], Estimate] = {}
+    least: dict[tuple[int, int, int], Estimate] = {}
+    refused: list[Refused] = []
+    for replicate, shard, tensor in _sizes(cluster):
+        key = (replicate, shard, tensor)
+        if reason := _impossible(job, replicate * shard, tensor):
+            refused.append(Refused(*key, reason))
+            continue
+        for layout in _layouts(job, *key):
+            tried += 1
+            found = estimate(job, layout, cluster, precision)
+            if key not in least or found.memory.total < least[key].memory.total:
+                least[key] = found
+            if found.memory.total <= limit and (key not in best or _before(found, best[key])):
+                best[key] = found
+    if not least:
+        reasons = list(dict.fromkeys(one.reason for one in refused))[:_REASONS]
+        raise ForecastError(
+            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change train.batch_tokens, or the "
+            "number of devices."
+        )
+    if not best:
+        near = min(least.values(), key=lambda found: found.memory.total)
+        raise ForecastError(
+            f"{job.name} needs {near.memory.total / 1e9:.1f} GB a device at the least on {cluster.devices} of "
+            f"{cluster.device} (shard {near.layout.shard}, tensor {near.layout.tensor}, checkpoint "
+            f"{near.layout.checkpoint}), which have {limit / 1e9:.1f} GB to use. Take more devices, shorter rows, or "
+            "larger memory."
+        )
+    chosen = None
+    for found in best.values():
+        if chosen is None or _before(found, chosen):
+            chosen = found
+    assert chosen is not None
+    for key, smallest in least.items():
+        if key not in best:
+            needs = f"needs {smallest.memory.total / 1e9:.1f} GB at the least, {limit / 1e9:.1f} GB are there"
+            refused.append(Refused(*key, needs))
+        elif best[key] is not chosen:
+            refused.append(Refused(*key, _slower(best[key], chosen), best[key]))
+    refused.sort(key=lambda one: one.best.step.total if one.best else float("inf"))
+    return Spread(chosen, tuple(refused), tried)
+
+
+def _sizes(cluster: Cluster) -> Iterator[tuple[int, int, int]]:
+    for tensor in _divisors(cluster.node):
+        for shard in _divisors(cluster.devices // tensor):
+            yield cluster.devices // tensor // shard, shard, tensor
+
+
+def _divisors(count: int) -> list[int]:
+    return [part for part in range(1, count + 1) if count % part == 0]
+
+
+def _impossible(job: Job, ways: int, tensor: int) -> str:
+    model = job.model
+    if job.batch_rows % ways:
+        return f"a batch of {job.batch_rows} rows cannot be shared evenly by {ways} parts"
+    for name, count in {"heads": model.heads, "kv_heads": model.n_kv_heads, "ffn": model.ffn_width}.items():
+        if count % tensor:
+            return f"{name} ({count}) cannot be divided by {tensor}"
+    return ""
+
+
+def _layouts(job: Job, replicate: int, shard: int, tensor: int) -> Iterator[Layout]:
+    share = job.batch_rows // (replicate * shard)
+    rows = 1
+    while rows <= min(share, job.rows or share):
+        for policy in _POLICIES:
+            several = shard > 1 and rows < share
+            for reshard in _RESHARD if several else _RESHARD[:2] if shard > 1 else _RESHARD[1:2]:
+                whole = tensor > 1 and job.length % tensor == 0
+                yield Layout(replicate, shard, tensor, whole, reshard, policy, rows)
+        rows *= 2
+
+
+def _before(one: Estimate, other: Estimate) -> bool:
+    """Whether the first is to be preferred."""
+    ratio = one.step.total / other.step.total
+    return ratio < 1 / _EQUAL or (ratio < _EQUAL and _effort(one.layout) < _effort(other.layout))
+
+
+def _effort(layout: Layout) -> tuple[int, int, int, bool, int]:
+    return layout.tensor, layout.shard, _POLICIES.index(layout.checkpoint), layout.reshard != "auto", -layout.rows
+
+
+def _slower(found: Estimate, chosen: Estimate) -> str:
+    """In which parts of a step a layout loses to the chosen one."""
+    lost = {
+        "communication of weights and gradients": found.step.sharding - chosen.step.sharding,
+        "communication within layers": found.step.tensor - chosen.step.tensor,
+        "computing again and memory traffic": found.step.compute - chosen.step.compute,
+    }
+    most = max(lost, key=lambda name: lost[name])
+    ratio = found.step.total / chosen.step.total - 1
+    return f"{ratio:.1%} slower: {most}" if ratio > 0 else "as fast, but less simple"
+
