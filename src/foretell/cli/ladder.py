@@ -30,15 +30,37 @@ def plan(
     hours: Annotated[float | None, typer.Option(help="Hours of training to spend on this machine.")] = None,
     tokens_per_parameter: Annotated[float | None, typer.Option(help="Default: the recipe's own.")] = None,
     depth: Annotated[int | None, typer.Option(min=1, help="Layers; default: the recipe's own.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="CLUSTER", help="Plan the run on this: h100x64 or the like, a YAML file, or `here`."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="That a cluster multiplies in.")] = "bfloat16",
+    price: Annotated[float | None, typer.Option(help="Of a device and hour, with --cluster.")] = None,
+    co2: Annotated[float | None, typer.Option(metavar="KG", help="Per kWh; tells emissions, with --cluster.")] = None,
+    page: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a page, with --cluster.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="YAML", help="Write the chosen recipe there.")] = None,
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Say which shape a budget of compute or time buys here, and what it needs: time, memory, and its ladder."""
+    """Say which shape a budget of compute or time buys here, with its memory and ladder; or what a run needs on a
+    cluster, and how to spread it there. There RECIPE may also be a shape, such as llama-3-70b."""
+    from foretell.cli import spread
     from foretell.files import write_text
     from foretell.forecast import plan as plans
     from foretell.recipes import recipe_yaml
 
-    loaded, data = _packed(load(recipe, overrides, None), Path(recipe))
+    shape = spread.is_shape(recipe)
+    if cluster is None and (shape or any(given is not None for given in (price, co2, page))):
+        raise typer.BadParameter("A shape, --price, --co2 and --page belong to a plan on a cluster; add --cluster h100x8.")
+    loaded, data = (None, None) if shape else _packed(load(recipe, overrides, None), Path(recipe))
+    if cluster is not None:
+        if any(given is not None for given in (budget, hours, tokens_per_parameter, depth)):
+            raise typer.BadParameter(
+                "--cluster plans the recipe as it is. First choose its shape with --budget or --hours and --out, then "
+                "plan that recipe on the cluster."
+            )
+        spread.plan_on(recipe, loaded, data, cluster, precision, price, co2, page, out)
+        return
+    assert loaded is not None
     with draw.progress() as report:
         found = plans.plan(
             loaded,

@@ -33,11 +33,11 @@ class Curve(Section):
     The defaults were fitted to published runs (benchmarks/plan_published.py); a measured cluster has its own.
     """
 
-    products: Above = 0.8
-    slope: float = 0.3
-    attention: Above = 0.5
-    passes: Above = 5.0
-    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.75, 1.5)
+    products: Above = 0.677
+    slope: float = 0.164
+    attention: Above = 0.435
+    passes: Above = 3.61
+    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.78, 2.0)
 
     def rate(self, flops: float, matmul: float) -> float:
         """FLOP/s of products on a device with this peak."""
