@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT
 from scipy.optimize import least_squares
 
+from common import ROOT
 from foretell.forecast.cluster import Cluster, Curve, load_cluster
 from foretell.forecast.estimate import Estimate, estimate
 from foretell.forecast.job import Job, Layout
@@ -92,7 +92,7 @@ def fit(runs: Sequence[Run]) -> Curve:
 
 
 def leave_out(runs: Sequence[Run]) -> tuple[Curve, dict[str, float]]:
-    """The curve of all runs, with the range that holds eight of ten left-out errors; and the left-out error of each run."""
+    """The curve of all runs, with the range that holds eight of ten left-out errors; and each run's left-out error."""
     used = [run for run in runs if run.said.get("fit", True)]
     errors: dict[str, float] = {}
     for family in dict.fromkeys(run.family for run in runs):

@@ -50,7 +50,7 @@ def plan(
 
     shape = spread.is_shape(recipe)
     if cluster is None and (shape or any(given is not None for given in (price, co2, page))):
-        raise typer.BadParameter("A shape, --price, --co2 and --page belong to a plan on a cluster; add --cluster h100x8.")
+        raise typer.BadParameter("A shape, --price, --co2 and --page need a cluster; add --cluster h100x8.")
     loaded, data = (None, None) if shape else _packed(load(recipe, overrides, None), Path(recipe))
     if cluster is not None:
         if any(given is not None for given in (budget, hours, tokens_per_parameter, depth)):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from foretell.cli import draw
-from foretell.cli.run import load
 
 if TYPE_CHECKING:
     from foretell.forecast.cluster import Cluster

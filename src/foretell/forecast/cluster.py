@@ -35,8 +35,8 @@ class Curve(Section):
 
     products: Above = 0.677
     slope: float = 0.164
-    attention: Above = 0.435
-    passes: Above = 3.61
+    attention: Above = 0.436
+    passes: Above = 3.66
     range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.78, 2.0)
 
     def rate(self, flops: float, matmul: float) -> float:
@@ -45,12 +45,14 @@ class Curve(Section):
 
 
 class Cluster(Section):
-    """Devices and their network. flops: peak by precision, FLOP/s of dense products. matmul: share of it that the best
-    products reach. memory, bandwidth: of a device, bytes and bytes/s. node: devices that `intra` joins; nodes: how many,
-    joined by `inter`. power: watts of a device at full load, its share of the host included where it is known; pue:
-    what the building draws over that. price: of a device and hour. mtbf_hours: between two failures of one device;
-    None: no failures. restart_minutes: from a failure to training again. storage: bytes/s that a node writes a
-    checkpoint with. efficiency: measured of this cluster, in place of the curve that published runs gave.
+    """Devices and their network. Rates in FLOP/s and bytes/s, memory in bytes.
+
+    flops: peak by precision, of dense products. matmul: share of it that the best products reach. memory, bandwidth: of
+    a device. node: devices that `intra` joins; nodes: how many, joined by `inter`. process: what a device holds without
+    a model. power: watts of a device at full load, with its share of the host where that is known; pue: what the
+    building draws over that. price: of a device and hour. mtbf_hours: between two failures of one device; None: no
+    failures. restart_minutes: from a failure to training again. storage: bytes/s that a node writes a checkpoint with.
+    efficiency: measured of this cluster, in place of the curve that published runs gave.
     """
 
     device: str

@@ -1,4 +1,4 @@
-"""Which way to spread a run over a cluster: every layout tried, the fastest that fits chosen, the others' reasons kept."""
+"""How to spread a run over a cluster: every layout tried, the fastest that fits chosen, the others' reasons kept."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     if not least:
         reasons = list(dict.fromkeys(one.reason for one in refused))[:_REASONS]
         raise ForecastError(
-            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change train.batch_tokens, or the "
-            "number of devices."
+            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change train.batch_tokens, or "
+            "the number of devices."
         )
     if not best:
         near = min(least.values(), key=lambda found: found.memory.total)
@@ -142,4 +142,3 @@ def _slower(found: Estimate, chosen: Estimate) -> str:
     most = max(lost, key=lambda name: lost[name])
     ratio = found.step.total / chosen.step.total - 1
     return f"{ratio:.1%} slower: {most}" if ratio > 0 else "as fast, but less simple"
-

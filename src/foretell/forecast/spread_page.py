@@ -11,7 +11,6 @@ from foretell.forecast.footprint import Memory
 from foretell.forecast.spread import Refused, Spread
 from foretell.pages import (
     Bar,
-    Html,
     bar_chart,
     cards,
     code,
@@ -49,12 +48,13 @@ _FORMULAS = (
     ),
     (
         "Memory traffic, s",
-        "(passes · bytes kept of activations + 3 readings of weights and one sum of gradients a micro-batch) / bandwidth",
+        "(passes · bytes of activations + 3 readings of weights and 1 sum of gradients a micro-batch) / bandwidth",
         "as above",
     ),
     (
         "Communication, s",
-        "bytes · (n − 1)/n / (0.8 · bandwidth) + hops · latency, beyond what computing hides; four sums a layer if tensor > 1",
+        "bytes · (n − 1)/n / (0.8 · bandwidth) + hops · latency, beyond what computing hides; with tensor, four sums a "
+        "layer",
         "Thakur et al. 2005; Shoeybi et al., arXiv 1909.08053; Rajbhandari et al., arXiv 1910.02054",
     ),
     (
@@ -81,8 +81,8 @@ def spread_page(found: Spread, precision: str, intensity: float | None = None) -
     chosen = found.chosen
     job, cluster, layout = chosen.job, chosen.cluster, chosen.layout
     lead = (
-        f"{compact(job.parameters)} parameters, {compact(job.tokens)} tokens in steps of {compact(job.batch_tokens)}, on "
-        f"{layout.world:,} × {cluster.device}."
+        f"{compact(job.parameters)} parameters, {compact(job.tokens)} tokens in steps of {compact(job.batch_tokens)}, "
+        f"on {layout.world:,} × {cluster.device}."
     )
     low, high = chosen.range
     step = [
