@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := 2.13.0
-HELPERS := adapters_ours adapters_peer common evals_likelihood evals_peers feeding forecast_table grown_vlm_asked grown_vlm_data report_results rlhf_ours rlhf_peer runs serving_load serving_stub support_table
+HELPERS := adapters_ours adapters_peer common evals_likelihood evals_peers feeding forecast_table grown_vlm_asked grown_vlm_data plan_published plan_table report_results rlhf_ours rlhf_peer runs serving_load serving_stub support_table
 BENCHMARKS := $(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))
 
 .PHONY: help install quickstart test test-peers lint style types contract bench docs results forecasts support lock clean

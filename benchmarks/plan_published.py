@@ -130,6 +130,8 @@ def table(runs: Sequence[Run], curve: Curve, errors: dict[str, float]) -> list[d
             {
                 "run": run.name,
                 "family": run.family,
+                "device": run.said["cluster"].rpartition("x")[0],
+                "rates": [found.rate * math.exp(run.error(curve)), found.rate],
                 "layout": found.layout.block() | {"rows": run.layout.rows},
                 "figures": pairs,
                 "left_out": math.expm1(errors[run.name]),

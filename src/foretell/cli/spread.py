@@ -75,7 +75,7 @@ def _place(cluster: str, recipe: Recipe | None, data: DataShape | None, precisio
 
 
 def _tell(job: Job, found: Spread, precision: str, intensity: float | None) -> None:
-    from foretell.forecast.spread_page import described, failures, headline, parts, rows
+    from foretell.forecast.spread_page import certain, described, failures, headline, parts, rows
     from foretell.pages import compact, size
 
     chosen = found.chosen
@@ -84,8 +84,7 @@ def _tell(job: Job, found: Spread, precision: str, intensity: float | None) -> N
         f"{chosen.layout.world:,} × {chosen.cluster.device}\n"
     )
     draw.table(("", "", ""), headline(chosen, precision, intensity))
-    low, high = chosen.range
-    print(f"Eight of ten published runs took {low:.2g} to {high:.2g} times the planned time.\n" * (low < high), end="")
+    print(certain(chosen))
     heads, told = rows(found)
     print()
     draw.table(heads, told, right=(1, 2, 3, 6, 7))

@@ -31,9 +31,13 @@ _STEP = {
     "attention": "attention",
     "traffic": "memory traffic",
     "update": "optimizer",
-    "sharding": "weights and gradients between devices, not hidden",
-    "tensor": "activations between devices",
+    "sharding": "sharding, not hidden",
+    "tensor": "tensor parallel",
 }
+_COMMUNICATION = (
+    "On each device. Sharding: weights gathered and gradients summed beyond what computing hides; tensor parallel: "
+    "activations summed within layers."
+)
 _HELD = ("weights", "gradients", "moments", "activations", "gathered", "process")
 _FORMULAS = (
     (
@@ -84,7 +88,6 @@ def spread_page(found: Spread, precision: str, intensity: float | None = None) -
         f"{compact(job.parameters)} parameters, {compact(job.tokens)} tokens in steps of {compact(job.batch_tokens)}, "
         f"on {layout.world:,} × {cluster.device}."
     )
-    low, high = chosen.range
     step = [
         Bar(label, getattr(chosen.step, name), duration_text(getattr(chosen.step, name)))
         for name, label in _STEP.items()
@@ -96,19 +99,27 @@ def spread_page(found: Spread, precision: str, intensity: float | None = None) -
         section(
             "What it needs",
             cards(headline(chosen, precision, intensity)),
-            notice(
-                f"Of published runs, eight of ten took {low:.2g} to {high:.2g} times the time that the plan gives them "
-                "when it has not seen their family; hours, cost and energy share that range."
-            ),
+            notice(f"{certain(chosen)} Hours, cost and energy share that range."),
         ),
         section("How to spread it", code(block), table(*rows(found), align="lrrrllrrl")),
-        section("A step", figure(bar_chart(step, title="Seconds of a step"), "On each device.")),
+        section("A step", figure(bar_chart(step, title="Seconds of a step"), _COMMUNICATION)),
         section("Memory of a device", figure(bar_chart(held, title="Bytes at the peak of a step"))),
         section("Failures", definitions(failures(chosen))),
         section("The cluster", definitions(described(chosen, precision))),
         section("By which formulas", table(("What", "Formula", "Source"), _FORMULAS)),
     ]
     return page(f"Plan of {job.name}", sections, lead=lead)
+
+
+def certain(found: Estimate) -> str:
+    """How far the planned times hold."""
+    low, high = found.range
+    if found.cluster.efficiency is None:
+        return (
+            f"Of published runs, eight of ten took {low:.2g} to {high:.2g} times the time that the plan gives them when "
+            "it has not seen their family."
+        )
+    return f"The curve was measured; the real time may be {low:.2g} to {high:.2g} times the planned one."
 
 
 def duration_text(seconds: float) -> str:
