@@ -27,8 +27,8 @@ def published_page(
     """rows: of `plan_published.table`. tried, runs: of this machine, with [measured, planned] of seconds and memory."""
     low, high = curve.range
     lead = (
-        "The last column is of a curve that was fitted without the run's family, the others of the curve of all. There a "
-        "positive error means that the plan takes longer than what was published. "
+        "The last column is of a curve that was fitted without the run's family, the others of the curve of all. There "
+        "a positive error means that the plan takes longer than what was published. "
         f"Eight of ten runs took {low:.2f} to {high:.2f} times their planned time."
     )
     names = list(dict.fromkeys(row["device"] for row in rows))

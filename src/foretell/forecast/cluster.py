@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,15 +34,16 @@ class Curve(Section):
     The defaults were fitted to published runs (benchmarks/plan_published.py); a measured cluster has its own.
     """
 
-    products: Above = 0.677
-    slope: float = 0.164
-    attention: Above = 0.436
-    passes: Above = 3.66
-    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.78, 2.0)
+    products: Above = 0.688
+    slope: float = 0.159
+    attention: Above = 0.429
+    passes: Above = 4.44
+    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.79, 2.0)
 
     def rate(self, flops: float, matmul: float) -> float:
         """FLOP/s of products on a device with this peak."""
-        return flops * matmul * min(1.0, self.products * (flops / _REFERENCE) ** -self.slope)
+        share = self.products * math.exp(-self.slope * math.log(flops / _REFERENCE))
+        return flops * matmul * min(1.0, share)
 
 
 class Cluster(Section):
@@ -51,8 +53,9 @@ class Cluster(Section):
     a device. node: devices that `intra` joins; nodes: how many, joined by `inter`. process: what a device holds without
     a model. power: watts of a device at full load, with its share of the host where that is known; pue: what the
     building draws over that. price: of a device and hour. mtbf_hours: between two failures of one device; None: no
-    failures. restart_minutes: from a failure to training again. storage: bytes/s that a node writes a checkpoint with.
-    efficiency: measured of this cluster, in place of the curve that published runs gave.
+    failures. dispatch: seconds that the host needs to start the kernels of a layer, forward and backward; assumed are
+    100 of 6 µs. restart_minutes: from a failure to training again. storage: bytes/s that a node writes a checkpoint
+    with. efficiency: measured of this cluster, in place of the curve that published runs gave.
     """
 
     device: str
@@ -66,6 +69,7 @@ class Cluster(Section):
     inter: Link = Link(bandwidth=1e15)
     kind: Annotated[str, Field(pattern="^(cpu|cuda)$")] = "cuda"
     process: Annotated[float, Field(ge=0)] = 2e9
+    dispatch: Annotated[float, Field(ge=0)] = 6e-4
     power: Above | None = None
     pue: Annotated[float, Field(ge=1)] = 1.1
     price: Above | None = None

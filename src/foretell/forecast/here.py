@@ -18,7 +18,6 @@ from foretell.recipe import Recipe
 
 _PATIENCE = 2.0  # seconds that one forward and backward pass may take while measuring
 _LEAST = 0.1  # error of a measured curve, where the steps it was fitted to show less
-_UNHURRIED = 1e10  # FLOP/s that every machine reaches
 
 Measured = tuple[Job, Layout, float]
 """(job, layout, seconds of a step)"""
@@ -47,10 +46,11 @@ def here(recipe: Recipe, data: DataShape | None = None, shapes: Sequence[Recipe]
         bandwidth=copy_bandwidth(device=str(device)),
         kind=name,
         process=held,
+        dispatch=0.0,  # in the measured curve
         source="measured now: fastest product of two square matrices, fastest copy of 128 MB",
     )
     told: list[Measured] = []
-    for shape in shapes or _shapes(recipe, data):
+    for shape in shapes or _shapes(recipe, data, rate):
         given = data or DataShape((shape.data.sequence_length + 1) / 2)
         rows = micro_rows(shape)
         speed: Speed = take_steps(shape, rows, given, precision, str(device))
@@ -58,13 +58,14 @@ def here(recipe: Recipe, data: DataShape | None = None, shapes: Sequence[Recipe]
     return cluster.model_copy(update={"efficiency": fit_curve(told, cluster, precision)})
 
 
-def _shapes(recipe: Recipe, data: DataShape | None) -> list[Recipe]:
-    found = []
+def _shapes(recipe: Recipe, data: DataShape | None, rate: float) -> list[Recipe]:
+    """The recipe at half its width, and at once and twice its width where a pass takes seconds at a tenth of `rate`."""
+    found: list[Recipe] = []
     for share in (0.5, 1.0, 2.0):
         unit = recipe.model.head_dim
         shape = scaled(recipe, max(unit, round(share * recipe.model.width / unit) * unit))
         row = flops(shape, data) * shape.data.sequence_length / shape.train.tokens
-        if not found or row * micro_rows(shape) < _PATIENCE * _UNHURRIED * 10:
+        if not found or row * micro_rows(shape) < _PATIENCE * rate / 10:
             found.append(shape)
     return found
 

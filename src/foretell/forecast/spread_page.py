@@ -31,6 +31,7 @@ _STEP = {
     "attention": "attention",
     "traffic": "memory traffic",
     "update": "optimizer",
+    "dispatch": "waiting for the host",
     "sharding": "sharding, not hidden",
     "tensor": "tensor parallel",
 }
@@ -116,8 +117,8 @@ def certain(found: Estimate) -> str:
     low, high = found.range
     if found.cluster.efficiency is None:
         return (
-            f"Of published runs, eight of ten took {low:.2g} to {high:.2g} times the time that the plan gives them when "
-            "it has not seen their family."
+            f"Of published runs, eight of ten took {low:.2g} to {high:.2g} times the time that the plan gives them "
+            "without having seen their family."
         )
     return f"The curve was measured; the real time may be {low:.2g} to {high:.2g} times the planned one."
 
@@ -134,24 +135,32 @@ def headline(found: Estimate, precision: str, intensity: float | None) -> list[t
     """(label, value, remark) of what a reader asks first."""
     low, high = found.range
 
-    def between(value: float, shown: str) -> str:
-        return f"{shown.format(low * value)} to {shown.format(high * value)}"
+    def between(value: float) -> str:
+        return f"{_rounded(low * value)} to {_rounded(high * value)}"
 
     told = [
         ("Time", duration(found.wall), f"{duration(low * found.wall)} to {duration(high * found.wall)}"),
-        ("Device hours", f"{found.device_hours:,.0f}", between(found.device_hours, "{:,.0f}")),
+        ("Device hours", _rounded(found.device_hours), between(found.device_hours)),
         ("Step", duration_text(found.step.total), f"{found.rate:,.0f} tokens a second and device"),
         ("MFU", percent(found.mfu(precision)), f"of {found.cluster.peak(precision) / 1e12:.3g} TFLOP/s"),
         ("Memory", size(found.memory.total), f"of {size(found.cluster.memory)} on each device"),
     ]
     if found.cost is not None:
-        told.append(("Cost", f"{found.cost:,.0f}", between(found.cost, "{:,.0f}")))
+        told.append(("Cost", _rounded(found.cost), between(found.cost)))
     if found.energy is not None:
-        told.append(("Energy", f"{compact(found.energy)}Wh", f"at full load, PUE {found.cluster.pue:g}: an upper end"))
+        told.append(("Energy", _watt_hours(found.energy), f"at full load, PUE {found.cluster.pue:g}: an upper end"))
         if intensity is not None:
             kilograms = found.emitted(intensity) or 0.0
-            told.append(("CO₂", f"{kilograms / 1000:,.3g} t", f"at {intensity:g} kg/kWh"))
+            told.append(("CO₂", f"{_rounded(kilograms / 1000)} t", f"at {intensity:g} kg/kWh"))
     return told
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _watt_hours(value: float) -> str:
+    return f"{compact(value)}Wh" if value >= 1000 else f"{value:.3g} Wh"
 
 
 def rows(found: Spread, shown: int = 14) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

@@ -17,19 +17,20 @@ _REDUCED = 4  # bytes of a gradient on the wire: float32
 @dataclass(frozen=True)
 class StepTime:
     """Seconds of a step on one device. products, attention: matrix products. traffic: what is read and written beside
-    them. update: the optimizer. sharding, tensor: communication that computing does not hide, of weights and
-    gradients, and of activations."""
+    them. update: the optimizer. dispatch: while the device waits for the host, whose kernels are short. sharding,
+    tensor: communication that computing does not hide, of weights and gradients, and of activations."""
 
     products: float
     attention: float
     traffic: float
     update: float
+    dispatch: float
     sharding: float
     tensor: float
 
     @property
     def compute(self) -> float:
-        return self.products + self.attention + self.traffic + self.update
+        return self.products + self.attention + self.traffic + self.update + self.dispatch
 
     @property
     def total(self) -> float:
@@ -42,8 +43,9 @@ def step_time(job: Job, layout: Layout, cluster: Cluster, precision: str) -> Ste
     products: FLOPs over the rate of the cluster's curve, attention likewise; what a policy recomputes is counted.
     traffic: `passes` times the numbers that a layer and the logits keep, and for each micro-batch the weights read
     three times and their float32 gradient added to, over the memory's bandwidth: short micro-batches pay for that.
-    update: 32 bytes a parameter held. Weights are gathered and gradients summed while a layer computes; what takes
-    longer than computing, and the first and last layer's, is added. Sums over `tensor` hide behind nothing.
+    update: 32 bytes a parameter held. dispatch: by how much the host's time for a layer's kernels exceeds all that.
+    Weights are gathered and gradients summed while a layer computes; what takes longer than computing, and the first
+    and last layer's, is added. Sums over `tensor` hide behind nothing.
     Sources: ring collectives, bytes · (n − 1)/n / bandwidth + hops · latency (Thakur et al. 2005); four sums a layer
     under tensor parallelism (Shoeybi et al., arXiv 1909.08053; Korthikanti et al., arXiv 2205.05198).
     """
@@ -60,12 +62,14 @@ def step_time(job: Job, layout: Layout, cluster: Cluster, precision: str) -> Ste
     update = 32 * (layers + job.rest) / layout.shard / cluster.bandwidth
     products = tokens * (forward[0] + backward[0])
     attention = tokens * (forward[1] + backward[1])
-    third = (products + attention + traffic) / count / 3
+    dispatch = max(0.0, count * model.depth * cluster.dispatch - products - attention - traffic)
+    third = (products + attention + traffic + dispatch) / count / 3
     return StepTime(
         products,
         attention,
         traffic,
         update,
+        dispatch,
         _sharding(job, layout, cluster, size, count, third),
         _tensor(job, layout, cluster, size, count),
     )
