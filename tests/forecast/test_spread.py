@@ -12,7 +12,7 @@ from foretell.cli.app import app
 from foretell.errors import ForecastError
 from foretell.forecast.cluster import Cluster, Curve, Link, load_cluster
 from foretell.forecast.estimate import estimate
-from foretell.forecast.footprint import _CHUNK, kept, memory_per_rank
+from foretell.forecast.footprint import _CHUNK, Memory, kept, memory_per_rank
 from foretell.forecast.here import fit_curve
 from foretell.forecast.job import Job, Layout
 from foretell.forecast.rungs import DataShape
@@ -55,24 +55,25 @@ def test_the_chunk_of_the_loss_is_the_loss_s() -> None:
 
 def test_sharded_state_sums_to_sixteen_bytes_a_parameter() -> None:
     one = job()
-    for layout in (Layout(), Layout(shard=8), Layout(2, 8), Layout(shard=4, tensor=2), Layout(2, 2, 2, True)):
-        held = memory_per_rank(one, layout, 0.0, "bfloat16")
+    for layout in (Layout(), Layout(2, 8), Layout(shard=8), Layout(shard=4, tensor=2), Layout(2, 2, 2, True)):
+        held = memory_per_rank(one, replace(layout, reshard="always"), 0.0, "bfloat16")
         state = held.weights + held.gradients + held.moments
         twice = 16 * one.rest * (layout.tensor - 1)  # what tensor parallelism leaves whole on each of its ranks
         assert layout.shard * layout.tensor * state == pytest.approx(16 * one.parameters + twice)
 
 
-def test_what_is_gathered_follows_the_policy() -> None:
+def test_what_is_held_whole_follows_the_policy() -> None:
     one = job()
-    blocks = one.model.depth * one.block
 
-    def gathered(reshard: Any, rows: int) -> float:
-        return memory_per_rank(one, Layout(shard=8, reshard=reshard, rows=rows), 0.0, "bfloat16").gathered
+    def held(reshard: Any, rows: int) -> Memory:
+        return memory_per_rank(one, Layout(shard=8, reshard=reshard, rows=rows), 0.0, "bfloat16")
 
-    single = gathered("auto", 8)  # one micro-batch: gradients travel at once
-    assert single == gathered("always", 8) == 2 * 2 * one.block + 4 * one.rest + 6 * 2 * one.block
-    assert gathered("never", 8) - single == pytest.approx(2 * (blocks - 2 * one.block))
-    assert gathered("auto", 1) - gathered("always", 1) == pytest.approx(4 * one.parameters - 12 * one.block)
+    whole, part = 4.0 * one.parameters, 4.0 * one.parameters / 8
+    assert held("auto", 8).gathered == held("always", 1).gathered == 4 * one.rest + (3 * 2 + 6) * one.block
+    assert held("never", 8).gathered - held("auto", 8).gathered == pytest.approx(2 * 6 * one.block)
+    assert held("always", 1).gradients == pytest.approx(part)
+    assert held("auto", 1).gradients == held("never", 1).gradients == pytest.approx(whole)
+    assert held("auto", 8).gradients == pytest.approx(part + 8 * one.rest)  # one micro-batch: they travel at once
     assert memory_per_rank(one, Layout(8), 0.0, "bfloat16").gathered == 0
 
 

@@ -81,33 +81,30 @@ def memory_per_rank(
     """Peak memory of a training step on each rank of a layout, in bytes.
 
     Weights, gradients and two moments are float32. A layer's lie once over `shard` x `tensor` ranks, embedding and head
-    once over `shard`. Where they are sharded, embedding and head are gathered in float32 and two layers (all, where
-    reshard is never) in the compute type, and two layers' gradients wait to be summed; all gradients do, in float32,
-    where they travel after the last of several micro-batches. Activations are those of a micro-batch, as the checkpoint
-    policy keeps them: all; a layer's products (selective); or its input (full), with one layer made anew.
+    once over `shard`. Where they are sharded, embedding and head are gathered in float32 through the step, and three
+    layers (all and one, where reshard is never) in the compute type: FSDP2 gathers into one buffer and copies tensors
+    out while the next layer is on its way. Gradients are whole, in float32, where they travel after the last of several
+    micro-batches; else one layer's waits beside the buffer that it travels from. Activations are those of a
+    micro-batch, as the checkpoint policy keeps them: all; a layer's products (selective); or its input (full), with one
+    layer made anew.
 
     process: bytes without a model. slack: what the allocator holds beyond what is in use, over activations. Counted
     for this project's step: the loss never holds whole logits. On a CPU attention keeps its scores, on a GPU the fused
     kernel keeps none.
     """
     size = 4 if precision == "float32" else 2
-    state = 4.0 * (job.model.depth * job.block / layout.tensor + job.rest) / layout.shard
-    tokens = layout.rows * job.length
-    held = _activations(job, layout, tokens, size, device) * slack
-    accumulates = layout.micro_batches(job) > 1
-    return Memory(process, state, state, 2 * state, held, accumulates, _gathered(job, layout, size))
-
-
-def _gathered(job: Job, layout: Layout, size: int) -> float:
-    """Bytes of weights and gradients that a rank holds whole while it computes, though it keeps a part of them."""
+    depth, block, several = job.model.depth, job.block / layout.tensor, layout.micro_batches(job) > 1
+    held = _activations(job, layout, layout.rows * job.length, size, device) * slack
+    state = 4.0 * (depth * block + job.rest)
     if layout.shard == 1:
-        return 0.0
-    block, depth = job.block / layout.tensor, job.model.depth
-    few = min(2, depth)
-    weights = size * block * (depth if layout.reshard == "never" else few) + 4 * job.rest
-    if layout.reshard == "always" or layout.micro_batches(job) == 1:
-        return weights + (size + 4) * few * block
-    return weights + 4 * (depth * block + job.rest)
+        return Memory(process, state, state, 2 * state, held, several)
+    part = state / layout.shard
+    gradients = part + 8 * job.rest  # what is in no layer is summed last, from a buffer of its own
+    if several:
+        gradients = part if layout.reshard == "always" else state
+    layers = size * block * (depth + 1 if layout.reshard == "never" else 3)
+    gathered = 4 * job.rest + layers + (size + 4) * block
+    return Memory(process, part, gradients, 2 * part, held, several, gathered)
 
 
 def kept(job: Job, layout: Layout) -> tuple[float, float]:
