@@ -34,10 +34,10 @@ class Curve(Section):
     The defaults were fitted to published runs (benchmarks/plan_published.py); a measured cluster has its own.
     """
 
-    products: Above = 0.688
-    slope: float = 0.159
-    attention: Above = 0.429
-    passes: Above = 4.44
+    products: Above = 0.676
+    slope: float = 0.212
+    attention: Above = 0.438
+    passes: Above = 1.88
     range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.79, 2.0)
 
     def rate(self, flops: float, matmul: float) -> float:
