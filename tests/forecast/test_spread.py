@@ -185,6 +185,8 @@ def test_sizes_that_cannot_be_built_say_why() -> None:
     assert any("kv_heads (2) cannot be divided by 4" in reason for reason in reasons)
     with pytest.raises(ForecastError, match="64 rows cannot be shared evenly by 48 parts"):
         spread(odd, cluster(node=3, nodes=16))
+    with pytest.raises(ForecastError, match="A step of 1000 tokens is less than one row of 1024"):
+        spread(replace(odd, batch_tokens=1000), cluster())
     with pytest.raises(ForecastError, match=r"needs \d.* GB a device at the least on 16 of X .*Take more devices"):
         spread(job(), cluster(memory=1e8))
 

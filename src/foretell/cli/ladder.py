@@ -35,8 +35,10 @@ def plan(
         typer.Option(metavar="CLUSTER", help="Plan the run on this: h100x64 or the like, a YAML file, or `here`."),
     ] = None,
     precision: Annotated[str, typer.Option(help="That a cluster multiplies in.")] = "bfloat16",
-    price: Annotated[float | None, typer.Option(help="Of a device and hour, with --cluster.")] = None,
-    co2: Annotated[float | None, typer.Option(metavar="KG", help="Per kWh; tells emissions, with --cluster.")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Per device and hour.")] = None,
+    co2: Annotated[
+        float | None, typer.Option(min=0, metavar="KG", help="Emitted per kWh; told with --cluster.")
+    ] = None,
     page: Annotated[Path | None, typer.Option(metavar="HTML", help="Write a page, with --cluster.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="YAML", help="Write the chosen recipe there.")] = None,
     overrides: Set = [],  # noqa: B006  (typer copies it)

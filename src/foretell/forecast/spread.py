@@ -45,6 +45,10 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     Of layouts within two percent the simpler one is taken: less tensor parallel, less sharding, less recomputed.
     Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting.
     """
+    if job.batch_rows < 1:
+        raise ForecastError(
+            f"A step of {job.batch_tokens} tokens is less than one row of {job.length}. Raise it, or shorten rows."
+        )
     limit, tried = _USED * cluster.memory, 0
     best: dict[tuple[int, int, int], Estimate] = {}
     least: dict[tuple[int, int, int], Estimate] = {}
