@@ -59,7 +59,7 @@ _FORMULAS = (
     (
         "Communication, s",
         "bytes · (n − 1)/n / (0.8 · bandwidth) + hops · latency, beyond what computing hides; with tensor, four sums a "
-        "layer",
+        "layer; 0.8 is an assumption",
         "Thakur et al. 2005; Shoeybi et al., arXiv 1909.08053; Rajbhandari et al., arXiv 1910.02054",
     ),
     (

@@ -9,7 +9,7 @@ from foretell.forecast.footprint import kept
 from foretell.forecast.job import Job, Layout
 from foretell.model.describe import describe
 
-_REACHED = 0.8  # of a link's bandwidth by large collectives; about what nccl-tests show on NVLink and InfiniBand
+_REACHED = 0.8  # of a link's bandwidth by large collectives: an assumption
 _SHARED = ("attention projections", "attention scores", "mlp")  # divided by tensor parallelism
 _REDUCED = 4  # bytes of a gradient on the wire: float32
 
