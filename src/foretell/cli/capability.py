@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foretell.cli import draw
+from foretell.cli.run import On
 
 if TYPE_CHECKING:
     from foretell.forecast.register import Record
@@ -22,6 +23,7 @@ def capability(
     buckets: Annotated[int, typer.Option(min=1, help="Of problems, by difficulty.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Models at a time; default one a core.")] = None,
+    on: On = "local",
 ) -> None:
     """Foretell how many held-out programs a run will get right, from draws of its ladder's models.
 
@@ -35,11 +37,13 @@ def capability(
     recipe, _ = run_status(run)
     with draw.progress() as report:
         if (run / "pretrain" / "log.jsonl").exists():
-            record, _ = stage.compare_capability(run, recipe, workers=workers, report=report)
+            record, _ = stage.compare_capability(run, recipe, workers=workers, on=on, report=report)
         else:
             chosen = {"grades": _grades(grades)} if grades else {}
             exam = stage.exam_of(recipe, per_grade=per_grade, wanted=wanted, most=most, seed=seed, **chosen)
-            record, _ = stage.foretell_capability(run, recipe, exam, buckets=buckets, workers=workers, report=report)
+            record, _ = stage.foretell_capability(
+                run, recipe, exam, buckets=buckets, workers=workers, on=on, report=report
+            )
     page = run / "forecasts" / f"{Path(record.name).stem}-capability.html"
     stage.write_page(run, record, page)
     _tell(record)

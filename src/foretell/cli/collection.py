@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,7 +27,9 @@ def build(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the collection; default collections/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
-    on: Annotated[Literal["local", "ray", "slurm"], typer.Option(help="Where it runs.")] = "local",
+    on: Annotated[
+        str, typer.Option(metavar="WHERE", help="local, ray, ray:ADDRESS of a cluster, or slurm.")
+    ] = "local",
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the files that only serve resuming.")] = False,
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:

@@ -51,6 +51,9 @@ class _Lines:
         self._last: dict[str, tuple[float, float]] = {}
 
     def __call__(self, task: str, done: float, total: float | None = None, note: str = "") -> None:
+        if total == 0:
+            print(f"{task}: {note}", file=sys.stderr, flush=True)
+            return
         now = time.monotonic()
         share = done / total if total else 0.0
         before, shown = self._last.get(task, (float("-inf"), -1.0))

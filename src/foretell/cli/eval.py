@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -12,6 +13,7 @@ import typer
 
 from foretell.cli import draw
 from foretell.cli.rates import rates
+from foretell.cli.run import On
 
 if TYPE_CHECKING:
     from foretell.evals.api import EvalReport
@@ -43,6 +45,10 @@ def run(
     reducer: Annotated[str, typer.Option(help="Of a sample's epochs: mean, mode, max, pass@K.")] = "mean",
     seed: Annotated[int, typer.Option(help="Of what a sample draws, such as the order of answers.")] = 20220722,
     concurrency: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Evals at a time, each in a process; default one, on a cluster its cores.")
+    ] = None,
+    on: On = "local",
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which an endpoint must answer.")] = 600,
     completion_args: Annotated[
         str, typer.Option("--completion-args", "--completion_args", metavar="K=V,…", help="For every question.")
@@ -85,16 +91,21 @@ def run(
     defaults = _pairs(completion_args, "--completion-args")
     prices = _prices(price)
     budget = Budget(max_tokens_spent, max_cost, None if max_minutes is None else 60 * max_minutes, *prices)
-    from foretell.evals.models import make_model
+    from foretell.evals.models import ModelRef
 
-    models = [make_model(ref, registry, concurrency, timeout, **defaults) for ref in model.split(",")]
-    judge = make_model(grader, registry, concurrency, timeout) if grader else None
+    workers = 1 if workers is None and on == "local" else workers
+    models: list[Any] = [ModelRef(ref, timeout, json.dumps(defaults)) for ref in model.split(",")]
+    judge: Any = ModelRef(grader, timeout) if grader else None
+    if workers == 1 and on == "local":
+        models = [each.make(registry, concurrency) for each in models]
+        judge = judge and judge.make(registry, concurrency)
     args = _pairs(extra_eval_params, "--extra-eval-params") | ({"allow_unsafe": True} if allow_unsafe else {})
     failed = 0
     for name, done in api.run_set(
         names, models, exit_on_error=exit_on_error, fresh=fresh, progress=draw.progress, grader=judge,
         samples=max_samples, epochs=epochs, reducer=reducer, seed=seed, concurrency=concurrency, budget=budget,
         registry=registry, args=args, out=record_path, cache=cache, user=user, command=shlex.join(sys.argv),
+        workers=workers, on=on,
     ):  # fmt: skip
         if isinstance(done, Exception):
             failed += 1

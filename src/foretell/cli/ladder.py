@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foretell.cli import draw
-from foretell.cli.run import RecipeName, Set, load
+from foretell.cli.run import On, RecipeName, Set, load
 from foretell.pages import compact, duration, size
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def ladder(
     recipe: RecipeName,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
-    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    on: On = "local",
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Train the rungs below a recipe's run, and register what the run will reach. `foretell run` then trains it."""
@@ -124,7 +124,7 @@ def tune(
     rounds: Annotated[int, typer.Option(min=1, help="How often rate, batch and decay are searched.")] = 1,
     folder: Annotated[Path | None, typer.Option("--run", help="Run directory; default runs/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
-    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    on: On = "local",
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Search learning rate, batch and weight decay on small rungs, and write the recipe with what they say of it."""
@@ -182,7 +182,7 @@ def mixture(
     check: Annotated[int, typer.Option(min=0, help="Seeds that the recommendation is tried with afresh.")] = 2,
     folder: Annotated[Path | None, typer.Option("--run", help="Run directory; default runs/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rungs at a time; default one a core.")] = None,
-    on: Annotated[Literal["local", "ray"], typer.Option(help="Where the rungs are trained.")] = "local",
+    on: On = "local",
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:
     """Search the weights of a recipe's sources on small rungs, and forecast what they bring."""

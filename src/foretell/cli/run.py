@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's name, a YAML file, or a run directory.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override, such as train.tokens=2e6.")]
+On = Annotated[str, typer.Option(metavar="WHERE", help="local, ray, or ray:ADDRESS of a cluster.")]
 Depth = Annotated[int | None, typer.Option(help="Scale model, tokens, batch and rate to this many layers.")]
 
 recipe_app = typer.Typer(help="Recipes: the configuration of a run.", no_args_is_help=True)
@@ -45,6 +46,8 @@ def run(
     until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
     overrides: Set = [],  # noqa: B006  (typer copies it)
     depth: Depth = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rungs of its ladder at a time; default one a core.")] = None,
+    on: On = "local",
 ) -> None:
     """Run a recipe: data, tokenizer, pack, pretrain, examine, page, card. Skips what is done, resumes what was cut
     off."""
@@ -58,7 +61,7 @@ def run(
         run_recipe(loaded, folder, until)
         return
     with draw.progress() as report:
-        manifests = run_recipe(loaded, folder, until, report)
+        manifests = run_recipe(loaded, folder, until, report, on=on, workers=workers)
     for split, found in manifests.get("pack", {}).get("metrics", {}).items():
         for note in found.get("notes", ()):
             print(f"Note on the {'held-out' if split == 'heldout' else 'training'} data: {note}", file=sys.stderr)

@@ -25,6 +25,7 @@ from foretell.evals.runner import SEED, Budget, Settings, identity, run_eval
 from foretell.evals.scores import Scores, Summary
 from foretell.evals.summaries import write_summary
 from foretell.files import digest, write_json
+from foretell.measure.fanout import Where, fan_out
 from foretell.run import Report, silent
 
 LOGS = Path("runs") / "evals"
@@ -86,6 +87,7 @@ def run(
     user: str = "",
     command: str = "",
     fresh: bool = False,
+    folder: Path = LOGS,
     report: Report = silent,
 ) -> EvalReport:
     """Run one eval on a model, or go on with a run of the same settings that was cut off.
@@ -93,7 +95,7 @@ def run(
     name: of the registry. model: a reference (see `models.make_model`), a loaded model, a generator, a function, or
     several of these, for evals that compare them. grader: judges where the eval asks for one; else the model itself.
     samples: the first so many, after upstream's shuffle. args: settings in place of the registry's. out: the log's
-    file; default a new one in runs/evals. fresh: whether a run that was cut off is left alone.
+    file; default a new one in `folder`. fresh: whether a run that was cut off is left alone.
     Raises EvalError where the eval, its samples or the model cannot be used; what was finished is kept.
     """
     Scores.reduced("", "", name, "", {name: [0.0] * epochs}, reducer)  # refused before anything is asked
@@ -104,7 +106,7 @@ def run(
     if grader is not None:
         fns.append(as_model(grader, registry, concurrency))
     settings = Settings(seed, samples, epochs, concurrency, budget or Budget(), reducer)
-    path = Path(out) if out is not None else log_path(LOGS, made, fns, settings, fresh)
+    path = Path(out) if out is not None else log_path(folder, made, fns, settings, fresh)
     store = Cache(Path(cache)) if cache is not None else None
     log = run_eval(made, fns, path, settings, cache=store, user=user, command=command, report=report)
     if isinstance(made, Probe):
@@ -122,13 +124,16 @@ def run_set(
     fresh: bool = False,
     folder: Path = LOGS,
     progress: Callable[[], AbstractContextManager[Report]] = lambda: nullcontext(silent),
+    workers: int | None = 1,
+    on: Where = "local",
     **settings: Any,
 ) -> Iterator[tuple[str, EvalReport | ForetellError]]:
-    """Run evals one after another, with `run`'s settings; each comes out with its report as soon as it is finished.
+    """Run evals with `run`'s settings; each comes out with its report as soon as it is finished.
 
     A set that was cut off goes on: what it finished is read from its logs. exit_on_error: whether the first eval that
     cannot be run ends the set; else its error comes out in place of a report. folder: where it is noted what is done.
-    progress: told of each eval.
+    progress: told of each eval. workers, on: evals at a time, and where (see `measure.fanout`); here, one after another,
+    by default. Elsewhere models are references, such as `models.ModelRef`, since every worker loads its own.
     """
     models = model if isinstance(model, list | tuple) else [model]
     told = [getattr(each, "identity", repr(each)) for each in (*models, settings.get("grader"))]
@@ -138,27 +143,72 @@ def run_set(
     if note.is_file() and not fresh:
         with suppress(OSError, ValueError):
             logs = {k: v for k, v in json.loads(note.read_bytes()).items() if Path(v).is_file()}
-    failed = False
+    reducer = settings.get("reducer", "mean")
     for name in names:
-        try:
-            if name in logs:
-                log, reducer = read_log(Path(logs[name])), settings.get("reducer", "mean")
-                yield name, EvalReport(log, summary_of(log, reducer), reducer)
-                continue
-            with progress() as report:
-                done = run(name, models, fresh=fresh, report=report, **settings)
-        except ForetellError as error:
+        if name in logs:
+            yield name, _report_of(Path(logs[name]), reducer)
+    asked = [_Asked(name, tuple(models), {"fresh": fresh, "folder": folder.absolute(), **settings}) for name in names
+             if name not in logs]  # fmt: skip
+    failed = False
+    for i, log in _spread(asked, workers, on, progress) if workers != 1 or on != "local" else _in_turn(asked, progress):
+        name = asked[i].name
+        if isinstance(log, ForetellError):
             if exit_on_error:
-                raise
+                raise log
             failed = True
-            yield name, error
+            yield name, log
             continue
         if len(names) > 1:
-            logs[name] = str(done.log.path.absolute())
+            logs[name] = str(log)
             write_json(note, logs)
-        yield name, done
+        yield name, _report_of(log, reducer)
     if not failed:
         note.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One eval of a set, for any process to run."""
+
+    name: str
+    models: tuple[Any, ...]
+    settings: dict[str, Any]
+
+
+def _ask(asked: _Asked, report: Report = silent) -> Path | ForetellError:
+    """The log's path, or why there is none."""
+    try:
+        return run(asked.name, asked.models, report=report, **asked.settings).log.path.absolute()
+    except ForetellError as error:
+        return error
+
+
+def _in_turn(
+    asked: Sequence[_Asked], progress: Callable[[], AbstractContextManager[Report]]
+) -> Iterator[tuple[int, Path | ForetellError]]:
+    for i, each in enumerate(asked):
+        with progress() as report:
+            found = _ask(each, report)
+        yield i, found
+
+
+def _spread(
+    asked: Sequence[_Asked], workers: int | None, on: Where, progress: Callable[[], AbstractContextManager[Report]]
+) -> Iterator[tuple[int, Path | ForetellError]]:
+    if on != "local" and any(each.settings.get("cache") for each in asked):
+        raise EvalError("A cache of answers is one machine's file, which others cannot share. Leave out --cache.")
+    done = 0
+    with progress() as report:
+        report("evals", 0, len(asked))
+        for i, found in fan_out(_ask, asked, workers=workers, on=on, tell=lambda said: report("evals", 0, 0, said)):
+            done += 1
+            report("evals", done, len(asked), asked[i].name)
+            yield i, found
+
+
+def _report_of(log: Path, reducer: str) -> EvalReport:
+    read = read_log(log)
+    return EvalReport(read, summary_of(read, reducer), reducer)
 
 
 def log_path(folder: Path, made: Eval, fns: Sequence[CompletionFn], settings: Settings, fresh: bool = False) -> Path:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,24 @@ if TYPE_CHECKING:
 _COMPLETIONS = ("gpt-3.5-turbo-instruct", "gpt-4-base", "davinci", "babbage", "text-", "code-", "curie", "ada")
 _COT = ("ChainOfThoughtCompletionFn", "CoTSolver")
 _MODELS = ("OpenAIChatCompletionFn", "OpenAICompletionFn", "OpenAISolver", "OpenAIChatCompletionsSolver")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that is made where it is asked: arguments of `make_model`, `defaults` as JSON."""
+
+    ref: str
+    timeout_s: float = 600
+    defaults: str = "{}"
+
+    def make(self, registry: Registry, concurrency: int) -> CompletionFn:
+        """Kept for the process, so that evals one after another load it once."""
+        return _made(self, tuple(registry.paths), concurrency)
+
+
+@lru_cache(maxsize=4)
+def _made(ref: ModelRef, paths: tuple[Path, ...], concurrency: int) -> CompletionFn:
+    return make_model(ref.ref, Registry(paths), concurrency, ref.timeout_s, **json.loads(ref.defaults))
 
 
 def make_model(
@@ -59,6 +80,8 @@ def make_model(
 
 def as_model(model: Any, registry: Registry, concurrency: int = 64) -> CompletionFn:
     """A model in any of its forms: a reference, a `foretell.load`ed one, a generator, an endpoint, a function."""
+    if isinstance(model, ModelRef):
+        return model.make(registry, concurrency)
     if isinstance(model, str | Path):
         return make_model(str(model), registry, concurrency)
     generator = getattr(model, "generator", model)

@@ -74,8 +74,8 @@ def run_ladder(
 
     A rung's folder out/rungs/NAME holds what `train.loop.pretrain` writes, and result.json when it is done. All read
     the same pack and are measured on the same held-out one. A rung that diverges is kept with its reason.
-    workers: rungs at a time; default one a core, or four on a GPU. on: "local" or "ray", where all machines see the
-    same folders.
+    workers: rungs at a time; default one a core, or four on a GPU. on: where (see `measure.fanout`); all machines of a
+    cluster must see the same folders. A rung whose worker is lost goes on from its last checkpoint on another.
     Raises KeyboardInterrupt after the running rungs have saved; the same call goes on.
     """
     read = {
@@ -84,8 +84,10 @@ def run_ladder(
         "tokenizer": tokenizer / "tokenizer.json",
     }
     data = {name: sha256_file(path) for name, path in read.items()}
-    tasks = [_Task(rung, pack, heldout, tokenizer, out / RUNGS / rung.name, data) for rung in rungs]
-    if workers is None and best_device() == "cuda" and rungs[0].recipe.train.device in ("auto", "cuda"):
+    folders = [folder.absolute() for folder in (pack, heldout, tokenizer)]  # a worker may have begun elsewhere
+    tasks = [_Task(rung, *folders, out.absolute() / RUNGS / rung.name, data) for rung in rungs]
+    shared = bool(rungs) and rungs[0].recipe.train.device in ("auto", "cuda")
+    if workers is None and on == "local" and shared and best_device() == "cuda":
         workers = ON_GPU
     waiting = sorted((task for task in tasks if not _done(task)), key=lambda task: -task.rung.flops)
     finished = sum(task.rung.flops for task in tasks if _done(task))
@@ -98,7 +100,11 @@ def run_ladder(
         report("ladder", finished + running, total, note)
 
     tell()
-    for i, metrics in fan_out(train_rung, waiting, workers=workers, on=on, tick=tell):
+    def announce(said: str) -> None:
+        report("ladder", 0, 0, said)
+
+    gpu = 1 / ON_GPU if shared else 0.0
+    for i, metrics in fan_out(train_rung, waiting, workers=workers, on=on, gpu=gpu, tick=tell, tell=announce):
         rung = waiting[i].rung
         del open_tasks[id(waiting[i])]
         finished += rung.flops

@@ -19,7 +19,7 @@ from foretell.errors import ForecastError
 from foretell.files import sha256_file
 from foretell.forecast.capability import Tally, tally
 from foretell.generate import Sampling
-from foretell.measure.fanout import fan_out
+from foretell.measure.fanout import Where, fan_out
 from foretell.measure.sandbox import Limits, Program, Sandbox
 from foretell.run import Report, silent
 
@@ -79,16 +79,17 @@ def sit(
     out: Path,
     *,
     workers: int | None = None,
+    on: Where = "local",
     report: Report = silent,
 ) -> dict[str, list[Tally]]:
     """Ask each checkpoint (name → folder) all problems; its tallies, in the order of the problems.
 
     out: takes NAME.jsonl of each, a line a problem as they come; the same call goes on where it was cut off.
-    workers: processes, one a core by default.
+    workers, on: models at a time, and where (see `measure.fanout`).
     Raises ForecastError where a file is of another exam or other weights, SandboxError without a sandbox.
     """
     Sandbox(limits=_LIMITS)  # without one, say so before anything is drawn
-    tasks = [_Task(folder, out / f"{name}.jsonl", exam) for name, folder in checkpoints.items()]
+    tasks = [_Task(folder.absolute(), out.absolute() / f"{name}.jsonl", exam) for name, folder in checkpoints.items()]
     total = len(tasks) * exam.per_grade * len(exam.grades)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -96,7 +97,10 @@ def sit(
         done = sum(max(0, task.file.read_bytes().count(b"\n") - 1) for task in tasks if task.file.exists())
         report(f"capability, {out.name}", done, total, f"{done:,} of {total:,} problems")
 
-    for _ in fan_out(_sit_one, tasks, workers=workers, tick=tell):
+    def announce(said: str) -> None:
+        report(f"capability, {out.name}", 0, 0, said)
+
+    for _ in fan_out(_sit_one, tasks, workers=workers, on=on, tick=tell, tell=announce):
         tell()
     return {name: _read(task)[0] for name, task in zip(checkpoints, tasks, strict=True)}
 

@@ -1,4 +1,8 @@
-"""Independent tasks on many workers: processes of this machine, each with its share of the cores, or a Ray cluster."""
+"""Independent tasks on many workers: processes of this machine, each with its share of the cores, or a Ray cluster.
+
+A worker does one task at a time and stays for the next. Where it is lost in the middle of one (killed, out of memory,
+its machine gone), another takes its place and the task is done again, a bounded number of times.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,53 @@ import os
 import signal
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from foretell.errors import ForetellError, MissingExtraError, RunError
+from foretell.errors import ForetellError, RunError
 from foretell.measure.machine import cores, has_torch
 
-Where = Literal["local", "ray"]
+Where = str
+"""Where tasks run: "local"; "ray", the cluster of RAY_ADDRESS or of this machine, else one started here;
+"ray:ADDRESS"."""
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-RETRIES = 2  # of a task whose worker died, on a cluster
+Tick = Callable[[], None]
+Tell = Callable[[str], None]
+RETRIES = 2  # of a task whose worker was lost
+
+
+class Lost(Exception):
+    """A task ended through no fault of its own, for the reason of the text."""
+
+
+class Slot(Protocol):
+    """A worker and its successors. from_terminal: whether it hears the terminal's interrupts by itself."""
+
+    from_terminal: bool
+
+    def start(self) -> Future[Any]:
+        """Begin a worker, in place of one that was lost; done when it can be given a task."""
+        ...
+
+    def submit(self, work: Callable[[Any], Any], task: Any) -> Future[Any]: ...
+
+    def result(self, future: Future[Any]) -> Any:
+        """What came of a start or a task. Raises what the work raised, or Lost."""
+        ...
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the work, if there is any."""
+        ...
+
+    def close(self) -> None:
+        """End the worker once its task is done."""
+        ...
 
 
 def fan_out(
@@ -27,69 +66,190 @@ def fan_out(
     *,
     workers: int | None = None,
     on: Where = "local",
-    tick: Callable[[], None] | None = None,
+    gpu: float = 0.0,
+    tick: Tick | None = None,
+    tell: Tell | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """(index of the task, what `work` made of it), as they finish; tasks are begun in order.
 
-    work: a function of a module; it and its tasks are pickled. workers: processes, default one a core, each with its
-    share of the threads. on: "ray" takes the cluster of RAY_ADDRESS, or starts Ray here; all of its machines must see
-    the same files. tick: called about twice a second.
+    work: a function of a module; it and its tasks are pickled. workers: tasks at a time, default one a core of the
+    machine or cluster; processes, each with its share of the threads. on: see `Where`; all machines of a cluster must
+    see the same files. gpu: share of one that a worker is given, on a cluster that has any. tick: called about twice a
+    second. tell: told in words when a task is begun again.
     What `work` raises is raised here once the tasks that run have ended; those not begun are dropped. An interrupt
     reaches the workers as well, which may save what they have.
-    Raises MissingExtraError for Ray without the cluster extra, RunError when a worker is killed.
+    Raises MissingExtraError for Ray without the cluster extra; RunError where no cluster answers, where its machines
+    have other versions, or where a task has lost its worker more than `RETRIES` times.
     """
-    if on == "ray":
-        yield from _ray(work, tasks, tick)
-        return
-    count = max(1, min(workers or cores(), len(tasks)))
-    threads = max(1, cores() // count)
-    if count == 1 and workers == 1:
+    if on == "local" and workers == 1:
         for i, task in enumerate(tasks):
             yield i, work(task)
         return
-    import multiprocessing
+    with Workers(workers, on, most=len(tasks), gpu=gpu) as pool:
+        yield from pool.map(work, tasks, tick, tell)
 
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context, _begin, (threads, os.getpid())) as pool:
-        waiting: dict[Future[Result], int] = {pool.submit(_call, work, task): i for i, task in enumerate(tasks)}
+
+class Workers:
+    """Workers that stay over several calls of `map`; arguments as of `fan_out`. most: how many are of use.
+
+    threads: of each; default its share of this machine's cores, and one on a cluster.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        on: Where = "local",
+        *,
+        most: int | None = None,
+        gpu: float = 0.0,
+        threads: int | None = None,
+    ) -> None:
+        kind, _, address = on.partition(":")
+        if kind not in ("local", "ray") or (kind == "local" and address):
+            raise RunError(f"There is no place {on!r} to run on; expected local, ray, or ray:ADDRESS of a cluster.")
+        self._slots: list[Slot] = []
+        if kind == "ray":
+            from foretell.measure.cluster import open_slots
+
+            self._slots += open_slots(address, workers, most, threads or 1, gpu)
+        else:
+            count = max(1, min(workers or cores(), most or workers or cores()))
+            self._slots += [_Process(threads or max(1, cores() // count)) for _ in range(count)]
+        self._idle: deque[Slot] = deque()
+        self._starting: dict[Future[Any], Slot] = {}
+        self._begun = False
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def map(
+        self, work: Callable[[Task], Result], tasks: Sequence[Task], tick: Tick | None = None, tell: Tell | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        """As `fan_out`. One call at a time."""
+        waiting, lost = deque(range(len(tasks))), Counter[int]()
+        busy: dict[Future[Any], tuple[Slot, int]] = {}
+        if not self._begun:
+            self._starting, self._begun = {slot.start(): slot for slot in self._slots}, True
+
+        def again(slot: Slot, number: int, error: Lost) -> None:
+            lost[number] += 1
+            if lost[number] > RETRIES:
+                raise RunError(
+                    f"{error} That was the last of {RETRIES + 1} attempts. What is finished stays; run the same "
+                    "command again to go on, with fewer workers if memory was short."
+                ) from error
+            if tell is not None:
+                tell(f"{error} What it did is begun again ({lost[number]} of {RETRIES}).")
+            self._starting[slot.start()] = slot
+
         try:
-            while waiting:
-                done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            while waiting or busy:
+                while waiting and self._idle:
+                    slot, i = self._idle.popleft(), waiting.popleft()
+                    busy[slot.submit(work, tasks[i])] = slot, i
+                done, _ = wait([*busy, *self._starting], timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield waiting.pop(future), _result(future)
+                    if future in self._starting:
+                        slot = self._starting.pop(future)
+                        try:
+                            slot.result(future)
+                        except Lost as error:
+                            again(slot, -1, error)
+                        else:
+                            self._idle.append(slot)
+                        continue
+                    slot, i = busy.pop(future)
+                    try:
+                        result = slot.result(future)
+                    except Lost as error:
+                        waiting.appendleft(i)
+                        again(slot, i, error)
+                        continue
+                    except BaseException:
+                        self._idle.append(slot)
+                        raise
+                    self._idle.append(slot)
+                    yield i, result
                 if tick is not None:
                     tick()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                for slot, _ in busy.values():
+                    if not slot.from_terminal:
+                        slot.interrupt()
+            wait(busy)
+            self._idle.extend(slot for slot, _ in busy.values())
             raise
 
+    def interrupt(self) -> None:
+        """Let all tasks that run end by a KeyboardInterrupt, which `map` then raises in whoever waits for them."""
+        for slot in self._slots:
+            slot.interrupt()
 
-def _result(future: Future[Result]) -> Result:
-    from concurrent.futures.process import BrokenProcessPool
+    def close(self) -> None:
+        """End the workers, once what they do is done."""
+        for slot in self._slots:
+            slot.close()
 
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise RunError(
-            "A worker process was ended from outside (out of memory, or killed). What is finished stays; run the same "
-            "command again to go on, with fewer workers if memory was short."
-        ) from error
+
+class _Process:
+    """A process of this machine: a pool of one, so that the loss of a worker is known to be that of one task."""
+
+    from_terminal = True
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool: ProcessPoolExecutor | None = None
+        self._hello: Future[int] = Future()
+
+    def start(self) -> Future[Any]:
+        import multiprocessing
+
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, context, _begin, (self._threads, os.getpid()))
+        self._hello = self._pool.submit(os.getpid)
+        return self._hello
+
+    def submit(self, work: Callable[[Any], Any], task: Any) -> Future[Any]:
+        assert self._pool is not None
+        return self._pool.submit(call, work, task)
+
+    def result(self, future: Future[Any]) -> Any:
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise Lost("A worker process was ended from outside (out of memory, or killed).") from error
+
+    def interrupt(self) -> None:
+        if self._hello.done() and not self._hello.exception():
+            with suppress(ProcessLookupError):
+                os.kill(self._hello.result(), signal.SIGINT)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Worker:
-    """State of a worker process. A pool hands a worker its next task beforehand, also after an interrupt."""
+    """State of a worker process."""
 
-    busy = stopped = False
+    busy = False
 
 
-def _call(work: Callable[[Task], Result], task: Task) -> Result:
-    if _Worker.stopped:
-        raise KeyboardInterrupt
+def call(work: Callable[[Task], Result], task: Task) -> Result:
+    """Do a task in a worker, so that an interrupt and an error come back from it."""
     _Worker.busy = True
     try:
         return work(task)
     except KeyboardInterrupt as error:
-        _Worker.stopped = True
         raise KeyboardInterrupt(str(error)) from None
     except ForetellError as error:
         raise _plain(error) from error
@@ -108,19 +268,23 @@ def _plain(error: ForetellError) -> ForetellError:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _Worker.stopped = True
     if _Worker.busy:
         raise KeyboardInterrupt
 
 
-def _begin(threads: int, parent: int) -> None:
-    """Set a worker up: its threads, what an interrupt does, and an end of its own when its parent is gone."""
+def set_up(threads: int) -> None:
+    """Give a worker its threads, and let an interrupt end its task but not itself."""
     signal.signal(signal.SIGINT, _interrupt)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if has_torch():
         import torch
 
         torch.set_num_threads(threads)
+
+
+def _begin(threads: int, parent: int) -> None:
+    """Set a process up; its end is its own when its parent is gone."""
+    set_up(threads)
 
     def follow() -> None:
         while os.getppid() == parent:
@@ -130,22 +294,3 @@ def _begin(threads: int, parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def _ray(
-    work: Callable[[Task], Result], tasks: Sequence[Task], tick: Callable[[], None] | None
-) -> Iterator[tuple[int, Result]]:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingExtraError("Running on Ray", "cluster") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False)
-    remote: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(_call)
-    waiting = {remote.remote(work, task): i for i, task in enumerate(tasks)}
-    while waiting:
-        done, _ = ray.wait(list(waiting), timeout=0.5)
-        for reference in done:
-            yield waiting.pop(reference), ray.get(reference)
-        if tick is not None:
-            tick()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from foretell.forecast.buckets import Capability, capability_page, fit_capabilit
 from foretell.forecast.ledger import RECORDS
 from foretell.forecast.passing import Exam, sit
 from foretell.forecast.rungs import measured as measured_loss
+from foretell.measure.fanout import Where
 from foretell.pipeline import forecasting
 from foretell.recipe import ForecastConfig, Recipe, WorldSource
 from foretell.run import Report, read_manifest, silent
@@ -46,6 +48,7 @@ def foretell_capability(
     *,
     buckets: int = 6,
     workers: int | None = None,
+    on: Where = "local",
     report: Report = silent,
 ) -> tuple[Record, Capability]:
     """Ask the ladder of a run, and register its loss and pass rates in one record; it is the one the run will use.
@@ -68,8 +71,9 @@ def foretell_capability(
     places = {name: run_dir / "ladder" / "rungs" / name / "checkpoint" for name in flops}
     sorters, fitted = split_seeds(list(flops))
     sorting = replace(exam, draws=exam.draws + 1, most=min(exam.most, SORTING_DRAWS))
-    first = sit({name: places[name] for name in sorters}, sorting, folder / "sort", workers=workers, report=report)
-    told = sit({name: places[name] for name in fitted}, exam, folder / "fit", workers=workers, report=report)
+    ask = partial(sit, workers=workers, on=on, report=report)
+    first = ask({name: places[name] for name in sorters}, sorting, folder / "sort")
+    told = ask({name: places[name] for name in fitted}, exam, folder / "fit")
     found = fit_capability(list(first.values()), [(flops[name], tallies) for name, tallies in told.items()], buckets)
     points = [[flops[name], found.losses_of(tallies)] for name, tallies in told.items()]
     write_json(folder / FILE, {"exam": asdict(exam), "rungs": points, **asdict(found)})
@@ -80,7 +84,7 @@ def foretell_capability(
 
 
 def compare_capability(
-    run_dir: Path, recipe: Recipe, *, workers: int | None = None, report: Report = silent
+    run_dir: Path, recipe: Recipe, *, workers: int | None = None, on: Where = "local", report: Report = silent
 ) -> tuple[Record, dict[str, float]]:
     """Ask the finished run what its ladder was asked, and note the outcome of each claim, the loss included."""
     from foretell.forecast.register import LOSS, verify
@@ -99,9 +103,8 @@ def compare_capability(
             f"{folder / FILE} is not the one that {record.name} was registered with. Take it from a copy."
         )
     exam, _, found = read_capability(run_dir)
-    tallies = sit(
-        {"target": run_dir / "pretrain" / "checkpoint"}, exam, folder / "outcome", workers=workers, report=report
-    )
+    target = {"target": run_dir / "pretrain" / "checkpoint"}
+    tallies = sit(target, exam, folder / "outcome", workers=workers, on=on, report=report)
     measured = found.outcomes(tallies["target"])
     loss = measured_loss(pretrain["metrics"], recipe.forecast or ForecastConfig())
     if not any(outcome.claim.name != LOSS for outcome in record.outcomes):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from foretell.data.collection import plan
-from foretell.data.collection.execute import On, Pool, run_phase, submit
+from foretell.data.collection.execute import On, run_phase, submit
 from foretell.data.collection.places import Places
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.work import Build, Phase, opened
 from foretell.errors import ForetellError, RunError
 from foretell.files import describe_os_error, write_json
 from foretell.locks import lock
+from foretell.measure.fanout import Workers
 from foretell.measure.machine import cores
 from foretell.run import Report, code_version, silent
 
@@ -47,9 +49,13 @@ def build(
             count = submit(under_way.phases(), places, recipe.slurm, recipe.name)
             report("submitted", 1, 1, f"{count} jobs; look at them with squeue")
             return {}
-        with Pool(workers or cores()) as pool:
+        alone = on == "local" and (workers or cores()) == 1
+        with ExitStack() as stack:
+            pool = None if alone else stack.enter_context(Workers(workers, on, threads=1))
             for phase in under_way.phases():
-                _bring_up(phase, places, pool, on, report)
+                # What is one task is soon done, or takes all the memory there is; either way it needs no other process.
+                here = alone or (on == "local" and phase.tasks == 1)
+                _bring_up(phase, places, None if here else pool, report)
         if not keep_work:
             shutil.rmtree(places.work, ignore_errors=True)
     return totals(places.out)
@@ -112,7 +118,7 @@ def _state(places: Places) -> dict[str, Any]:
     return found
 
 
-def _bring_up(phase: Phase, places: Places, pool: Pool, on: On, report: Report) -> None:
+def _bring_up(phase: Phase, places: Places, pool: Workers | None, report: Report) -> None:
     """Run what is left of a phase. Raises the first failure by the order of the tasks."""
     shutil.rmtree(places.work / "failed" / phase.name, ignore_errors=True)
     left = [task for task in range(phase.tasks) if not places.done(phase.name, task).exists()]
@@ -123,8 +129,11 @@ def _bring_up(phase: Phase, places: Places, pool: Pool, on: On, report: Report) 
     def tick() -> None:
         report(phase.title, _count(places.work / "done" / phase.name), phase.tasks)
 
+    def tell(said: str) -> None:
+        report(phase.title, 0, 0, said)
+
     try:
-        run_phase(phase, places, left, pool, on, tick)
+        run_phase(phase, places, left, pool, tick, tell)
     except OSError as error:  # of an executor's own logs
         raise RunError(describe_os_error(error, places.out)) from error
     tick()
