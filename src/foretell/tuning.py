@@ -114,6 +114,43 @@ class DPOConfig(Tuning):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
 
 
+class RolloutConfig(Section):
+    """Replies drawn by engines of their own, beside the process that learns.
+
+    workers: how many engines. on: local processes; ray, or ray:ADDRESS; or the URL of an OpenAI-compatible server that
+    tells token ids, such as vLLM's (URL#MODEL where it has several), with `folder`, where the weights are exported for
+    it, and `reload`: the calls that make it read them, path -> JSON body, FOLDER standing for that folder.
+    max_staleness: rounds that the weights which draw may be behind those that learn; 0 waits for each round.
+    importance_cap: c of the weights min(c, π/μ) that put right what the two differ by (align/importance.py).
+    """
+
+    workers: Positive = 1
+    on: str = "local"
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    importance_cap: float = Field(2.0, ge=1)
+    folder: str | None = None
+    reload: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"/collective_rpc": {"method": "reload_weights"}, "/reset_prefix_cache": {}}
+    )
+
+    @property
+    def served(self) -> bool:
+        return self.on.startswith(("http://", "https://"))
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """What of it changes the numbers that come out, beside rounding."""
+        return {"max_staleness": self.max_staleness, "importance_cap": self.importance_cap}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.served and not self.folder:
+            raise ValueError(
+                "rollout.on is a server, so rollout.folder must name the folder that it reads weights from"
+            )
+        return self
+
+
 class PolicyConfig(Training):
     """Learning from rewards of the model's own replies; the steps are `rounds` · `epochs` · `minibatches`.
 
@@ -123,6 +160,7 @@ class PolicyConfig(Training):
     reward of a reply that does not end by itself. ptx: weight of the mean next-token loss on rows of pre-training,
     `ptx_rows` of them in each step. most_kl: nats a reply from the reference, beyond which the run is stopped;
     least_entropy: nats a token, below which it is. eval_prompts: held-out prompts that are answered at each evaluation.
+    rollout: where replies are drawn; without it, by the process that learns.
     """
 
     lr: float = Field(1e-6, gt=0)
@@ -140,7 +178,14 @@ class PolicyConfig(Training):
     most_kl: float = Field(200.0, gt=0)
     least_entropy: float = Field(0.0, ge=0)
     eval_prompts: Positive = 64
+    rollout: RolloutConfig | None = None
     log_every: Positive = 1
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The settings that change what comes out: all but how the run is watched, and where its replies are drawn."""
+        plain = self.model_dump(mode="json", exclude={"rollout", "checkpoint_minutes", "keep", "log_every"})
+        return plain if self.rollout is None else plain | {"rollout": self.rollout.deciding}
 
 
 class PPOConfig(PolicyConfig):

@@ -81,11 +81,15 @@ def follow_up(template: ChatTemplate, text: str) -> list[int]:
 class Player:
     """Lets a generator play episodes: tokens in, tokens out, nothing is ever encoded twice.
 
-    limit: tokens that the model reads, a whole episode included. max_tokens: of each reply.
+    limit: tokens that the model reads, a whole episode included. max_tokens: of each reply. logprobs: whether episodes
+    get the number "sampled" of their tokens, their log-probability as the generator tells it.
     """
 
-    def __init__(self, generator: Generator, template: ChatTemplate, limit: int, max_tokens: int) -> None:
+    def __init__(
+        self, generator: Generator, template: ChatTemplate, limit: int, max_tokens: int, logprobs: bool = False
+    ) -> None:
         self.generator, self.template, self.limit, self.max_tokens = generator, template, limit, max_tokens
+        self.logprobs = int(logprobs)
 
     def play(
         self, rows: Sequence[tuple[int, PromptRow]], samples: int, seed: Callable[[int], int], greedy: bool = False
@@ -99,7 +103,8 @@ class Player:
         ]
         temperature = 0.0 if greedy else 1.0
         requests = [
-            Request(o, Sampling(self.max_tokens, temperature, seed=seed(i)), samples) for i, o in enumerate(openings)
+            Request(o, Sampling(self.max_tokens, temperature, seed=seed(i), logprobs=self.logprobs), samples)
+            for i, o in enumerate(openings)
         ]
         active = episodes
         while active:
@@ -109,7 +114,10 @@ class Player:
             active = [episode for episode in active if self._goes_on(episode)]
             start = len(rows) + sum(len(episode.replies) for episode in episodes)
             requests = [
-                Request(episode.tokens, Sampling(self.max_tokens, temperature, seed=seed(start + i)))
+                Request(
+                    episode.tokens,
+                    Sampling(self.max_tokens, temperature, seed=seed(start + i), logprobs=self.logprobs),
+                )
                 for i, episode in enumerate(active)
             ]
         return episodes
@@ -131,6 +139,9 @@ def _take(episode: Episode, result: Result) -> None:
     episode.ids += result.token_ids
     episode.replies.append(result.text)
     episode.finished = result.finish_reason == "stop"
+    if result.logprobs:
+        told = np.array([log.logprob for log in result.logprobs])
+        episode.numbers["sampled"] = np.concatenate([episode.numbers.get("sampled", told[:0]), told])
 
 
 def request_seed(*parts: int) -> int:

@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from foretell.align.episodes import Player, request_seed
+from foretell.align.drawers import Drawers, Elsewhere, make_engine
 from foretell.align.examples import read_prompts
 from foretell.align.packing import require_template
 from foretell.align.ppo import Advantages, GroupAdvantages, PolicyGradient
@@ -20,9 +21,8 @@ from foretell.align.reward import RewardModel, add_head
 from foretell.align.rewarding import Part, Rewards, by_model
 from foretell.align.rollout import Credit, Rollouts, describe, logprobs
 from foretell.align.rows import data_files
-from foretell.align.stages import OWN_FILES, SETTINGS, WATCHING, import_stage, open_base, tuned
+from foretell.align.stages import OWN_FILES, SETTINGS, import_stage, open_base, tuned
 from foretell.data.loader import Loader, PackedBatch
-from foretell.engine.local import Engine
 from foretell.errors import CheckpointError, DataError, GenerationError, TrainingError
 from foretell.files import expand_home, read_json, sha256_file
 from foretell.loading import find_checkpoint, is_foreign
@@ -33,13 +33,12 @@ from foretell.run import Report, Stage, place, run_stages, silent
 from foretell.train.loop import fit
 from foretell.train.setup import pick_device, pick_precision
 from foretell.tuning import GRPOConfig, PolicyConfig, PPOConfig
-from foretell.weights.importing import load_checkpoint
+from foretell.weights.importing import Opened, load_checkpoint
 
 PolicyKind = Literal["ppo", "grpo"]
 POLICIES: dict[PolicyKind, type[PolicyConfig]] = {"ppo": PPOConfig, "grpo": GRPOConfig}
 SAMPLES = "samples.jsonl"
 _EVALUATING = 1 << 20  # in place of a round's number, in seeds
-_MOST_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def policy_stage(
     """
     return Stage(
         name or kind,
-        {key: value for key, value in settings.model_dump(mode="json").items() if key not in WATCHING},
+        settings.deciding,
         lambda inputs, out: _Run(
             kind, settings, origin(inputs), data, sources, out, text, report, name or kind
         ).train(),
@@ -217,18 +216,15 @@ class _Run:
                     f"ptx is {settings.ptx}, but there is nothing to mix in. Give a run with --ptx RUN."
                 )
             ptx = Loader(find_pack(self.sources.ptx), settings.ptx_rows, settings.seed)
-        engine = Engine(
-            model,
-            opened.tokenizer,
-            template,
-            min(_MOST_BATCH, settings.prompts * settings.samples),
-            max_waiting=1 << 30,
-        )
+        engine = make_engine(opened, settings)
+        manifest = read_json(self.base / MANIFEST)
+        facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}
         player = Player(engine, template, model.config.max_length, settings.max_tokens)
         credit: Credit = Advantages(settings) if isinstance(settings, PPOConfig) else GroupAdvantages(_grpo(settings))
         rollouts = Rollouts(
             model, player, split["train"], rewards, self._reference(model), credit, settings,
             opened.tokenizer.pad, critic, ptx, self.out / SAMPLES,
+            self._elsewhere(opened, settings.model_copy(update={"precision": precision}), facts),
         )  # fmt: skip
         steps = settings.rounds * settings.epochs * settings.minibatches
         held = list(enumerate(split["heldout"][: settings.eval_prompts]))
@@ -239,8 +235,6 @@ class _Run:
             rollouts.measure(episodes)
             return describe(episodes, values, by_part)
 
-        manifest = read_json(self.base / MANIFEST)
-        facts = {key: manifest[key] for key in ("imported_from",) if key in manifest}
         files: dict[str, Path | str] = {
             p.name: p for p in self.base.iterdir() if p.is_file() and p.name not in OWN_FILES
         }
@@ -260,7 +254,7 @@ class _Run:
                 measure=measure if held else None,
                 files=files | {SETTINGS: self.text},
                 facts=facts | tuned(self.text, self.base, self.kind),
-                plan={"kind": self.kind, "settings": self._deciding(), "prompts": len(split["train"])},
+                plan={"kind": self.kind, "settings": settings.deciding, "prompts": len(split["train"])},
                 critic=None if critic is None else (critic, getattr(settings, "critic_lr", settings.lr)),
                 task=self.name,
                 report=self.report,
@@ -270,9 +264,14 @@ class _Run:
             engine.close()
         return {**found, "prompts": len(split["train"]), "skipped": dict(skipped), "unjudged": dict(unjudged)}
 
-    def _deciding(self) -> dict[str, Any]:
-        plain = self.settings.model_dump(mode="json")
-        return {key: value for key, value in plain.items() if key not in WATCHING}
+    def _elsewhere(self, opened: Opened, settings: PolicyConfig, facts: Mapping[str, Any]) -> Elsewhere | None:
+        if settings.rollout is None:
+            return None
+        if settings.rollout.served:
+            from foretell.align.served import Served
+
+            return Served(opened, self.base, settings, facts)
+        return Drawers(opened.model, self.base, settings, self.out, self.report)
 
     def _rewards(self) -> Rewards:
         parts = [*self.sources.parts, *(self.sources.make() if self.sources.make else ())]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foretell.align.advantage import Floats, KLControl, explained_variance, gae, group_advantages, k1, k3, whiten
 from foretell.align.episodes import Episode, of_episodes
+from foretell.align.importance import IMPORTANCE
 from foretell.align.rollout import Rollouts, logprobs, token_values
 from foretell.data.loader import PackedBatch
 from foretell.model.multimodal import Multimodal
@@ -129,6 +130,8 @@ class PolicyGradient:
         weight, ptx, old = numbers("weight"), numbers("ptx"), numbers("old")
         logprob = logprobs(model, batch, device)
         policy, cut = clipped_policy_loss(logprob, old, numbers("advantage"), self.config.clip_ratio)
+        if IMPORTANCE in batch.values:
+            policy = policy * numbers(IMPORTANCE)
         ours = weight > 0
         sums = {"policy_loss": (weight * policy).sum(), "clipped": (weight * cut).sum(), "tokens": weight.sum()}
         sums["approx_kl"] = k3(logprob[ours], old[ours]).detach().sum()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +14,10 @@ import torch
 from torch import Tensor
 
 from foretell.align.advantage import Floats
+from foretell.align.drawers import Drawn, Elsewhere
 from foretell.align.episodes import Episode, Player, pack_episodes, request_seed
 from foretell.align.examples import PromptRow
+from foretell.align.importance import IMPORTANCE, weigh
 from foretell.align.rewarding import Rewards
 from foretell.data.loader import Loader, PackedBatch, permutation
 from foretell.errors import DataError
@@ -55,6 +59,9 @@ class Rollouts:
     What a round draws depends on the seed, its number and the weights alone, and the state holds the round at work: a
     resumed run goes on to the bit on a CPU. `stats` describes the round; of its seconds, `timing`, "update" is of the
     round before. Where drawing or rewarding fails, the state is that before the round.
+
+    elsewhere: who draws in place of this process, perhaps some rounds ahead; each token's policy loss then has the
+    weight of `importance`. A resumed run draws those that were under way anew, by the weights that it goes on with.
     """
 
     rows = 1
@@ -73,6 +80,7 @@ class Rollouts:
         critic: Multimodal | None = None,
         ptx: Loader | None = None,
         samples: Path | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         if not prompts:
             raise DataError("There is no prompt to answer. Give more data with --data, or hold less out.")
@@ -80,6 +88,8 @@ class Rollouts:
         self.reference, self.credit, self.config, self.pad = reference, credit, config, pad
         self.critic, self.ptx, self.idle_seconds = critic, ptx, 0.0
         self.stats: dict[str, Any] = {}
+        self.elsewhere = elsewhere
+        self._flying: dict[int, tuple[int, Future[Drawn]]] = {}  # round -> which weights draw it, and its episodes
         self._samples, self._restored = samples, False
         self._log: RunLog | None = None
         self._round, self._at = 0, 0  # rounds begun; batches given of the last
@@ -123,25 +133,31 @@ class Rollouts:
         prompt = self.prompts[plain["row"]]
         tiles = self.player.template.encode(prompt.prompt, add_generation_prompt=True, learn="none").tiles
         numbers = {name: np.asarray(values, np.float64) for name, values in plain["numbers"].items()}
-        return Episode(plain["row"], prompt, plain["ids"], tiles, plain["drawn"], numbers=numbers)
+        replies, finished = plain.get("replies", []), plain.get("finished", False)
+        return Episode(plain["row"], prompt, plain["ids"], tiles, plain["drawn"], replies, finished, numbers)
 
     def close(self) -> None:
         if self.ptx is not None:
             self.ptx.close()
         if self._log is not None:
             self._log.close()
+        if self.elsewhere is not None:
+            self.elsewhere.close()
 
     def _begin_round(self) -> None:
         number, config = self._round, self.config
-        rows = [(i, self.prompts[i]) for i in self._drawn(number)]
         began = time.perf_counter()
-        episodes = self.player.play(rows, config.samples, lambda i: request_seed(self._seed, number, i))
+        episodes, version = self._draw(number)
         drawn = time.perf_counter()
         rewards, by_part = self.rewards([episode.sample for episode in episodes])
         rewards = rewards - config.missing_end * np.array([not episode.finished for episode in episodes])
         scored = time.perf_counter()
         self.measure(episodes)
-        found = self.credit.assign(episodes, rewards)
+        found: dict[str, Any] = {}
+        if self.elsewhere is not None:
+            mismatch = weigh(episodes, self.elsewhere.config.importance_cap)
+            found = {"staleness": number - version, "mismatch": mismatch}
+        found |= self.credit.assign(episodes, rewards)
         measured = time.perf_counter()
         stats = describe(episodes, rewards, by_part) | found
         self.stats = {
@@ -159,9 +175,24 @@ class Rollouts:
         self._show(number + 1, episodes, rewards)
         self._episodes, self._round, self._at = episodes, number + 1, 0
 
+    def _draw(self, number: int) -> tuple[list[Episode], int]:
+        """The episodes of a round, and after how many rounds the weights that drew them were learned."""
+        if self.elsewhere is None:
+            seed = partial(request_seed, self._seed, number)
+            return self.player.play(self._rows(number), self.config.samples, seed), number
+        ahead = min(number + self.elsewhere.config.max_staleness + 1, self.config.rounds)
+        for later in range(number, ahead):
+            if later not in self._flying:
+                self._flying[later] = number, self.elsewhere.begin(later, self._rows(later), number)
+        version, future = self._flying.pop(number)
+        return [self._read(plain) for plain in future.result()], version
+
     @property
     def _seed(self) -> int:
         return self.config.seed
+
+    def _rows(self, number: int) -> list[tuple[int, PromptRow]]:
+        return [(i, self.prompts[i]) for i in self._drawn(number)]
 
     def _drawn(self, number: int) -> list[int]:
         """The prompts of a round: the next ones of the shuffled rows, epoch after epoch."""
@@ -190,7 +221,7 @@ class Rollouts:
         order = np.random.Generator(np.random.PCG64([self._seed, self._round, epoch])).permutation(len(self._episodes))
         chosen = [self._episodes[i] for i in np.array_split(order, self.config.minibatches)[number]]
         beside = next(self.ptx) if self.ptx is not None else None
-        names = ("old", *self.credit.names)
+        names = ("old", *self.credit.names, *((IMPORTANCE,) if self.elsewhere else ()))
         rows = [batch for _, batch in pack_episodes(chosen, MICRO_TOKENS, self.pad, names, beside)]
         weigh = self.config.ptx / max(1.0, sum(float(row.values["ptx"].sum()) for row in rows))
         count = sum(float(row.values["weight"].sum()) for row in rows)

@@ -27,9 +27,7 @@ def build(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the collection; default collections/NAME.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one a core.")] = None,
-    on: Annotated[
-        str, typer.Option(metavar="WHERE", help="local, ray, ray:ADDRESS of a cluster, or slurm.")
-    ] = "local",
+    on: Annotated[str, typer.Option(metavar="WHERE", help="local, ray, ray:ADDRESS of a cluster, or slurm.")] = "local",
     keep_work: Annotated[bool, typer.Option("--keep-work", help="Keep the files that only serve resuming.")] = False,
     overrides: Set = [],  # noqa: B006  (typer copies it)
 ) -> None:

@@ -46,7 +46,9 @@ def run(
     until: Annotated[str | None, typer.Option(help="Last stage to run.")] = None,
     overrides: Set = [],  # noqa: B006  (typer copies it)
     depth: Depth = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Rungs of its ladder at a time; default one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Rungs of its ladder at a time; default one a core.")
+    ] = None,
     on: On = "local",
 ) -> None:
     """Run a recipe: data, tokenizer, pack, pretrain, examine, page, card. Skips what is done, resumes what was cut

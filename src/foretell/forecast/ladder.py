@@ -100,6 +100,7 @@ def run_ladder(
         report("ladder", finished + running, total, note)
 
     tell()
+
     def announce(said: str) -> None:
         report("ladder", 0, 0, said)
 

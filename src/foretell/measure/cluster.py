@@ -139,7 +139,9 @@ class _Actor:
         if isinstance(found, _Hello):
             self._at = found
             mine = versions()
-            if unlike := [f"{n} {found.versions.get(n)}, here {v}" for n, v in mine.items() if found.versions.get(n) != v]:
+            if unlike := [
+                f"{n} {found.versions.get(n)}, here {v}" for n, v in mine.items() if found.versions.get(n) != v
+            ]:
                 raise RunError(
                     f"{found.host} has other software than this machine: {'; '.join(unlike)}. Results would differ by "
                     "where they were made; install the same on all machines of the cluster."
@@ -159,6 +161,9 @@ class _Actor:
 
         there = NodeAffinitySchedulingStrategy(self._at.node, soft=False)
         self._ray.remote(_kill).options(num_cpus=0, scheduling_strategy=there).remote(self._at.pid)
+
+    def kill(self) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._actor is not None:

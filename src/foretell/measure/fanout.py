@@ -55,6 +55,10 @@ class Slot(Protocol):
         """Raise KeyboardInterrupt in the work, if there is any."""
         ...
 
+    def kill(self) -> None:
+        """End the worker at once."""
+        ...
+
     def close(self) -> None:
         """End the worker once its task is done."""
         ...
@@ -117,7 +121,7 @@ class Workers:
             self._slots += [_Process(threads or max(1, cores() // count)) for _ in range(count)]
         self._idle: deque[Slot] = deque()
         self._starting: dict[Future[Any], Slot] = {}
-        self._begun = False
+        self._begun = self._stopped = False
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -139,6 +143,8 @@ class Workers:
 
         def again(slot: Slot, number: int, error: Lost) -> None:
             lost[number] += 1
+            if self._stopped:
+                raise RunError("The workers were stopped before all was done.") from error
             if lost[number] > RETRIES:
                 raise RunError(
                     f"{error} That was the last of {RETRIES + 1} attempts. What is finished stays; run the same "
@@ -187,10 +193,12 @@ class Workers:
             self._idle.extend(slot for slot, _ in busy.values())
             raise
 
-    def interrupt(self) -> None:
-        """Let all tasks that run end by a KeyboardInterrupt, which `map` then raises in whoever waits for them."""
+    def stop(self) -> None:
+        """End the workers at once; a `map` that waits for them in another thread raises RunError."""
+        self._stopped = True
         for slot in self._slots:
-            slot.interrupt()
+            slot.kill()
+        self.close()
 
     def close(self) -> None:
         """End the workers, once what they do is done."""
@@ -229,9 +237,15 @@ class _Process:
             raise Lost("A worker process was ended from outside (out of memory, or killed).") from error
 
     def interrupt(self) -> None:
-        if self._hello.done() and not self._hello.exception():
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._pool is not None and not self._hello.exception():
             with suppress(ProcessLookupError):
-                os.kill(self._hello.result(), signal.SIGINT)
+                os.kill(self._hello.result(), number)
 
     def close(self) -> None:
         if self._pool is not None:
