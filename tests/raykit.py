@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
+ATTEMPTS = 3
 STORE = 100 << 20  # bytes of shared memory; Ray would take a third of it all
 PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 
@@ -24,22 +26,29 @@ def cluster(cpus: int = 2) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", os.pathsep.join([*sys.path, str(HERE)]))
+    patch.setenv("PYTHONPATH", os.pathsep.join([*filter(None, sys.path), str(HERE)]))
     patch.setenv("RAY_AUTH_MODE", "disabled")
-    # A node waits 15 seconds for its dashboard's agent and then ends itself; a slim agent is there sooner.
+    # A node waits 15 seconds for its dashboard's agent, and then ends itself; a slim agent is there sooner.
     patch.setattr("ray._private.utils.get_dashboard_dependency_error", lambda: ImportError("left out"))
+    node = None
     try:
-        node = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE, **free_ports()},
-        )
-        try:
-            yield f"ray:{node.address}"
-        finally:
-            ray.shutdown()
-            node.shutdown()
+        node = _head(Cluster, cpus)
+        yield f"ray:{node.address}"
     finally:
+        ray.shutdown()
+        if node is not None:
+            node.shutdown()
         patch.undo()
+
+
+def _head(kind: Any, cpus: int) -> Any:
+    for attempt in range(ATTEMPTS):
+        arguments = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE, **free_ports()}
+        try:
+            return kind(initialize_head=True, head_node_args=arguments)
+        except Exception as error:
+            if attempt + 1 == ATTEMPTS or "timed out during startup" not in str(error):
+                raise
 
 
 def free_ports() -> dict[str, int]:

@@ -37,7 +37,10 @@ class Base:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    folder = tmp_path_factory.mktemp("base")
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+def make_base(folder: Path) -> Base:
     texts = ["user assistant system What colour is the sky? The sky is blue. No, the sky is green. 1 2 3 4 5 " * 30]
     tokenizer = train_tokenizer(iter(texts), TokenizerConfig(vocab_size=320), grid=1)
     tokenizer.save(folder / "tokenizer")

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,9 +37,9 @@ from foretell.tuning import PolicyConfig, RolloutConfig
 
 Rows = Sequence[tuple[int, PromptRow]]
 Drawn = list[dict[str, Any]]
-"""Episodes as `Episode.plain` has them, with "replies" and "finished"; prompt after prompt, in the order of the rows."""
+"""Episodes as `Episode.plain` has them, with "replies" and "finished"; prompt after prompt, in the rows' order."""
 MOST_BATCH = 256
-_SHARED = Path("/dev/shm")  # noqa: S108  (memory that looks like a folder, on Linux)
+_SHARED = Path("/dev/shm")  # noqa: S108  (memory that is a folder, on Linux)
 _ROOM = 4  # times the weights that must be free there
 
 
@@ -85,10 +86,7 @@ class Drawers:
         weights = self._files.write(version, version - self.config.max_staleness)
         count = min(len(self._pool), len(rows))
         edges = [len(rows) * i // count for i in range(count + 1)]
-        parts = [
-            Part(self.base, weights, self.settings, number, a, tuple(rows[a:b]))
-            for a, b in zip(edges, edges[1:], strict=False)
-        ]
+        parts = [Part(self.base, weights, self.settings, number, a, tuple(rows[a:b])) for a, b in pairwise(edges)]
         return self._thread.submit(self._draw, parts)
 
     def _draw(self, parts: Sequence[Part]) -> Drawn:
@@ -102,7 +100,7 @@ class Drawers:
 
 
 class Files:
-    """The weights that are trained, one file a version; those before the oldest that is still drawn with are removed."""
+    """The weights that are trained, one file a version; those older than what is still drawn with are removed."""
 
     def __init__(self, model: Multimodal, folder: Path) -> None:
         self.model, self.folder = model, folder

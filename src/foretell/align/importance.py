@@ -6,7 +6,8 @@ min(c, π/μ), π being the policy as the round is learned from begins, so that 
 
 Sources: Ionides 2008, Truncated Importance Sampling (Journal of Computational and Graphical Statistics 17); Espeholt et
 al. 2018 (arXiv 1802.01561), the ρ̄ of V-trace; Hilton et al. 2021 (arXiv 2110.00641), which keeps the policy that the
-ratio is clipped to apart from the one that drew; Yao et al. 2025, On the Rollout-Training Mismatch in Modern RL Systems.
+ratio is clipped to apart from the one that drew; Yao et al. 2025, On the Rollout-Training Mismatch in Modern RL
+Systems.
 """
 
 from __future__ import annotations

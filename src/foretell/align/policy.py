@@ -11,8 +11,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from foretell.align.episodes import Player, request_seed
 from foretell.align.drawers import Drawers, Elsewhere, make_engine
+from foretell.align.episodes import Player, request_seed
 from foretell.align.examples import read_prompts
 from foretell.align.packing import require_template
 from foretell.align.ppo import Advantages, GroupAdvantages, PolicyGradient

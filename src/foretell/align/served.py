@@ -97,8 +97,9 @@ class Told:
         ids = tuple(_id(log) for log in result.logprobs)
         ended = result.finish_reason == "stop"
         if not ids or -1 in ids or (ended and ids[-1] not in self.ends):
+            what = "the token that ended a reply" if ids else "its tokens"
             raise EndpointError(
-                f"{self.endpoint.url} does not tell the ids of {'the token that ended a reply' if ids else 'its tokens'} "
+                f"{self.endpoint.url} does not tell the ids of {what} "
                 "with their log-probabilities, without which nothing can be learned from it. vLLM does; draw with "
                 "rollout.on local or ray else.",
                 200,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,7 +15,9 @@ from foretell.cli.run import RecipeName
 if TYPE_CHECKING:
     from foretell.align.policy import PolicyKind
     from foretell.align.stages import Kind
+    from foretell.tuning import PolicyConfig
 
+P = TypeVar("P", bound="PolicyConfig")
 Model = Annotated[str, typer.Option(metavar="MODEL", help="A run, a checkpoint, open weights, or a hub id.")]
 Data = Annotated[Path, typer.Option(metavar="DATA", help="A file or folder of examples: JSON Lines, or a JSON array.")]
 Out = Annotated[Path, typer.Option(help="Run directory to write, or to go on with.")]
@@ -39,6 +41,14 @@ Mix = Annotated[
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as lr=1e-5 or epochs=2.")]
 
 
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Engines beside this process that draw the replies; default none.")
+]
+On = Annotated[
+    str | None, typer.Option(metavar="WHERE", help="Where they are: local, ray, ray:ADDRESS; default local.")
+]
+
+
 def register(app: typer.Typer) -> None:
     for command in (align, sft, reward, dpo, ppo, grpo):
         app.command()(command)
@@ -47,6 +57,8 @@ def register(app: typer.Typer) -> None:
 def align(
     recipe: RecipeName,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/NAME.")] = None,
+    workers: Workers = None,
+    on: On = None,
     overrides: Set = [],  # noqa: B006
 ) -> None:
     """Run a recipe with every arm of its alignment: pre-training, sft, reward, grader, ppo in each arm, outcomes."""
@@ -58,6 +70,8 @@ def align(
     loaded = load_recipe(recipe, overrides)
     if loaded.align is None:
         raise RecipeError(f"Recipe {loaded.name} has no section align. Use align-cpu, or add one: docs/align.md.")
+    align = loaded.align.model_copy(update={"ppo": _drawn(loaded.align.ppo, workers, on)})
+    loaded = loaded.model_copy(update={"align": align})
     folder = out or (Path(recipe) if Path(recipe).is_dir() else Path("runs") / loaded.name)
     if place()[0] > 0:  # one process speaks for all that torchrun started
         run_recipe(loaded, folder, arms=True)
@@ -116,9 +130,11 @@ def _policy(kind: PolicyKind, about: str) -> Callable[..., None]:
         rubric: Rubric = None,
         grader: Grader = None,
         ptx: Mix = None,
+        workers: Workers = None,
+        on: On = None,
         overrides: Set = [],  # noqa: B006
     ) -> None:
-        _learn(kind, model, data, out, reward, function, rubric, grader, ptx, overrides)
+        _learn(kind, model, data, out, reward, function, rubric, grader, ptx, workers, on, overrides)
 
     command.__name__, command.__doc__ = kind, about
     return command
@@ -132,14 +148,14 @@ grpo = _policy(
 
 def _learn(
     kind: PolicyKind, model: str, data: Path, out: Path, reward: str | None, functions: list[str], rubric: str | None,
-    grader: str | None, ptx: str | None, overrides: list[str],
+    grader: str | None, ptx: str | None, workers: int | None, on: str | None, overrides: list[str],
 ) -> None:  # fmt: skip
     _need_torch()
     from foretell.align.policy import POLICIES, Sources, train_policy
     from foretell.align.rewarding import named_parts
     from foretell.recipes import check_settings
 
-    settings = check_settings(POLICIES[kind], overrides)
+    settings = _drawn(check_settings(POLICIES[kind], overrides), workers, on)
     parts, identity = named_parts(functions, rubric, grader)
     sources = Sources(reward=reward, parts=parts, ptx=ptx, identity=identity)
     with draw.progress() as report:
@@ -153,6 +169,17 @@ def _learn(
         parts_told = ", ".join(f"{name} {value:.3f}" for name, value in found["rewards"].items())
         print(f"Held-out prompts: reward {found['reward']:.3f} ({parts_told}), KL {found['kl']:.1f} nats a reply")
     print(f"Talk to it: foretell chat {out}")
+
+
+def _drawn(settings: P, workers: int | None, on: str | None) -> P:
+    """The settings, with what options say of where replies are drawn."""
+    from foretell.tuning import RolloutConfig
+
+    given = {name: value for name, value in {"workers": workers, "on": on}.items() if value is not None}
+    if not given:
+        return settings
+    rollout = RolloutConfig.model_validate((settings.rollout or RolloutConfig()).model_dump() | given)
+    return settings.model_copy(update={"rollout": rollout})
 
 
 def _need_torch() -> None:

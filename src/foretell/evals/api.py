@@ -132,8 +132,8 @@ def run_set(
 
     A set that was cut off goes on: what it finished is read from its logs. exit_on_error: whether the first eval that
     cannot be run ends the set; else its error comes out in place of a report. folder: where it is noted what is done.
-    progress: told of each eval. workers, on: evals at a time, and where (see `measure.fanout`); here, one after another,
-    by default. Elsewhere models are references, such as `models.ModelRef`, since every worker loads its own.
+    progress: told of each eval. workers, on: evals at a time, and where (see `measure.fanout`); by default here, one
+    after another. Elsewhere models are references, such as `models.ModelRef`, since every worker loads its own.
     """
     models = model if isinstance(model, list | tuple) else [model]
     told = [getattr(each, "identity", repr(each)) for each in (*models, settings.get("grader"))]

@@ -49,8 +49,8 @@ def connect(address: str = "") -> Any:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first = " ".join(str(error).split())[:300]
             raise RunError(
-                f"No Ray cluster can be used at {named or 'this machine'} ({first}). Begin one with `ray start --head`, "
-                "and give what it prints as ray:ADDRESS or in RAY_ADDRESS."
+                f"No Ray cluster can be used at {named or 'this machine'} ({first}). Begin one with "
+                "`ray start --head`, and give what it prints as ray:ADDRESS or in RAY_ADDRESS."
             ) from error
     return ray
 
