@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +13,16 @@ from foretell.errors import MissingExtraError, RunError
 from foretell.measure.fanout import fan_out
 
 
-def work(task: tuple[str, int]) -> tuple[int, int]:
+def work(task: tuple[str, Any]) -> tuple[int, int]:
     what, value = task
     if what == "extra":
         raise MissingExtraError("Flying", "wings")
-    if what == "die":
+    if what == "die" or (what == "die once" and not value.exists()):
+        if what != "die":
+            value.touch()
         os._exit(3)
+    if what == "die once":
+        return 0, os.getpid()
     return value * value, os.getpid()
 
 
@@ -36,9 +42,19 @@ def test_an_error_whose_class_cannot_travel_arrives_in_words() -> None:
         list(fan_out(work, [("extra", 0), ("square", 1)], workers=2))
 
 
-def test_a_worker_that_is_killed_is_told() -> None:
-    with pytest.raises(RunError, match="ended from outside"):
+def test_the_task_of_a_killed_worker_is_done_again_and_at_last_given_up(tmp_path: Path) -> None:
+    told: list[str] = []
+    tasks = [("die once", tmp_path / "mark"), ("square", 1)]
+    found = dict(fan_out(work, tasks, workers=2, tell=told.append))
+    assert [square for _, (square, _) in sorted(found.items())] == [0, 1]
+    assert len(told) == 1 and "ended from outside" in told[0] and told[0].endswith("begun again (1 of 2).")
+    with pytest.raises(RunError, match=r"ended from outside.*last of 3 attempts"):
         list(fan_out(work, [("die", 0), ("square", 1)], workers=2))
+
+
+def test_there_is_no_other_place() -> None:
+    with pytest.raises(RunError, match="expected local, ray"):
+        list(fan_out(work, [], on="moon"))
 
 
 @pytest.mark.slow

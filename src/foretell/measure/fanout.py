@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -20,7 +21,7 @@ from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from foretell.errors import ForetellError, RunError
-from foretell.measure.machine import cores, has_torch
+from foretell.measure.machine import cores
 
 Where = str
 """Where tasks run: "local"; "ray", the cluster of RAY_ADDRESS or of this machine, else one started here;
@@ -289,10 +290,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def set_up(threads: int) -> None:
     """Give a worker its threads, and let an interrupt end its task but not itself."""
     signal.signal(signal.SIGINT, _interrupt)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if has_torch():
-        import torch
-
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # which torch reads where it is imported, and only then
+    if torch := sys.modules.get("torch"):
         torch.set_num_threads(threads)
 
 
