@@ -7,6 +7,7 @@ the part names before it draws. A part whose drawer is lost is drawn by another,
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import tempfile
@@ -40,6 +41,7 @@ Drawn = list[dict[str, Any]]
 """Episodes as `Episode.plain` has them, with "replies" and "finished"; prompt after prompt, in the rows' order."""
 MOST_BATCH = 256
 _SHARED = Path("/dev/shm")  # noqa: S108  (memory that is a folder, on Linux)
+_PREFIX = "foretell-"  # and the process that learns
 _ROOM = 4  # times the weights that must be free there
 
 
@@ -75,8 +77,7 @@ class Drawers:
         assert settings.rollout is not None
         self.config, self.model, self.base, self.settings = settings.rollout, model, base.absolute(), settings
         self.report = report
-        shared = folder.absolute() / ".rollout" if self.config.on != "local" else None
-        self._files = Files(model, shared or _memory(model, folder))
+        self._files = Files(model, folder.absolute() / ".rollout", self.config.on == "local")
         # As much of a GPU as there are drawers for, or they would all be sent to the same one.
         gpu = 1.0 if settings.device in ("auto", "cuda") else 0.0
         self._pool = Workers(self.config.workers, self.config.on, gpu=gpu)
@@ -100,14 +101,18 @@ class Drawers:
 
 
 class Files:
-    """The weights that are trained, one file a version; those older than what is still drawn with are removed."""
+    """The weights that are trained, one file a version; those older than what is still drawn with are removed.
 
-    def __init__(self, model: Multimodal, folder: Path) -> None:
-        self.model, self.folder = model, folder
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
-        folder.mkdir(parents=True)
+    folder: where they lie, unless they go into shared memory (`near`), as they do where there is room for several.
+    """
+
+    def __init__(self, model: Multimodal, folder: Path, near: bool) -> None:
+        self.model, self.folder, self._near = model, folder, near
+        self._begun = False
 
     def write(self, version: int, oldest: int) -> Path:
+        if not self._begun:
+            self._begin()
         path = self.folder / f"{version}.safetensors"
         if path.exists():
             return path
@@ -119,17 +124,24 @@ class Files:
             save_file(state, temporary)
         return path
 
+    def _begin(self) -> None:
+        self._begun = True
+        self.remove()  # what a run that was cut off left, as those in shared memory are
+        for old in _SHARED.glob(f"{_PREFIX}*"):
+            with suppress(ValueError, PermissionError):
+                try:
+                    os.kill(int(old.name.split("-")[1]), 0)
+                except ProcessLookupError:
+                    shutil.rmtree(old, ignore_errors=True)
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+        if self._near:
+            with suppress(OSError):
+                if shutil.disk_usage(_SHARED).free > _ROOM * size:
+                    self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_SHARED))
+        self.folder.mkdir(parents=True, exist_ok=True)
+
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _memory(model: Multimodal, folder: Path) -> Path:
-    """A folder in shared memory where there is room for several versions; else in the run's own."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    with suppress(OSError):
-        if shutil.disk_usage(_SHARED).free > _ROOM * size:
-            return Path(tempfile.mkdtemp(prefix="foretell-", dir=_SHARED))
-    return folder.absolute() / ".rollout"
 
 
 def draw(part: Part) -> Drawn:

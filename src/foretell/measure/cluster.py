@@ -46,7 +46,7 @@ def connect(address: str = "") -> Any:
                 address or None, log_to_driver=False, configure_logging=False, logging_level="error",
                 include_dashboard=None if named else False,
             )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except Exception as error:  # Ray raises a bare one where a node does not begin
             first = " ".join(str(error).split())[:300]
             raise RunError(
                 f"No Ray cluster can be used at {named or 'this machine'} ({first}). Begin one with "
@@ -121,7 +121,10 @@ class _Actor:
         self._at: _Hello | None = None
 
     def start(self) -> Future[Any]:
-        self._at = None
+        if self._actor is not None:  # not lost: only its task is to be done again
+            found: Future[Any] = Future()
+            found.set_result(self._at)
+            return found
         made = self._ray.remote(Remote).options(num_cpus=self._threads, num_gpus=self._gpu)
         path = [str(Path(place).absolute()) for place in sys.path]
         self._actor = made.remote(self._threads, path, str(Path.cwd()))
@@ -135,6 +138,7 @@ class _Actor:
             found = future.result()
         except self._ray.exceptions.RayError as error:
             where = f" on {self._at.host}" if self._at else ""
+            self._actor = self._at = None
             raise Lost(f"A worker{where} was lost ({_reason(error)}).") from error
         if isinstance(found, _Hello):
             self._at = found
