@@ -25,11 +25,14 @@ class Server:
 
     def __init__(self, folder: Path, tells: bool = True) -> None:
         self.folder, self.tells, self.model = folder, tells, None
+        self.refuses = False
         self.reloads: list[dict[str, Any]] = []
 
     def __call__(self, call: Call) -> Reply:
         if call.path.endswith("/models"):
             return Reply({"object": "list", "data": [{"id": "policy", "object": "model"}]})
+        if self.refuses:
+            return Reply({"detail": "Not Found"}, 404)
         if call.path == "/collective_rpc":
             self.reloads.append(call.json)
             self.close()
@@ -83,6 +86,13 @@ def test_a_server_draws_by_the_weights_of_each_round(base: Base, tmp_path: Path)
     # Were the weights those of the round before, the numbers would be far apart.
     assert max(line["mismatch"]["largest"] for line in log) < 1e-3
     assert log[-1]["length"] > 1 and log[-1]["loss"] != 0
+
+
+def test_a_server_that_reads_no_weights_is_told_of(base: Base, tmp_path: Path) -> None:
+    server = Server(tmp_path / "served")
+    server.refuses = True
+    with pytest.raises(EndpointError, match=r"collective_rpc did not make the server read.*404.*VLLM_SERVER_DEV_MODE"):
+        run(base, tmp_path, server)
 
 
 def test_a_server_that_tells_no_ids_is_refused(base: Base, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from foretell.align.drawers import Drawn, Rows, play
 from foretell.align.episodes import Player
 from foretell.align.packing import require_template
 from foretell.align.stages import OWN_FILES
+from foretell.engine.openai_form import words
 from foretell.engine.remote import Endpoint
-from foretell.engine.wire import Wire
-from foretell.errors import EndpointError
+from foretell.errors import EndpointError, MissingExtraError
 from foretell.files import expand_home
 from foretell.generate import Prompt, Request, Result, TokenLogprob, run_sync
 from foretell.train.checkpoint import save_checkpoint
@@ -50,9 +50,8 @@ class Served:
         generator = Told(endpoint, tuple(opened.tokenizer.ends))
         template = require_template(opened.template, str(base))
         self._player = Player(generator, template, self.model.config.max_length, settings.max_tokens, logprobs=True)
-        self._control = Wire(endpoint.url, "", {}, _CALLS_S, 2, 1, None)
         parts = urlsplit(endpoint.url)
-        self._control.url = f"{parts.scheme}://{parts.netloc}"
+        self._root = f"{parts.scheme}://{parts.netloc}"
         self._version: int | None = None
         self._thread = ThreadPoolExecutor(1, "rollouts")
 
@@ -69,9 +68,26 @@ class Served:
         return self._thread.submit(play, self._player, rows, self.settings, number, 0)
 
     async def _reload(self) -> None:
-        for path, body in self.config.reload.items():
-            told = {key: str(self.folder) if value == FOLDER else value for key, value in body.items()}
-            await self._control.call(path, told, lambda response: response.read())
+        try:
+            import aiohttp
+        except ImportError as error:
+            raise MissingExtraError("Drawing replies by a server", "evals") from error
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_CALLS_S)) as session:
+            for path, body in self.config.reload.items():
+                told = {key: str(self.folder) if value == FOLDER else value for key, value in body.items()}
+                try:
+                    async with session.post(self._root + path, json=told) as response:
+                        status, said = response.status, words(await response.read())
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    status, said = None, str(error) or type(error).__name__
+                if status is None or status >= 300:
+                    raise EndpointError(
+                        f"{self._root}{path} did not make the server read new weights ({status or 'no answer'}: "
+                        f"{said}). vLLM does where it was started with VLLM_SERVER_DEV_MODE=1; rollout.reload names "
+                        "the calls.",
+                        status,
+                        True,
+                    )
 
     def close(self) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
@@ -97,7 +113,7 @@ class Told:
         ids = tuple(_id(log) for log in result.logprobs)
         ended = result.finish_reason == "stop"
         if not ids or -1 in ids or (ended and ids[-1] not in self.ends):
-            what = "the token that ended a reply" if ids else "its tokens"
+            what = "its tokens" if not ids or -1 in ids else "the token that ended a reply"
             raise EndpointError(
                 f"{self.endpoint.url} does not tell the ids of {what} "
                 "with their log-probabilities, without which nothing can be learned from it. vLLM does; draw with "

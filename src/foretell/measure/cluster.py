@@ -43,7 +43,7 @@ def connect(address: str = "") -> Any:
         named = address or os.environ.get("RAY_ADDRESS", "")
         try:
             ray.init(
-                address or None, log_to_driver=False, configure_logging=False, logging_level="error",
+                address or None, log_to_driver=False, configure_logging=False,
                 include_dashboard=None if named else False,
             )  # fmt: skip
         except Exception as error:  # Ray raises a bare one where a node does not begin
