@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foretell.errors import MissingExtraError, RunError
-from foretell.measure.fanout import fan_out
+from foretell.measure.fanout import Workers, fan_out
 
 
 def work(task: tuple[str, Any]) -> tuple[int, int]:
@@ -50,6 +51,15 @@ def test_the_task_of_a_killed_worker_is_done_again_and_at_last_given_up(tmp_path
     assert len(told) == 1 and "ended from outside" in told[0] and told[0].endswith("begun again (1 of 2).")
     with pytest.raises(RunError, match=r"ended from outside.*last of 3 attempts"):
         list(fan_out(work, [("die", 0), ("square", 1)], workers=2))
+
+
+def test_a_worker_that_is_killed_between_its_tasks_is_replaced() -> None:
+    told: list[str] = []
+    with Workers(1) as pool:
+        ((_, (_, first)),) = pool.map(work, [("square", 1)])
+        os.kill(first, signal.SIGKILL)
+        ((_, (square, second)),) = pool.map(work, [("square", 3)], tell=told.append)
+    assert square == 9 and second != first and len(told) == 1
 
 
 def test_there_is_no_other_place() -> None:

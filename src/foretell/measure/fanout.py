@@ -86,12 +86,23 @@ def fan_out(
     Raises MissingExtraError for Ray without the cluster extra; RunError where no cluster answers, where its machines
     have other versions, or where a task has lost its worker more than `RETRIES` times.
     """
+    if not tasks:
+        _place(on)
+        return
     if on == "local" and workers == 1:
         for i, task in enumerate(tasks):
             yield i, work(task)
         return
     with Workers(workers, on, most=len(tasks), gpu=gpu) as pool:
         yield from pool.map(work, tasks, tick, tell)
+
+
+def _place(on: Where) -> tuple[str, str]:
+    """Kind and address of a place. Raises RunError for what is none."""
+    kind, _, address = on.partition(":")
+    if kind not in ("local", "ray") or (kind == "local" and address):
+        raise RunError(f"There is no place {on!r} to run on; expected local, ray, or ray:ADDRESS of a cluster.")
+    return kind, address
 
 
 class Workers:
@@ -109,9 +120,7 @@ class Workers:
         gpu: float = 0.0,
         threads: int | None = None,
     ) -> None:
-        kind, _, address = on.partition(":")
-        if kind not in ("local", "ray") or (kind == "local" and address):
-            raise RunError(f"There is no place {on!r} to run on; expected local, ray, or ray:ADDRESS of a cluster.")
+        kind, address = _place(on)
         self._slots: list[Slot] = []
         if kind == "ray":
             from foretell.measure.cluster import open_slots
@@ -229,7 +238,12 @@ class _Process:
 
     def submit(self, work: Callable[[Any], Any], task: Any) -> Future[Any]:
         assert self._pool is not None
-        return self._pool.submit(call, work, task)
+        try:
+            return self._pool.submit(call, work, task)
+        except BrokenProcessPool as error:  # lost since its last task
+            found: Future[Any] = Future()
+            found.set_exception(error)
+            return found
 
     def result(self, future: Future[Any]) -> Any:
         try:
