@@ -84,8 +84,9 @@ def run_ladder(
         "tokenizer": tokenizer / "tokenizer.json",
     }
     data = {name: sha256_file(path) for name, path in read.items()}
-    folders = [folder.absolute() for folder in (pack, heldout, tokenizer)]  # a worker may have begun elsewhere
-    tasks = [_Task(rung, *folders, out.absolute() / RUNGS / rung.name, data) for rung in rungs]
+    # A worker of a cluster may have begun in another folder.
+    pack, heldout, tokenizer, place = (folder.absolute() for folder in (pack, heldout, tokenizer, out / RUNGS))
+    tasks = [_Task(rung, pack, heldout, tokenizer, place / rung.name, data) for rung in rungs]
     shared = bool(rungs) and rungs[0].recipe.train.device in ("auto", "cuda")
     if workers is None and on == "local" and shared and best_device() == "cuda":
         workers = ON_GPU
