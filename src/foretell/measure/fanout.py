@@ -7,6 +7,7 @@ its machine gone), another takes its place and the task is done again, a bounded
 from __future__ import annotations
 
 import copy
+import math
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 Tick = Callable[[], None]
 Tell = Callable[[str], None]
+PATIENCE_S = 120  # until it is told that no worker has begun
 RETRIES = 2  # of a task whose worker was lost
 
 
@@ -164,6 +166,7 @@ class Workers:
                 tell(f"{error} What it did is begun again ({lost[number]} of {RETRIES}).")
             self._starting[slot.start()] = slot
 
+        patient = time.monotonic() + PATIENCE_S
         try:
             while waiting or busy:
                 while waiting and self._idle:
@@ -194,6 +197,9 @@ class Workers:
                     yield i, result
                 if tick is not None:
                     tick()
+                if tell is not None and not (busy or self._idle) and time.monotonic() > patient:
+                    tell(f"No worker could begin in {PATIENCE_S} s: there are no free cores, or none of that size.")
+                    patient = math.inf
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 for slot, _ in busy.values():
