@@ -28,6 +28,7 @@ from foretell.measure import cluster
 from foretell.measure.fanout import Workers, fan_out
 from foretell.recipe import ForecastConfig, Recipe
 from foretell.train.log import read_log
+from rayworks import KilledRank, once, work
 from toy import Toy
 from toy import toy as toy
 
@@ -38,38 +39,6 @@ CONFIG = ForecastConfig(widths=(16, 32, 48, 64, 80), seeds=(2, 1))
 def on() -> Iterator[str]:
     with raykit.cluster() as where:
         yield where
-
-
-def once(mark: Path) -> bool:
-    """Whether this is the first time."""
-    if mark.exists():
-        return False
-    mark.touch()
-    return True
-
-
-def work(task: tuple[str, Path]) -> Any:
-    what, folder = task
-    if what == "place":
-        return os.getpid(), str(Path.cwd())
-    if what == "killed" and once(folder / what):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "full" and once(folder / what):
-        raise OSError("No space left on device")
-    if what == "always":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "extra":
-        raise MissingExtraError("Flying", "wings")
-    if what == "bug":
-        raise KeyError("misspelt")
-    if what.startswith("long"):
-        (folder / what).touch()
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            (folder / f"{what}-saved").touch()
-            raise
-    return what
 
 
 def test_tasks_are_done_again_where_their_worker_was_lost_and_errors_arrive_as_themselves(
@@ -168,15 +137,6 @@ def test_a_ladder_is_the_same_to_the_byte(on: str, toy: Toy, tmp_path: Path, mon
 
 def weights(rung: Path) -> str:
     return hashlib.sha256((rung / "checkpoint/model.safetensors").read_bytes()).hexdigest()
-
-
-class KilledRank(execute.Rank):
-    """A task of a build, killed before its third shard, the first time."""
-
-    def __call__(self, rank: int) -> None:
-        if rank == 2 and once(self.task.out.parent / "killed"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().__call__(rank)
 
 
 def test_a_collection_is_the_same_to_the_byte(on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
