@@ -14,7 +14,7 @@ from alignkit import Base, preferences, write_jsonl
 from safetensors.torch import load_file
 
 from foretell.align import drawers
-from foretell.align.drawers import Drawers, Drawn, Part, draw, make_engine
+from foretell.align.drawers import Drawers, Drawn, Files, Part, draw, make_engine
 from foretell.align.episodes import Player, request_seed
 from foretell.align.examples import PromptRow, read_prompts
 from foretell.align.packing import require_template
@@ -23,9 +23,10 @@ from foretell.align.rewarding import Part as Reward
 from foretell.align.samples import Sample
 from foretell.align.stages import open_base
 from foretell.errors import RecipeError
+from foretell.model.adapters import choose_trained
 from foretell.recipes import check_settings
 from foretell.train.log import read_log
-from foretell.tuning import PPOConfig, RolloutConfig
+from foretell.tuning import LoraConfig, PPOConfig, RolloutConfig
 
 SMALL: dict[str, Any] = {
     "device": "cpu", "precision": "float32", "rounds": 3, "prompts": 5, "samples": 2, "minibatches": 2, "lr": 1e-3,
@@ -77,6 +78,26 @@ def test_two_processes_draw_what_one_does_though_one_is_killed(
         elsewhere.close()
         engine.close()
     assert not folder.exists()
+
+
+def test_of_a_model_with_adapters_only_they_travel(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawers.signal, "signal", lambda *_: None)  # this process hears interrupts all the same
+    rows = read_prompts(write_jsonl(tmp_path / "prompts.jsonl", preferences(3)))
+    asked = tuple((i, row) for i, row in enumerate(rows) if isinstance(row, PromptRow))
+    settings = PPOConfig(**SMALL, lora=LoraConfig(rank=2, targets=("q_proj", "down_proj")), rollout=RolloutConfig())
+    opened = open_base(base.folder, "cpu", frozen=True)
+    choose_trained(opened.model, settings)
+    with torch.no_grad():
+        for parameter in (p for p in opened.model.parameters() if p.requires_grad):
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    files = Files(opened.model, tmp_path / "weights", near=False)
+    found = draw(Part(base.folder, files.write(4, 3), settings, 2, 0, asked))
+    assert all(".adapters." in name for name in load_file(tmp_path / "weights/4.safetensors"))
+    engine = make_engine(opened, settings)
+    player = Player(engine, require_template(opened.template, ""), 256, settings.max_tokens)
+    here = player.play(asked, 2, lambda i: request_seed(settings.seed, 2, i))
+    engine.close()
+    assert [one["ids"] for one in found] == [one.ids for one in here]
 
 
 def run(base: Base, prompts: Path, out: Path, **rollout: Any) -> list[dict[str, Any]]:
