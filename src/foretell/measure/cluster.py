@@ -27,9 +27,9 @@ def open_slots(address: str, workers: int | None, most: int | None, threads: int
     """Workers that are not begun yet. Arguments as of `fanout.Workers`."""
     ray = connect(address)
     found = ray.cluster_resources()
-    gpu = gpu if found.get("GPU") else 0.0
-    room = int(found.get("CPU", 1)) // threads
-    count = workers or max(1, min(room, int(found["GPU"] / gpu) if gpu else room))
+    room, gpus = int(found.get("CPU", 1)) // threads, float(found.get("GPU", 0))
+    gpu = min(gpu, gpus / workers if workers else gpus)  # who asks for more workers than there are GPUs shares them
+    count = workers or max(1, min(room, int(gpus / gpu) if gpu else room))
     return [_Actor(ray, threads, gpu) for _ in range(max(1, min(count, most or count)))]
 
 
