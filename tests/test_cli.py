@@ -169,7 +169,7 @@ def test_an_interrupt_while_the_command_line_is_loaded_is_told() -> None:
 def test_errors_of_the_machine_are_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **more: object) -> None:
         raise error
 
     monkeypatch.setattr("foretell.pipeline.run_recipe", fail)
@@ -181,7 +181,7 @@ def test_errors_of_the_machine_are_told(
 def test_training_that_saved_and_stopped_tells_the_signal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    def stop(*arguments: object) -> None:
+    def stop(*arguments: object, **more: object) -> None:
         raise Stopped("Stopped after step 3; everything is saved.", number)
 
     monkeypatch.setattr("foretell.pipeline.run_recipe", stop)
@@ -189,7 +189,7 @@ def test_training_that_saved_and_stopped_tells_the_signal(
 
 
 def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **more: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr("foretell.pipeline.run_recipe", fail)

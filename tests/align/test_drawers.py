@@ -22,7 +22,7 @@ from foretell.align.policy import Sources, train_policy
 from foretell.align.rewarding import Part as Reward
 from foretell.align.samples import Sample
 from foretell.align.stages import open_base
-from foretell.errors import RecipeError
+from foretell.errors import GraderError, RecipeError
 from foretell.model.adapters import choose_trained
 from foretell.recipes import check_settings
 from foretell.train.log import read_log
@@ -100,16 +100,25 @@ def test_of_a_model_with_adapters_only_they_travel(base: Base, tmp_path: Path, m
     assert [one["ids"] for one in found] == [one.ids for one in here]
 
 
-def run(base: Base, prompts: Path, out: Path, **rollout: Any) -> list[dict[str, Any]]:
+def run(base: Base, prompts: Path, out: Path, reward: Any = lengths, **rollout: Any) -> list[dict[str, Any]]:
     settings = PPOConfig(**SMALL, rollout=RolloutConfig(**rollout) if rollout else None)
-    train_policy("ppo", base.folder, prompts, out, settings, Sources(parts=(Reward("length", lengths),)))
+    train_policy("ppo", base.folder, prompts, out, settings, Sources(parts=(Reward("length", reward),)))
     return [line for line in read_log(out / "ppo" / "log.jsonl") if line["event"] == "train"]
 
 
-def test_a_run_with_a_drawer_learns_what_one_without_does(base: Base, tmp_path: Path) -> None:
-    prompts = write_jsonl(tmp_path / "prompts.jsonl", preferences(12))
+def test_a_run_with_a_drawer_learns_what_one_without_does_though_cut_off(base: Base, tmp_path: Path) -> None:
+    prompts, calls = write_jsonl(tmp_path / "prompts.jsonl", preferences(12)), [0]
+
+    def failing(samples: list[Sample]) -> list[float]:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise GraderError("The grader does not answer.")
+        return lengths(samples)
+
     alone = run(base, prompts, tmp_path / "alone")
-    apart = run(base, prompts, tmp_path / "apart", workers=1)
+    with pytest.raises(GraderError):
+        run(base, prompts, tmp_path / "apart", failing, workers=1)
+    apart = run(base, prompts, tmp_path / "apart", failing, workers=1)
     assert "mismatch" not in alone[0] and [line["staleness"] for line in apart] == [0] * 6
     assert [line["reward"] for line in apart] == [line["reward"] for line in alone]
     assert max(line["mismatch"]["largest"] for line in apart) < 1e-3
