@@ -11,8 +11,10 @@ from pydantic import BaseModel, Field, model_validator
 from foretell import files
 from foretell.images import Tiling
 from foretell.sections import Above as Above
+from foretell.sections import Distributed as Distributed
 from foretell.sections import Name as Name
 from foretell.sections import OptimizerConfig as OptimizerConfig
+from foretell.sections import ParallelConfig as ParallelConfig
 from foretell.sections import Positive as Positive
 from foretell.sections import Section as Section
 from foretell.sections import Share as Share
@@ -329,7 +331,7 @@ class ForecastConfig(Section):
         return self
 
 
-class Recipe(Section):
+class Recipe(Distributed):
     """Everything a run needs. Paths in it are relative to the recipe's own folder."""
 
     name: Name

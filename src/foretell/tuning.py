@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from foretell.sections import Above, Name, OptimizerConfig, Positive, Section, Share, TrainConfig
+from foretell.sections import Above, Distributed, Name, OptimizerConfig, Positive, Section, Share, TrainConfig
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Part = Literal["vision", "connector", "embedding", "decoder", "head"]
@@ -67,7 +67,7 @@ class Training(Section):
         )
 
 
-class Tuning(Training):
+class Tuning(Training, Distributed):
     """Fine-tuning on a file of examples.
 
     epochs: passes over the training rows. batch_tokens: in one optimizer step; fewer where the data make fewer.
