@@ -146,8 +146,10 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
 
 def _scores(length: int) -> float:
     """Scores that a query and head of a row of one document keeps on a CPU, where they are made block by block."""
-    from foretell.model.attention import BLOCK, STEP
+    from foretell.model.attention import BLOCK, KEPT, STEP
 
+    if length > KEPT:
+        return 0  # made anew
     if length <= BLOCK:
         return -(-length // STEP) * STEP
     ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]
@@ -178,10 +180,13 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
     from foretell.model.parametrize import parameter_groups
     from foretell.train.objective import NextToken
     from foretell.train.optim import build_adamw, clip, gradient_norm
+    from foretell.train.setup import keep_freed_memory
 
     length, vocabulary = recipe.data.sequence_length, recipe.tokenizer.vocab_size
     config = recipe.model.model_copy(update={"vocab_size": vocabulary, "image_token": 0})
     on, train = torch.device(device), recipe.train
+    if on.type == "cpu":
+        keep_freed_memory()  # as training does
     model = Multimodal(config).to(on).train()
     model.compute_dtype = getattr(torch, precision)
     if train.compile:

@@ -30,7 +30,14 @@ from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
 from foretell.train.parallel import Sharded, check_layout, layout, recompute
-from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
+from foretell.train.setup import (
+    check_compiler,
+    give_back_memory,
+    keep_freed_memory,
+    peak_rate,
+    pick_device,
+    pick_precision,
+)
 from foretell.train.trainer import Hooks, Observer, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -170,6 +177,8 @@ def fit(
     lie, whose parts are drawn from `seed`.
     """
     group, device = group or Group(), device or model.device
+    if device.type == "cpu":
+        keep_freed_memory()
     place, parallel = layout(parallel, group), parallel or ParallelConfig()
     length, rows = loader.sequence_length, loader.rows * place.readers
     check_layout(model, parallel, place, length, config.compile)
@@ -292,3 +301,5 @@ def fit(
     finally:
         loader.close()
         log.close()
+        if device.type == "cpu":
+            give_back_memory()
