@@ -65,10 +65,16 @@ def main() -> NoReturn:
     except Exception as error:
         import typer
 
+        from foretell.errors import GroupError
+
         if isinstance(error, typer.Exit):
             sys.exit(error.exit_code)
         if isinstance(error, typer.Abort):
             _say("Interrupted.", 130)
+        if isinstance(error, GroupError):
+            from foretell.train.watchdog import depart
+
+            depart(error)
         if (message := _explain(error)) is None:
             raise
         _say(f"Error: {message}")

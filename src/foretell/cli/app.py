@@ -17,6 +17,7 @@ from foretell.cli import (
     forecast,
     inverse,
     ladder,
+    launch,
     model,
     redteam,
     run,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 run.register(app)
 align.register(app)
+launch.register(app)
 app.command()(card.card)
 app.command()(serve.serve)
 app.add_typer(admin.app, name="admin")

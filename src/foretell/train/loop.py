@@ -15,6 +15,7 @@ import torch
 from foretell.data.loader import Loader
 from foretell.data.tokenizer import Tokenizer
 from foretell.errors import DataError, TrainingError
+from foretell.files import sha256_file
 from foretell.model.describe import parameter_count
 from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
@@ -29,7 +30,7 @@ from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
-from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
+from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision, share_rows
 from foretell.train.trainer import Hooks, Observer, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -69,17 +70,12 @@ def pretrain(
     check_compiler(config)
     device = pick_device(config.device, group.world)
     length = recipe.data.sequence_length
-    rows = config.batch_tokens // length
+    rows = share_rows(recipe, group.world)
     total_steps = config.tokens // (rows * length)
     if total_steps < 1:
         raise TrainingError(
             f"train.tokens is {config.tokens}, less than one step of {rows * length} tokens. Raise train.tokens, or "
             "lower train.batch_tokens."
-        )
-    if rows % group.world:
-        raise TrainingError(
-            f"train.batch_tokens makes {rows} rows of {length} tokens, which {group.world} processes cannot share "
-            f"evenly. Set it to a multiple of {group.world * length}, or start another number of processes."
         )
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
@@ -93,6 +89,7 @@ def pretrain(
         world=group.world,
         planned=total_steps * rows,
     )
+    group.agree("The data", {"pack": loader.fingerprint, "tokenizer": sha256_file(tokenizer_dir / "tokenizer.json")})
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     micro = micro_rows(config, rows, length)
@@ -100,7 +97,7 @@ def pretrain(
     def measure(batches: int) -> dict[str, Any]:
         assert heldout_dir is not None
         fixed = Loader.fixed(heldout_dir, micro, batches)
-        return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), fixed, device)
+        return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), group.each(fixed), device)
 
     files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
     files["recipe.yaml"] = recipe_yaml(recipe)
@@ -223,6 +220,7 @@ def fit(
         "matmul_rate": rate,
         "compile": config.compile,
     }
+    group.judged(True)
     try:
         if found:
             trainer.restore(*found)
@@ -254,5 +252,6 @@ def fit(
         log.write("end", step=count.step, **{key: value for key, value in metrics.items() if key != "by_kind"})
         return metrics
     finally:
+        group.judged(False)
         loader.close()
         log.close()
