@@ -40,6 +40,12 @@ if "RANK" in os.environ:
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault["kind"] == "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            if fault["kind"] == "lose":  # this machine, with torchrun's agent
+                os.kill(os.getppid(), signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
+            if fault["kind"] == "limit":  # of a Slurm job: its script is told
+                os.kill(int(os.environ["BATCH"]), signal.SIGTERM)
+                time.sleep(3)
             if fault["kind"] == "hang":
                 time.sleep(10**6)
             if fault["kind"] == "break":

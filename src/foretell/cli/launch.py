@@ -35,15 +35,13 @@ def launch(
     slurm: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Slurm job instead of starting.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Hand the job to sbatch.")] = False,
     time: Annotated[str, typer.Option(help="The job's limit, as sbatch takes it.")] = "24:00:00",
-    gpus: Annotated[
-        int | None, typer.Option(help="The job's GPUs of a machine; default as --ranks, 0 for none.")
-    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="The job's GPUs of a machine; default as --ranks.")] = None,
     sbatch: Annotated[
         list[str], typer.Option(metavar="OPTION", help="Another option of sbatch, such as --qos=x.")
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
 ) -> None:
-    """Start a command in several processes with torchrun, here or by Slurm on many machines; starts again what fails."""
+    """Start a command in several processes with torchrun, here or by Slurm on many machines; again if it fails."""
     from dataclasses import replace
 
     from foretell.errors import LaunchError

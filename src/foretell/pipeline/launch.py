@@ -30,8 +30,8 @@ class Launch:
     """What is started on each machine.
 
     command: words after `foretell`. ranks, threads: processes of a machine, and threads of each. nodes: machines, or
-    MIN:MAX of them. endpoint: HOST:PORT of the machine where all meet; empty for one machine alone. job: a name that all
-    machines give. address: by which this machine is known to the others. join, hang: seconds (docs/scale.md).
+    MIN:MAX of them. endpoint: HOST:PORT of the machine where all meet; empty for one machine alone. job: a name that
+    all machines give. address: by which this machine is known to the others. join, hang: seconds (docs/scale.md).
     """
 
     command: tuple[str, ...]
@@ -101,7 +101,7 @@ def default_threads(ranks: int) -> int:
 def described(plan: Launch) -> str:
     """What `start` does, as a shell command."""
     variables = [f"{name}={value}" for name, value in plan.environment().items()]
-    return shlex.join([*variables, "torchrun", *plan.torchrun()])
+    return shlex.join([*variables, "torchrun", *plan.torchrun()])  # type: ignore[no-untyped-call]
 
 
 def start(plan: Launch) -> int:
@@ -121,9 +121,9 @@ def start(plan: Launch) -> int:
     with tempfile.TemporaryDirectory(prefix="foretell-launch-") as folder:
         verdict = Path(folder) / "verdict"
         os.environ[VERDICT] = str(verdict)
-        arguments = run.parse_args([f"--log-dir={folder}", *plan.torchrun()])
+        arguments = run.parse_args([f"--log-dir={folder}", *plan.torchrun()])  # type: ignore[no-untyped-call]
         try:
-            run.run(arguments)
+            run.run(arguments)  # type: ignore[no-untyped-call]
         except ChildFailedError as failed:
             if not verdict.is_file():
                 return _failed(failed.failures, plan)
@@ -143,7 +143,7 @@ def _failed(failures: Mapping[int, Any], plan: Launch) -> int:
     if any(failure.error_file_data.get("message") != "<NONE>" for failure in failures.values()):
         return 2
     if codes := [failure.exitcode for failure in failures.values() if failure.exitcode > 0]:
-        return max(codes)  # its traceback stands above
+        return int(max(codes))  # its traceback stands above
     rank, failure = min(failures.items(), key=lambda item: item[1].timestamp)
     raise LaunchError(
         f"Rank {rank} on {socket.gethostname()} was killed by {failure.signal_name()}, and {plan.restarts} restarts "

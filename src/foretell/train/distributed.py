@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -69,14 +70,29 @@ class Group:
         dog = Watchdog(own, rank, world, hang, socket.gethostname(), address)
         dog.start()
         group = cls(rank, world, PrefixStore("shared", store), dog)
-        if odd:
-            raise dog.end(f"{dog.who([rank])} differs from the first: {odd}. Start all with the same.", lasting=True)
-        nccl = torch.cuda.is_available() and dist.is_nccl_available()
-        backend, private = "cpu:gloo,cuda:nccl" if nccl else "gloo", PrefixStore("group", store)
-        limit = timedelta(seconds=hang + MARGIN)
-        with group._exchange():
-            dist.init_process_group(backend, store=private, rank=rank, world_size=world, timeout=limit)
+        try:
+            group._unite(odd, PrefixStore("group", store), timedelta(seconds=hang + MARGIN))
+        except GroupError:
+            dog.stop()
+            raise
         return group
+
+    def _unite(self, odd: str, store: Store, timeout: timedelta) -> None:
+        """Begin to exchange values, unless some process is odd: differs from the first in what the text says."""
+        if odd:
+            raise self._dog.end(
+                f"{self._dog.who([self.rank])} differs from the first: {odd}. Start all with the same.", lasting=True
+            )
+        self._assemble(store)
+        with self._exchange():
+            nccl = torch.cuda.is_available() and dist.is_nccl_available()
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                store=store,
+                rank=self.rank,
+                world_size=self.world,
+                timeout=timeout,
+            )
 
     def __enter__(self) -> Group:
         return self
@@ -84,36 +100,40 @@ class Group:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
         """Leave. When the first process does, those that wait in `share` are let go; an error of one ends all.
 
-        Raises GroupError in place of a ForetellError.
+        Raises GroupError in place of what a user can mend, and of what came from another process.
         """
         if self._store is None:
             return False
-        if error is not None and not isinstance(error, LeftError | GroupError):
-            self._fail(error)
-        with suppress(*UNREACHABLE, TrainingError):
-            if self.rank == 0:
-                self._store.set(str(self._shared), _END)
-            if kind in (None, LeftError):
-                self.wait()  # the store may live in the first process
-                self._dog.stop()
-                dist.destroy_process_group()
+        try:
+            if error is not None and not isinstance(error, LeftError | GroupError):
+                self._fail(error)
+            with suppress(*UNREACHABLE, TrainingError):
+                if self.rank == 0:
+                    self._store.set(str(self._shared), _END)
+                if kind in (None, LeftError):
+                    self.wait()  # the store may live in the first process
+                    dist.destroy_process_group()
+        finally:
+            self._dog.stop()
         return kind is LeftError
 
     def _fail(self, error: BaseException) -> None:
-        """Tell the others what ends this process. Raises GroupError for what a user can mend."""
-        assert self._store is not None
-        if isinstance(error, ForetellError):
-            over = self._dog.end(f"{self._dog.who([self.rank])}: {error}", lasting=True)
-        elif isinstance(error, Exception):
-            over = self._dog.end(f"{self._dog.who([self.rank])} failed: {type(error).__name__}: {error}".split("\n")[0])
-        else:  # an interrupt: asked for by torchrun, perhaps because another process failed
+        """Tell the others what ends this process."""
+        if not isinstance(error, Exception):  # an interrupt: by torchrun, perhaps because another process failed
             with suppress(*UNREACHABLE):
-                if self._dog.ended() is not None:
-                    raise self._dog.ended() from error  # type: ignore[misc]
+                self._go_on()
             return
+        me = self._dog.who([self.rank])
+        if isinstance(error, ForetellError):
+            over = self._dog.end(f"{me}: {error}", lasting=True)
+        elif isinstance(error, UNREACHABLE) and _exchanging(error):
+            over = self._explained(error)
+        else:
+            self._dog.end(f"{me} failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            over = None
         if self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             time.sleep(2 * BEAT)  # the store lives in this process: let the others read why
-        if isinstance(error, ForetellError):
+        if over is not None:
             raise over from error
 
     def judged(self, whether: bool) -> None:
@@ -133,7 +153,15 @@ class Group:
             return
         if odd := meeting.differences(facts, self.share(lambda: dict(facts))):
             raise TrainingError(f"{what} is not that of the first process: {odd}. Give all of them the same.")
-        self.wait()
+        self._assemble(PrefixStore(f"agreed/{self._shared}", self._store))
+
+    def _assemble(self, store: Store) -> None:
+        """Wait for all by the store, where an error of one reaches the others at once. store: with keys of its own."""
+        with self._exchange():
+            store.add("here", 1)
+            while store.add("here", 0) < self.world:
+                self._go_on()
+                time.sleep(POLL)
 
     def share(self, make: Callable[[], T]) -> T:
         """The first process's make(), JSON data, in every process. The others sleep meanwhile, for hours if need be."""
@@ -234,6 +262,15 @@ class Group:
         try:
             yield
         except UNREACHABLE as error:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the rest as soon as one process is gone
-            raise self._dog.explain(str(error).strip().splitlines()[0]) from error
+            raise self._explained(error) from error
+
+    def _explained(self, error: BaseException) -> GroupError:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the rest as soon as one process is gone
+        return self._dog.explain(str(error).strip().partition("\n")[0])
+
+
+def _exchanging(error: BaseException) -> bool:
+    """Whether an error came out of an exchange, such as one of a sharded layer."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any("torch/distributed/" in frame.f_code.co_filename for frame, _ in frames)

@@ -45,7 +45,7 @@ def about() -> dict[str, str]:
 
 
 def reach(timeout: float) -> tuple[Store, int, int, str]:
-    """(store, rank, world, its address) by the environment that torchrun sets; GroupError where it cannot be reached."""
+    """(store, rank, world, its address) by the environment that torchrun sets; GroupError where it is out of reach."""
     rank, world = place()
     address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     try:
@@ -53,15 +53,15 @@ def reach(timeout: float) -> tuple[Store, int, int, str]:
     except (*UNREACHABLE, ValueError, OSError) as error:
         raise GroupError(
             f"{name_ranks([rank], world, socket.gethostname())} did not reach the store at {address}, where the "
-            f"processes meet, within {timeout:g} s. Check that the first machine runs, that its name is known here, and "
-            "that no firewall is between."
+            f"processes meet, within {timeout:g} s. Check that the first machine runs, that its name is known here, "
+            "and that no firewall is between."
         ) from error
     return store, rank, world, address
 
 
 def meet(store: Store, rank: int, world: int, facts: Mapping[str, Any], timeout: float) -> tuple[str, str]:
-    """Wait for all processes. Returns a prefix for keys of this attempt alone, and in what this process differs from the
-    first.
+    """Wait for all processes. Returns a prefix for keys of this attempt alone, and in what this process departs
+    from the first.
 
     torchrun keeps its store from one attempt to the next, and does not tell the processes which one they belong to: so
     each asks with a word of its own, and the first process answers with that word and the name of this attempt.
@@ -115,7 +115,7 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict | list) or not value:
+    if not isinstance(value, dict | list) or (name and not value):
         return {name: value}
     parts = value.items() if isinstance(value, dict) else enumerate(value)
     return {k: v for key, part in parts for k, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}

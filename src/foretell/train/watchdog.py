@@ -1,4 +1,4 @@
-"""A thread in each process of a run: it tells the others that this one lives, and learns from them what ended the run."""
+"""A thread in each process of a run: it tells the others that this one lives, and learns what ended the run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Watchdog(threading.Thread):
         self.over: GroupError | None = None
         self._stopped, self._asking = threading.Event(), threading.Lock()
         self._main = threading.main_thread().ident
-        began = time.monotonic()
+        began = self._round = time.monotonic()
         self._beats: dict[int, Beat] = {}
         self._heard, self._moved = dict.fromkeys(range(world), began), dict.fromkeys(range(world), began)
 
@@ -101,8 +101,10 @@ class Watchdog(threading.Thread):
         return name_ranks(ranks, self.world, " and ".join(filter(None, hosts)))
 
     def run(self) -> None:
+        threading.Thread(target=self._mind_self, name="watchdog's own", daemon=True).start()
         while not self._stopped.wait(BEAT):
             try:
+                self._round = time.monotonic()
                 self._beat()
                 if self.rank in (0, self.world - 1):
                     self._judge()
@@ -114,6 +116,12 @@ class Watchdog(threading.Thread):
         # What waits in an exchange with a process that is gone may wait for ever.
         if not self._stopped.wait(GRACE) and self.over is not None:
             depart(self.over)
+
+    def _mind_self(self) -> None:
+        """End this process where even the store does not answer: cut off from the network, a call to it may not return."""
+        while not self._stopped.wait(BEAT):
+            if self.over is None and time.monotonic() - self._round > self.timeout + GRACE:
+                depart(self._cut_off())
 
     def _beat(self) -> None:
         self._number += 1
@@ -137,8 +145,8 @@ class Watchdog(threading.Thread):
         limit = LOST if alarm else self.timeout
         if silent := [rank for rank, heard in self._heard.items() if now - heard > limit]:
             self.end(
-                f"{self.who(silent)} {'is' if len(silent) == 1 else 'are'} gone: killed, out of memory, or cut off from "
-                f"the network (no sign of life for {limit:g} s)."
+                f"{self.who(silent)} {'is' if len(silent) == 1 else 'are'} gone: killed, out of memory, or cut off "
+                f"from the network (no sign of life for {limit:g} s)."
             )
         elif any(now - moved > self.timeout for moved in self._moved.values()):
             ranks = _laggards(self._beats)
@@ -159,8 +167,8 @@ class Watchdog(threading.Thread):
 
     def _cut_off(self) -> GroupError:
         return self.over or GroupError(
-            f"{self.who([self.rank])} has lost the store at {self._address or 'an unknown address'}, where the processes "
-            "meet: the machine of the first rank is gone or cut off from the network."
+            f"{self.who([self.rank])} has lost the store at {self._address or 'an unknown address'}, where the "
+            "processes meet: the machine of the first rank is gone or cut off from the network."
         )
 
 
