@@ -43,6 +43,8 @@ if "RANK" in os.environ:
             if fault["kind"] == "lose":  # this machine, with torchrun's agent
                 os.kill(os.getppid(), signal.SIGKILL)
                 os.kill(os.getpid(), signal.SIGKILL)
+            if fault["kind"] == "cut":
+                os.system(f"ip link set {fault['device']} down")
             if fault["kind"] == "limit":  # of a Slurm job: its script is told
                 os.kill(int(os.environ["BATCH"]), signal.SIGTERM)
                 time.sleep(3)

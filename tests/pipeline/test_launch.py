@@ -7,6 +7,9 @@ import shlex
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +63,11 @@ def test_machines_meet_where_they_are_told() -> None:
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=node1:29400",
         "--rdzv-id=j7",
-        "--rdzv-conf=join_timeout=90,read_timeout=90,keep_alive_interval=5",
+        "--rdzv-conf=join_timeout=90,read_timeout=90,keep_alive_interval=5,is_host=0",
     ]
     assert "--local-addr=10.0.0.2" in plan.torchrun()
+    first = replace(plan, address="node1")
+    assert first.torchrun()[4].endswith(",is_host=1")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,7 @@ def test_without_slurm_the_next_step_is_told(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(LaunchError, match="refused .*job.sh: invalid partition"):
+    with pytest.raises(LaunchError, match=r"refused .*job\.sh: invalid partition"):
         submit(tmp_path / "job.sh")
 
 
@@ -141,29 +146,81 @@ def nearly(run: Path, recipe: Path, out: Path) -> None:
         assert (tensor - there[name]).abs().max() <= 1e-5, name
 
 
+def pair(endpoint: str, recipe: Path, run: Path, address: str) -> list[str]:
+    """The command of one of two machines."""
+    own = ("--ranks=1", "--threads=1", "--nodes=1:2", "--job=pair", "--hang=20")
+    meet = (f"--endpoint={endpoint}", f"--address={address}")
+    words = (*own, *meet, recipe, "--out", run, "--until", "pretrain")
+    return [sys.executable, "-m", "foretell", "launch", *map(str, words)]
+
+
+def survivor(machines: Sequence[Sequence[str]], envs: Sequence[dict[str, str]]) -> str:
+    """What the first of two machines says, which goes on alone to the end."""
+    first, second = (
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for command, env in zip(machines, envs, strict=True)
+    )
+    try:
+        said, _ = first.communicate(timeout=900)
+    finally:
+        for machine in (first, second):
+            machine.kill()
+        second.communicate()
+    assert first.returncode == 0, said
+    return said
+
+
 @pytest.mark.slow
 def test_two_machines_of_which_one_is_lost(toy: Any, tmp_path: Path) -> None:
     recipe, run = faultkit.recipe(toy, tmp_path), tmp_path / "run"
     env = faultkit.environment(tmp_path / "site", {"0": {"kind": "lose", "rank": 1, "step": 9}})
-    command = [
-        sys.executable, "-m", "foretell", "launch", "--ranks=1", "--threads=1", "--nodes=1:2", "--job=pair",
-        f"--endpoint=127.0.0.1:{port()}", "--address=127.0.0.1", recipe, "--out", run, "--until", "pretrain",
-    ]  # fmt: skip
-    machines = [
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-        for _ in range(2)
-    ]
+    # The first one is where they meet, and its address sorts first, which makes it the first rank.
+    command = [pair(f"127.0.0.1:{port()}", recipe, run, f"127.0.0.{number}") for number in (1, 2)]
+    said = survivor(command, [env, env])
+    assert "Rank 1 of 2 on " in said and "is gone: killed, out of memory, or cut off" in said
+    assert ranks(run) == [2, 1]
+    nearly(run, recipe, tmp_path / "one")
+
+
+def ranks(run: Path) -> list[int]:
+    log = read_log(run / "pretrain/log.jsonl")
+    return [line["processes"] for line in log if line["event"] in ("start", "resume")]
+
+
+@contextmanager
+def two_hosts() -> Iterator[list[list[str]]]:
+    """Network namespaces joined by a cable, with names of their own; commands that run a command in each."""
+    ip = lambda words: subprocess.run(["ip", *words.split()], check=True, capture_output=True)  # noqa: E731
     try:
-        said = [machine.communicate(timeout=900) for machine in machines]
+        ip("netns add foretell1")
+        ip("netns add foretell2")
+        ip("link add cable1 netns foretell1 type veth peer name cable2 netns foretell2")
+        for number in (1, 2):
+            ip(f"-n foretell{number} address add 10.77.0.{number}/24 dev cable{number}")
+            ip(f"-n foretell{number} link set cable{number} up")
+            ip(f"-n foretell{number} link set lo up")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("network namespaces need root and iproute2")
+    named = 'hostname "$0"; exec "$@"'
+    try:
+        yield [
+            ["ip", "netns", "exec", f"foretell{n}", "unshare", "--uts", "sh", "-c", named, f"host{n}"] for n in (1, 2)
+        ]
     finally:
-        for machine in machines:
-            machine.kill()
-    codes = [machine.returncode for machine in machines]
-    assert sorted(codes) == [-9, 0], said
-    left = said[codes.index(0)][1]
-    assert "Rank 1 of 2 on " in left and "is gone: killed, out of memory, or cut off" in left
-    ends = [line["processes"] for line in read_log(run / "pretrain/log.jsonl") if line["event"] in ("start", "resume")]
-    assert ends == [2, 1]
+        for number in (1, 2):
+            with suppress(subprocess.CalledProcessError):
+                ip(f"netns delete foretell{number}")
+
+
+@pytest.mark.slow
+def test_a_machine_whose_cable_is_pulled(toy: Any, tmp_path: Path) -> None:
+    recipe, run = faultkit.recipe(toy, tmp_path), tmp_path / "run"
+    env = faultkit.environment(tmp_path / "site", {"0": {"kind": "cut", "rank": 1, "step": 9, "device": "cable2"}})
+    with two_hosts() as hosts:
+        commands = [[*host, *pair("10.77.0.1:29400", recipe, run, f"10.77.0.{n}")] for n, host in enumerate(hosts, 1)]
+        said = survivor(commands, [env | {"GLOO_SOCKET_IFNAME": f"cable{number}"} for number in (1, 2)])
+    assert "Rank 1 of 2 on host2 is gone: killed, out of memory, or cut off from the network (no sign of life" in said
+    assert ranks(run) == [2, 1]
     nearly(run, recipe, tmp_path / "one")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import Any
 
@@ -14,8 +15,8 @@ import os, sys
 import torch.distributed as dist
 from pathlib import Path
 from foretell.data.loader import Loader
-from foretell.errors import GroupError
-from foretell.train import meeting
+from foretell.errors import CheckpointError, GroupError
+from foretell.train import checkpoint, meeting
 from foretell.train.distributed import Group
 pack, other, broken = map(Path, sys.argv[1:])
 odd = os.environ["RANK"] == "1"
@@ -42,6 +43,20 @@ meeting.about = known
 attempt("data", data(other if odd else pack))
 attempt("shard", data(broken if odd else pack))
 attempt("defect", lambda group: 1 / 0 if odd else group.agree("", {}))
+def load(path):
+    if odd and path.name == "step-000004" or path.name == "step-000005":
+        raise CheckpointError(f"{path.name} is damaged.")
+    return path.name
+checkpoint.load_state = load
+for step in range(3, 6):
+    Path(f"checkpoints{os.environ['RANK']}/step-{step:06d}").mkdir(parents=True)
+def fall_back(group):
+    folder = Path(f"checkpoints{group.rank}")
+    said = []
+    found = checkpoint.agreed(folder, said.append, group)
+    print("agreed:", found[1], *sorted(path.name for path in folder.iterdir()))
+    print("because:", *said)
+attempt("fallback", fall_back)
 os.environ["FORETELL_JOIN_SECONDS"] = "1"
 if not odd:
     attempt("absent", nothing)
@@ -54,7 +69,8 @@ def told(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, s
     broken = tmp_path_factory.mktemp("broken") / "pack"
     shutil.copytree(toy.folder / "pack", broken)
     next(broken.glob("shard-*/tokens.npy")).unlink()
-    done = launch("-c", SCRIPT, str(toy.folder / "pack"), str(toy.folder / "heldout"), str(broken))
+    with contextlib.chdir(broken.parent):
+        done = launch("-c", SCRIPT, str(toy.folder / "pack"), str(toy.folder / "heldout"), str(broken))
     assert [process.returncode for process in done] == [0, 0], done[0].stderr + done[1].stderr
     return [
         {line.split()[0].strip(":"): line.partition(" ")[2] for line in process.stdout.splitlines()} for process in done
@@ -84,6 +100,13 @@ def test_a_defect_is_told_to_the_others(told: list[dict[str, str]]) -> None:
     assert told[1]["defect"] == "raised"
     assert "Rank 1 of 2 on " in told[0]["defect"]
     assert "failed: ZeroDivisionError: division by zero [False]" in told[0]["defect"]
+
+
+def test_all_fall_back_to_a_checkpoint_that_is_whole_for_each(told: list[dict[str, str]]) -> None:
+    assert told[0]["agreed"] == "step-000003 step-000003"  # what was damaged for one is gone
+    assert told[1]["agreed"].startswith("step-000003 ")
+    assert "step-000005 is damaged. Trying" in told[0]["because"]
+    assert "step-000004 is damaged where rank 1 reads it. Trying the checkpoint before it." in told[0]["because"]
 
 
 def test_who_is_absent_is_named(told: list[dict[str, str]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foretell.errors import LaunchError, MissingExtraError, Stopped
+from foretell.errors import LaunchError, MissingExtraError
 from foretell.files import write_text
 from foretell.measure.machine import cores, has_torch
 
@@ -80,7 +79,9 @@ class Launch:
             waits = f"join_timeout={self.join},read_timeout={self.join},keep_alive_interval={KEEP_ALIVE}"
             meet = [f"--nnodes={self.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={self.endpoint}"]
             meet += [f"--rdzv-id={self.job or 'foretell'}", f"--rdzv-conf={waits}"]
-            meet += [f"--local-addr={self.address}"] if self.address else []
+            if self.address:
+                first = self.address == self.endpoint.rpartition(":")[0]
+                meet = [*meet[:-1], f"{meet[-1]},is_host={int(first)}", f"--local-addr={self.address}"]
         numbers = [f"--nproc-per-node={self.ranks}", f"--max-restarts={self.restarts}", f"--shutdown-timeout={SAVING}"]
         return [*meet, *numbers, "-m", "foretell", *self.command]
 
@@ -101,13 +102,13 @@ def default_threads(ranks: int) -> int:
 def described(plan: Launch) -> str:
     """What `start` does, as a shell command."""
     variables = [f"{name}={value}" for name, value in plan.environment().items()]
-    return shlex.join([*variables, "torchrun", *plan.torchrun()])  # type: ignore[no-untyped-call]
+    return shlex.join([*variables, "torchrun", *plan.torchrun()])
 
 
 def start(plan: Launch) -> int:
     """Run torchrun here until the processes of this machine have ended; returns the exit code.
 
-    Raises LaunchError with the one message that ended the run, unless a process has said it; Stopped on a signal.
+    Raises LaunchError with the one message that ended the run, unless a process has said it.
     """
     if not has_torch():
         raise MissingExtraError("Training", "torch")
@@ -129,10 +130,8 @@ def start(plan: Launch) -> int:
                 return _failed(failed.failures, plan)
         except RendezvousError as error:
             raise LaunchError(_unmet(plan, error)) from error
-        except SignalException as told:
-            number = int(told.sigval)
-            name = signal.Signals(number).name
-            raise Stopped(f"Stopped by {name}. The same command goes on from the last checkpoint.", number) from told
+        except SignalException as told:  # the processes have said what they saved
+            return 128 + int(told.sigval)
         if verdict.is_file():
             raise LaunchError(verdict.read_text(encoding="utf-8"))
     return 0

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import HashStore, PrefixStore, Store  # type: ignore[attr-defined]
 
 from foretell.errors import ForetellError, GroupError, TrainingError
 from foretell.train import meeting
@@ -47,7 +47,7 @@ class Group:
 
     def __init__(self, rank: int = 0, world: int = 1, store: Store | None = None, dog: Watchdog | None = None) -> None:
         self.rank, self.world, self._store, self._shared = rank, world, store, 0
-        self._dog = dog or Watchdog(store or dist.HashStore(), rank, world, HANG)
+        self._dog = dog or Watchdog(store or HashStore(), rank, world, HANG)
 
     @classmethod
     def join(cls, facts: Mapping[str, Any] | None = None) -> Group:
@@ -66,7 +66,7 @@ class Group:
         except UNREACHABLE as error:
             raise GroupError(f"The store at {address}, where the processes meet, is gone.") from error
         store = PrefixStore(attempt, base)
-        own = PrefixStore(attempt, base.clone())  # one that waits for a key on a connection holds all others up
+        own = PrefixStore(attempt, base.clone())  # type: ignore[attr-defined]  # who waits on a connection blocks it
         dog = Watchdog(own, rank, world, hang, socket.gethostname(), address)
         dog.start()
         group = cls(rank, world, PrefixStore("shared", store), dog)

@@ -25,7 +25,7 @@ from foretell.recipe import Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
 from foretell.template import IMAGE
-from foretell.train.checkpoint import latest, load_state, save_checkpoint
+from foretell.train.checkpoint import agreed, save_checkpoint
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
@@ -156,10 +156,7 @@ def fit(
     """
     group, device = group or Group(), model.device
     length, rows = loader.sequence_length, loader.rows * group.world
-    found = latest(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text)) if group.rank == 0 else None
-    newest = group.share(lambda: found and found[0].name)
-    if group.rank and newest:
-        found = out_dir / CHECKPOINTS / newest, load_state(out_dir / CHECKPOINTS / newest)
+    found = agreed(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text), group)
     # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
     precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
     precision = group.share(lambda: precision or pick_precision(config.precision, device))

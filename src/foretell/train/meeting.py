@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -59,6 +60,29 @@ def reach(timeout: float) -> tuple[Store, int, int, str]:
     return store, rank, world, address
 
 
+def excuse(message: str) -> GroupError:
+    """Tell the processes that this one, which has not met them yet, will not come; returns what all then say."""
+    rank, world = place()
+    error = GroupError(f"{name_ranks([rank], world, socket.gethostname())}: {message}", lasting=True)
+    if rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else the store is this process's own
+        with suppress(GroupError, *UNREACHABLE):
+            store, *_ = reach(10)
+            store.set(f"excuse/{rank}", json.dumps([_count(), str(error)]))
+    return error
+
+
+def _count() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+
+
+def _excused(store: Store, rank: int) -> None:
+    """Raises GroupError when a process has said why it will not come; what it said at an earlier start is void."""
+    if store.check([key := f"excuse/{rank}"]):
+        count, reason = json.loads(store.get(key))
+        if count == _count():
+            raise GroupError(reason, lasting=True)
+
+
 def meet(store: Store, rank: int, world: int, facts: Mapping[str, Any], timeout: float) -> tuple[str, str]:
     """Wait for all processes. Returns a prefix for keys of this attempt alone, and in what this process departs
     from the first.
@@ -76,6 +100,7 @@ def meet(store: Store, rank: int, world: int, facts: Mapping[str, Any], timeout:
                 answer = json.loads(store.get(key))
                 if answer["word"] == me["word"]:
                     break
+            _excused(store, 0)
             if time.monotonic() > deadline:
                 raise GroupError(f"{name_ranks([0], world)} did not come within {timeout:g} s; {_asked(rank, world)}.")
             time.sleep(_POLL)
@@ -90,6 +115,7 @@ def meet(store: Store, rank: int, world: int, facts: Mapping[str, Any], timeout:
             ):
                 store.set(f"welcome/{other}", json.dumps({"word": word, "attempt": attempt, "facts": dict(facts)}))
                 answered[other] = word
+            _excused(store, other)
             if mine.check([f"here/{other}"]):
                 missing.discard(other)
         if missing and time.monotonic() > deadline:

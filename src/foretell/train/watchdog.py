@@ -118,7 +118,7 @@ class Watchdog(threading.Thread):
             depart(self.over)
 
     def _mind_self(self) -> None:
-        """End this process where even the store does not answer: cut off from the network, a call to it may not return."""
+        """End this process where the store does not answer: cut off from the network, a call may never return."""
         while not self._stopped.wait(BEAT):
             if self.over is None and time.monotonic() - self._round > self.timeout + GRACE:
                 depart(self._cut_off())
