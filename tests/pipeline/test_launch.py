@@ -63,7 +63,7 @@ def test_machines_meet_where_they_are_told() -> None:
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=node1:29400",
         "--rdzv-id=j7",
-        "--rdzv-conf=join_timeout=90,read_timeout=90,keep_alive_interval=5,is_host=0",
+        "--rdzv-conf=join_timeout=90,read_timeout=90,last_call_timeout=30,keep_alive_interval=5,is_host=0",
     ]
     assert "--local-addr=10.0.0.2" in plan.torchrun()
     first = replace(plan, address="node1")
@@ -148,7 +148,7 @@ def nearly(run: Path, recipe: Path, out: Path) -> None:
 
 def pair(endpoint: str, recipe: Path, run: Path, address: str) -> list[str]:
     """The command of one of two machines."""
-    own = ("--ranks=1", "--threads=1", "--nodes=1:2", "--job=pair", "--hang=20")
+    own = ("--ranks=1", "--threads=1", "--nodes=1:2", "--job=pair", "--hang=20", "--wait=60")
     meet = (f"--endpoint={endpoint}", f"--address={address}")
     words = (*own, *meet, recipe, "--out", run, "--until", "pretrain")
     return [sys.executable, "-m", "foretell", "launch", *map(str, words)]

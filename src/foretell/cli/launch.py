@@ -32,6 +32,7 @@ def launch(
     restarts: Annotated[int, typer.Option(min=0, help="Starts after a failure.")] = 3,
     join: Annotated[int, typer.Option(help="Seconds in which all must have come.")] = 300,
     hang: Annotated[int, typer.Option(help="Seconds without progress after which a process counts as hung.")] = 1800,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for more machines once MIN have come.")] = 30,
     slurm: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Slurm job instead of starting.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Hand the job to sbatch.")] = False,
     time: Annotated[str, typer.Option(help="The job's limit, as sbatch takes it.")] = "24:00:00",
@@ -62,6 +63,7 @@ def launch(
         restarts,
         join,
         hang,
+        wait,
     )
     if slurm is None:
         print(launching.described(plan), file=sys.stdout if dry_run else sys.stderr, flush=True)

@@ -30,7 +30,8 @@ class Launch:
 
     command: words after `foretell`. ranks, threads: processes of a machine, and threads of each. nodes: machines, or
     MIN:MAX of them. endpoint: HOST:PORT of the machine where all meet; empty for one machine alone. job: a name that
-    all machines give. address: by which this machine is known to the others. join, hang: seconds (docs/scale.md).
+    all machines give. address: by which this machine is known to the others. join, hang, wait: seconds
+    (docs/scale.md).
     """
 
     command: tuple[str, ...]
@@ -43,6 +44,7 @@ class Launch:
     restarts: int = 3
     join: int = 300
     hang: int = 1800
+    wait: int = 30
 
     def __post_init__(self) -> None:
         low, _, high = self.nodes.partition(":")
@@ -55,7 +57,7 @@ class Launch:
             )
         if self.endpoint and not self.endpoint.rpartition(":")[2].isdigit():
             raise LaunchError(f"--endpoint is {self.endpoint!r}; expected HOST:PORT, such as node1:29400.")
-        for name in ("ranks", "threads", "join", "hang"):
+        for name in ("ranks", "threads", "join", "hang", "wait"):
             if getattr(self, name) < 1:
                 raise LaunchError(f"--{name} is {getattr(self, name)}; expected 1 or more.")
 
@@ -76,7 +78,8 @@ class Launch:
         """Arguments of torchrun."""
         meet = ["--standalone", "--local-addr=127.0.0.1"]
         if self.endpoint:
-            waits = f"join_timeout={self.join},read_timeout={self.join},keep_alive_interval={KEEP_ALIVE}"
+            waits = f"join_timeout={self.join},read_timeout={self.join},last_call_timeout={self.wait}"
+            waits += f",keep_alive_interval={KEEP_ALIVE}"
             meet = [f"--nnodes={self.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={self.endpoint}"]
             meet += [f"--rdzv-id={self.job or 'foretell'}", f"--rdzv-conf={waits}"]
             if self.address:
@@ -186,6 +189,7 @@ def slurm_script(plan: Launch, job: Job, folder: Path, executable: Sequence[str]
     low, _, high = plan.nodes.partition(":")
     numbers = {
         "ranks": plan.ranks, "threads": plan.threads, "restarts": plan.restarts, "join": plan.join, "hang": plan.hang,
+        "wait": plan.wait,
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in numbers.items()]
     # A lost machine takes its share of the run, and the job only where fewer than MIN are left.
