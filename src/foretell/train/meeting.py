@@ -106,18 +106,18 @@ def meet(store: Store, rank: int, world: int, facts: Mapping[str, Any], timeout:
             time.sleep(_POLL)
         PrefixStore(answer["attempt"], store).set(f"here/{rank}", "")
         return answer["attempt"], differences(facts, answer["facts"])
-    attempt, answered = me["word"], dict[int, str]()
+    attempt, answered = me["word"], dict[int, str | None]()
     mine, missing = PrefixStore(attempt, store), set(range(1, world))
     while missing:
         for other in sorted(missing):
-            if store.check([key := f"hello/{other}"]) and (word := json.loads(store.get(key))["word"]) != answered.get(
-                other
-            ):
+            word = json.loads(store.get(key))["word"] if store.check([key := f"hello/{other}"]) else None
+            if mine.check([f"here/{other}"]):  # asked after the word is read: a later one is not of this attempt
+                missing.discard(other)
+            elif word != answered.get(other):
                 store.set(f"welcome/{other}", json.dumps({"word": word, "attempt": attempt, "facts": dict(facts)}))
                 answered[other] = word
-            _excused(store, other)
-            if mine.check([f"here/{other}"]):
-                missing.discard(other)
+            else:
+                _excused(store, other)
         if missing and time.monotonic() > deadline:
             raise GroupError(f"{name_ranks(sorted(missing), world)} did not come within {timeout:g} s.")
         time.sleep(_POLL if missing else 0)
