@@ -67,8 +67,11 @@ def check_foretell(words: list[str]) -> None:
             rest.insert(0, command.default)
         assert rest[0] in command.commands, f"{' '.join(words)}: no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
-    if not command.allow_interspersed_args:  # `launch`: what follows its own options is a command, or a recipe to run
-        inner = command.make_parser(typer.Context(command)).parse_args(list(rest))[0]["command"]
+    # What follows the options of `launch` is a command, or a recipe to run.
+    if not command.context_settings.get("allow_interspersed_args", True):
+        inner = command.make_parser(typer.Context(command, **command.context_settings)).parse_args(list(rest))[0][
+            "command"
+        ]
         rest = rest[: len(rest) - len(inner)]
         check_foretell(["foretell", *([] if inner[0] in training_commands() else ["run"]), *inner])
     known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {"--help"}

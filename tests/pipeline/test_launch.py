@@ -146,12 +146,17 @@ def nearly(run: Path, recipe: Path, out: Path) -> None:
         assert (tensor - there[name]).abs().max() <= 1e-5, name
 
 
+# A store that is not there yet is tried again after longer and longer pauses.
+AFTER = r'until (: < "/dev/tcp/${0/:/\/}") 2> /dev/null; do sleep 0.2; done; exec "$@"'
+
+
 def pair(endpoint: str, recipe: Path, run: Path, address: str) -> list[str]:
-    """The command of one of two machines."""
+    """The command of one of two machines; the one that does not have the store waits for it."""
     own = ("--ranks=1", "--threads=1", "--nodes=1:2", "--job=pair", "--hang=20", "--wait=60")
     meet = (f"--endpoint={endpoint}", f"--address={address}")
     words = (*own, *meet, recipe, "--out", run, "--until", "pretrain")
-    return [sys.executable, "-m", "foretell", "launch", *map(str, words)]
+    wait = [] if address == endpoint.split(":")[0] else ["bash", "-c", AFTER, endpoint]
+    return [*wait, sys.executable, "-m", "foretell", "launch", *map(str, words)]
 
 
 def survivor(machines: Sequence[Sequence[str]], envs: Sequence[dict[str, str]]) -> str:
@@ -175,8 +180,8 @@ def test_two_machines_of_which_one_is_lost(toy: Any, tmp_path: Path) -> None:
     recipe, run = faultkit.recipe(toy, tmp_path), tmp_path / "run"
     env = faultkit.environment(tmp_path / "site", {"0": {"kind": "lose", "rank": 1, "step": 9}})
     # The first one is where they meet, and its address sorts first, which makes it the first rank.
-    command = [pair(f"127.0.0.1:{port()}", recipe, run, f"127.0.0.{number}") for number in (1, 2)]
-    said = survivor(command, [env, env])
+    endpoint = f"127.0.0.1:{port()}"
+    said = survivor([pair(endpoint, recipe, run, f"127.0.0.{number}") for number in (1, 2)], [env, env])
     assert "Rank 1 of 2 on " in said and "is gone: killed, out of memory, or cut off" in said
     assert ranks(run) == [2, 1]
     nearly(run, recipe, tmp_path / "one")
