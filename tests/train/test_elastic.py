@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -35,23 +36,34 @@ def same_bits(run: Path, other: Path) -> None:
     assert losses(run) == losses(other)
 
 
-def test_a_run_of_killed_and_hung_ranks_ends_as_an_undisturbed_one(toy: Any, tmp_path: Path) -> None:
+def launched(toy: Any, tmp_path: Path, *own: str, **faults: dict[str, Any]) -> tuple[Path, str, list[str]]:
+    """A run that has the same weights and losses as an undisturbed one, what it said, and of that its errors."""
     recipe, run = faultkit.recipe(toy, tmp_path), tmp_path / "run"
-    faults = {
-        "0": {"kind": "kill", "rank": 1, "step": 6},
-        "1": {"kind": "hang", "rank": 0, "step": 12},
-        "2": {"kind": "damage", "rank": 0, "folder": str(run / "pretrain/checkpoints")},
-    }
-    env = faultkit.environment(tmp_path / "site", faults)
-    done = foretell(
-        "launch", "--ranks=2", "--threads=1", "--hang=15", recipe, "--out", run, "--until", "pretrain", env=env
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("Error")]
-    assert len(said) == 2 and "Traceback" not in done.stderr
-    assert "Rank 1 of 2 on " in said[0] and "is gone: killed" in said[0] and "(restart 1 of 3)" in said[0]
-    assert "Rank 0 of 2 on " in said[1] and "hangs: no progress for 15 s, in " in said[1]
-    assert "step-000012" in done.stdout and "Trying the checkpoint before it" in done.stderr
-    resumed = [line for line in read_log(run / "pretrain/log.jsonl") if line["event"] == "resume"]
-    assert [line["checkpoint"] for line in resumed] == ["step-000006", "step-000011"]
+    env = faultkit.environment(tmp_path / "site", {name.removeprefix("start"): fault for name, fault in faults.items()})
+    words = ("launch", "--ranks=2", "--threads=1", *own, recipe, "--out", run, "--until", "pretrain")
+    done = foretell(*words, env=env)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
     same_bits(run, undisturbed(run, recipe, tmp_path / "one"))
+    return run, done.stdout + done.stderr, [line for line in done.stderr.splitlines() if line.startswith("Error")]
+
+
+def resumed(run: Path) -> list[str]:
+    return [line["checkpoint"] for line in read_log(run / "pretrain/log.jsonl") if line["event"] == "resume"]
+
+
+def test_a_killed_rank_and_a_damaged_checkpoint_change_nothing(toy: Any, tmp_path: Path) -> None:
+    damage = {"kind": "damage", "rank": 0, "folder": str(tmp_path / "run/pretrain/checkpoints")}
+    run, said, errors = launched(toy, tmp_path, start0={"kind": "kill", "rank": 1, "step": 6}, start1=damage)
+    assert len(errors) == 1  # of two processes, one says it
+    assert errors[0].startswith("Error: Rank 1 of 2 on ") and "is gone: killed" in errors[0]
+    assert errors[0].endswith("torchrun starts the processes again (restart 1 of 3).")
+    assert "damaged step-000006" in said and "Trying the checkpoint before it" in said
+    assert resumed(run) == ["step-000005"]
+
+
+@pytest.mark.slow
+def test_a_hung_rank_is_named_and_changes_nothing(toy: Any, tmp_path: Path) -> None:
+    run, _, errors = launched(toy, tmp_path, "--hang=15", start0={"kind": "hang", "rank": 0, "step": 6})
+    assert len(errors) == 1 and "Rank 0 of 2 on " in errors[0]
+    assert "hangs: no progress for 15 s, in train/trainer.py, line " in errors[0]
+    assert resumed(run) == ["step-000006"]

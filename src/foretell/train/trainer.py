@@ -262,7 +262,7 @@ class Trainer:
         sums: Sums = {}
         losses = []
         per_tile = config.vision.tokens_per_tile if config.vision else 1
-        for part in self.group.each(split(batch, self.micro_rows, config.image_token, per_tile)):
+        for part in split(batch, self.micro_rows, config.image_token, per_tile):
             total, part_sums = self.objective.loss(self.model, part, self.model.device)
             if total.requires_grad:  # rows without images have nothing to teach where only vision is trained
                 (total / weight).backward()  # type: ignore[no-untyped-call]
