@@ -48,6 +48,12 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
+def training_commands() -> set[str]:
+    from foretell.pipeline.launch import TRAINING
+
+    return set(TRAINING)
+
+
 def check_foretell(words: list[str]) -> None:
     """Walk the command line's own tree: every group, command and option must be there."""
     import typer
@@ -61,6 +67,13 @@ def check_foretell(words: list[str]) -> None:
             rest.insert(0, command.default)
         assert rest[0] in command.commands, f"{' '.join(words)}: no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
+    # What follows the options of `launch` is a command, or a recipe to run.
+    if not command.context_settings.get("allow_interspersed_args", True):
+        inner = command.make_parser(typer.Context(command, **command.context_settings)).parse_args(list(rest))[0][
+            "command"
+        ]
+        rest = rest[: len(rest) - len(inner)]
+        check_foretell(["foretell", *([] if inner[0] in training_commands() else ["run"]), *inner])
     known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]} | {"--help"}
     for word in rest:
         if word.startswith("--"):

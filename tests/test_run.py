@@ -227,6 +227,26 @@ def test_one_process_a_run(bench: Bench) -> None:
     assert bench.run() == []
 
 
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"])
+def test_a_lost_machine_holds_the_lock_against_all_but_its_own_job(
+    bench: Bench, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run()
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv(variable, "7")
+    with lock(bench.run_dir):
+        held = json.loads((bench.run_dir / ".lock").read_text()) | {"host": "elsewhere"}
+    for job, free in (("8", False), ("none", False), ("7", True)):
+        (bench.run_dir / ".lock").write_text(json.dumps(held))
+        monkeypatch.setenv(variable, job)
+        if free:
+            with lock(bench.run_dir):
+                pass
+        else:
+            with pytest.raises(RunError, match=r"in use by process .* on elsewhere"), lock(bench.run_dir):
+                pass
+
+
 def test_a_reused_process_id_does_not_hold_the_lock(bench: Bench) -> None:
     bench.run()
     with lock(bench.run_dir):

@@ -55,6 +55,18 @@ class AlarmError(TrainingError):
     """A run was ended by what watches it, after everything was saved."""
 
 
+class GroupError(TrainingError):
+    """What ended a run of several processes, in the same words in each of them.
+
+    lasting: the same again would end alike. told: another process of this machine says it already.
+    """
+
+    def __init__(self, message: str, lasting: bool = False, told: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+        self.told = told
+
+
 class GenerationError(ForetellError):
     """A request cannot be answered: prompt too long, images for a text-only model."""
 
@@ -96,6 +108,10 @@ class RequestError(ForetellError):
         self.param = param
         self.code = code
         self.headers = headers
+
+
+class LaunchError(ForetellError):
+    """The processes of a run could not be started, or what ended them."""
 
 
 class RunError(ForetellError):

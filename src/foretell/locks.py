@@ -74,7 +74,14 @@ def _whoami() -> dict[str, Any]:
         "host": socket.gethostname(),
         "born": _born(pid),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "job": _job(),
     }
+
+
+def _job() -> str:
+    """What torchrun or Slurm calls the work that this process belongs to; empty outside of both."""
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if job == "none" else job  # torchrun's name for a job that has none
 
 
 def _born(pid: int) -> str:
@@ -95,7 +102,8 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _alive(holder: Mapping[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
-        return True  # cannot be seen from here
+        # It cannot be seen from here. But where torchrun has started the job anew, its earlier processes are gone.
+        return not (_job() and holder.get("job") == _job())
     if os.name == "nt":
         return True  # there os.kill would interrupt it
     try:

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from foretell.errors import DataError
+from foretell.errors import DataError, GroupError
 from foretell.train.distributed import Group, LeftError
 from foretell.train.log import read_log
 from groupkit import launch
@@ -123,7 +123,7 @@ def test_a_checkpoint_fits_any_number_of_processes(toy: Any, two: Any, one: Path
 def test_a_lost_process_ends_the_others(two: Any) -> None:
     first, second = two[1]
     assert first.returncode == 0 and second.returncode == 7, first.stderr
-    assert "abandoned: Another process of this run is gone" in first.stdout
+    assert "abandoned: Rank 1 of 2 on " in first.stdout and "is gone: killed" in first.stdout
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(two: Any) -> None:
@@ -145,15 +145,26 @@ def test_a_whole_run(toy: Any, tmp_path: Path) -> None:
     assert read_log(tmp_path / "run/pretrain/log.jsonl")[0]["processes"] == 2
 
 
-def test_those_that_wait_are_let_go_when_the_first_process_fails() -> None:
+def test_those_that_wait_are_let_go_when_the_first_process_leaves() -> None:
     store = HashStore()
     first, second = Group(0, 2, store), Group(1, 2, store)
     assert first.share(lambda: ["a"]) == ["a"]
-    with pytest.raises(DataError), first:
-        raise DataError("no such folder")
+    with pytest.raises(KeyboardInterrupt), first:
+        raise KeyboardInterrupt
     assert second.share(lambda: pytest.fail("the first decides")) == ["a"]
     with pytest.raises(LeftError):
         second.share(lambda: None)
+
+
+def test_an_error_of_one_process_is_that_of_all() -> None:
+    store = HashStore()
+    first, second = Group(0, 2, store), Group(1, 2, store)
+    with pytest.raises(GroupError, match="Rank 0 of 2: no such folder") as own, first:
+        raise DataError("no such folder")
+    with pytest.raises(GroupError) as other, second:
+        second.share(lambda: None)
+    assert str(own.value) == str(other.value) and own.value.lasting and other.value.lasting
+    assert [own.value.told, other.value.told] == [False, True]  # one of a machine speaks
 
 
 def test_a_single_process_exchanges_nothing() -> None:

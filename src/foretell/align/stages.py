@@ -85,7 +85,7 @@ def tune(
 
     if place()[1] == 1:
         return run(Group())
-    with Group.join() as group:
+    with Group.join({"kind": kind, "settings": settings.model_dump(mode="json")}) as group:
         if group.rank == 0:
             return run(group)
         follow(kind, settings, text, group)
@@ -279,6 +279,7 @@ def _train(
     model = opened.model
     shards = Shards(pack / "train")
     place = layout(settings.parallel, group)
+    group.agree("The data", {"pack": shards.fingerprint, "model": sha256_file(base / MANIFEST)})
     rows = _share(shards, settings, place.readers)
     steps = max(1, round(settings.epochs * shards.rows / rows))
     if kind == "reward":
@@ -301,7 +302,7 @@ def _train(
 
     def measure(batches: int) -> dict[str, Any]:
         assert held is not None
-        return evaluate(model, objective(held), Loader.fixed(held, micro, batches), model.device)
+        return evaluate(model, objective(held), group.each(Loader.fixed(held, micro, batches)), model.device)
 
     def finish() -> dict[str, Any]:
         return normalise(model, Loader.fixed(held or pack / "train", micro, WHOLE))

@@ -45,6 +45,8 @@ def main() -> NoReturn:
             command.invoke(context)
     except KeyboardInterrupt as stop:
         code = 128 + (told[0] if told else getattr(stop, "number", signal.SIGINT))
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # one process of a machine speaks for all that torchrun started
+            _leave(code)
         resumes = sys.argv[1:2] in ([name] for name in _RESUMING) or sys.argv[1:3] in (
             ["eval", "run"],
             ["contamination", "index"],
@@ -65,12 +67,23 @@ def main() -> NoReturn:
     except Exception as error:
         import typer
 
+        from foretell.errors import GroupError
+
         if isinstance(error, typer.Exit):
             sys.exit(error.exit_code)
         if isinstance(error, typer.Abort):
             _say("Interrupted.", 130)
+        if isinstance(error, GroupError):
+            from foretell.train.watchdog import depart
+
+            depart(error)
         if (message := _explain(error)) is None:
             raise
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            from foretell.train.meeting import excuse
+            from foretell.train.watchdog import depart
+
+            depart(excuse(message))
         _say(f"Error: {message}")
     _leave(0)
 

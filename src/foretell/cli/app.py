@@ -18,6 +18,7 @@ from foretell.cli import (
     forecast,
     inverse,
     ladder,
+    launch,
     model,
     redteam,
     run,
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 run.register(app)
 align.register(app)
+launch.register(app)
 app.command()(bench.bench)
 app.command()(card.card)
 app.command()(serve.serve)

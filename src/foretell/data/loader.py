@@ -109,6 +109,10 @@ class Loader:
         return self._shards.length
 
     @property
+    def fingerprint(self) -> str:
+        return self._shards.fingerprint
+
+    @property
     def rows_per_epoch(self) -> int:
         return sum(self._taken)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foretell.errors import DataError
-from foretell.files import sha256_file
+from foretell.files import digest, sha256_file
 
 FORMAT = 1
 BY_TOKEN = ("tokens", "loss", "segments", "kinds")
@@ -137,6 +137,12 @@ class Shards:
     @property
     def rows(self) -> int:
         return int(self.starts[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the index, which holds those of all files, and of the files' sizes: equal for equal packs."""
+        sizes = [(self.folder / name).stat().st_size for name in sorted(self.index["files"])]
+        return digest([self.index, sizes])
 
     def read(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
         """tokens, loss, segments, kinds, and examples where the pack has them: (B, T) in the order of `rows`. tiles:

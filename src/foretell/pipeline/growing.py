@@ -99,7 +99,7 @@ def grow(
 
     if place()[1] == 1:
         return run(Group())
-    with Group.join() as group:
+    with Group.join({"settings": settings.model_dump(mode="json")}) as group:
         if group.rank == 0:
             return run(group)
         follow("sft", settings.sft, text, group)

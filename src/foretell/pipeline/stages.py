@@ -66,8 +66,11 @@ def run_recipe(
     if place()[1] == 1:
         return run(stages(recipe, report, on=on, workers=workers, run_dir=out_dir, arms=arms))
     from foretell.train.distributed import Group
+    from foretell.train.parallel import layout
+    from foretell.train.setup import share_rows
 
-    with Group.join() as group:
+    with Group.join({"recipe": recipe.model_dump(mode="json")}) as group:
+        share_rows(recipe, layout(recipe.parallel, group).readers)  # stages that take hours come before the one that would find it out
         if group.rank == 0:
             return run(stages(recipe, report, group, run_dir=out_dir, arms=arms))
         while True:  # until the first process leaves

@@ -11,6 +11,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from foretell.files import atomic_folder, describe_os_error, write_json
 from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import ADAPTERS, seal, verify, write_model
+from foretell.train.distributed import Group
 
 FORMAT = 1
 PIECES = 2  # the form of a checkpoint that every process wrote a part of
@@ -119,13 +121,47 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"{PREFIX}{step:06d}"
 
 
-def latest(folder: Path, say: Callable[[str], None]) -> tuple[Path, TrainingState] | None:
+def agreed(folder: Path, say: Callable[[str], None], group: Group) -> tuple[Path, TrainingState] | None:
+    """`latest`, the same one in every process: where one of them finds it damaged, all take the one before it.
+
+    Raises CheckpointError when no checkpoint is whole for all.
+    """
+    found, refused = latest(folder, say) if group.rank == 0 else None, list[Path]()
+    while name := group.share(partial(_name, found)):
+        path, odd = folder / name, 0
+        if group.rank:
+            try:
+                found = path, load_state(path)
+            except CheckpointError:
+                odd = group.rank
+        (who,) = map(int, group.most(odd))
+        if not who:
+            for bad in refused:
+                shutil.rmtree(bad, ignore_errors=True)
+            return found
+        if group.rank == 0:
+            say(f"{path} is damaged where rank {who} reads it. Trying the checkpoint before it.")
+            refused.append(path)
+            found = latest(folder, say, before=path)
+    if group.share(lambda: bool(refused)):
+        raise CheckpointError(f"No checkpoint in {folder} is whole for every process. Restore one from a backup.")
+    return None
+
+
+def _name(found: tuple[Path, TrainingState] | None) -> str:
+    return found[0].name if found else ""
+
+
+def latest(folder: Path, say: Callable[[str], None], before: Path | None = None) -> tuple[Path, TrainingState] | None:
     """The newest checkpoint that is whole, None where there is none; damaged ones are told to `say` and removed.
+    before: only those older than this one.
 
     Raises CheckpointError when there are checkpoints and all of them are damaged; nothing is removed then.
     """
     damaged = []
     for path in reversed(checkpoints(folder)):
+        if before is not None and _step(path) >= _step(before):
+            continue
         try:
             state = load_state(path)
         except CheckpointError as error:

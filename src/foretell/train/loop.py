@@ -15,6 +15,7 @@ import torch
 from foretell.data.loader import Loader
 from foretell.data.tokenizer import Tokenizer
 from foretell.errors import DataError, TrainingError
+from foretell.files import sha256_file
 from foretell.model.describe import parameter_count
 from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
@@ -24,7 +25,7 @@ from foretell.recipe import ParallelConfig, Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
 from foretell.template import IMAGE
-from foretell.train.checkpoint import check_same, latest, load_state, save_checkpoint
+from foretell.train.checkpoint import agreed, check_same, save_checkpoint
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
@@ -37,6 +38,7 @@ from foretell.train.setup import (
     peak_rate,
     pick_device,
     pick_precision,
+    share_rows,
 )
 from foretell.train.trainer import Hooks, Observer, Trainer
 
@@ -78,17 +80,12 @@ def pretrain(
     check_compiler(config)
     device = pick_device(config.device, group.world)
     length = recipe.data.sequence_length
-    rows = config.batch_tokens // length
+    rows = share_rows(recipe, place.readers)
     total_steps = config.tokens // (rows * length)
     if total_steps < 1:
         raise TrainingError(
             f"train.tokens is {config.tokens}, less than one step of {rows * length} tokens. Raise train.tokens, or "
             "lower train.batch_tokens."
-        )
-    if rows % place.readers:
-        raise TrainingError(
-            f"train.batch_tokens makes {rows} rows of {length} tokens, which {place.readers} processes cannot share "
-            f"evenly. Set it to a multiple of {place.readers * length}, or start another number of processes."
         )
     if place.splits:
         model = Multimodal.empty(shape)  # no process has room for all of it
@@ -106,6 +103,7 @@ def pretrain(
         planned=total_steps * rows,
         balance=recipe.parallel is not None,
     )
+    group.agree("The data", {"pack": loader.fingerprint, "tokenizer": sha256_file(tokenizer_dir / "tokenizer.json")})
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
     micro = micro_rows(config, rows, length)
@@ -113,7 +111,7 @@ def pretrain(
     def measure(batches: int) -> dict[str, Any]:
         assert heldout_dir is not None
         fixed = Loader.fixed(heldout_dir, micro, batches)
-        return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), fixed, device)
+        return evaluate(model, NextToken(fixed.kinds, tokenizer.token_bytes), group.each(fixed), device)
 
     files: dict[str, Path | str] = {path.name: path for path in sorted(tokenizer_dir.glob("tokenizer*.json"))}
     files["recipe.yaml"] = recipe_yaml(recipe)
@@ -182,10 +180,7 @@ def fit(
     place, parallel = layout(parallel, group), parallel or ParallelConfig()
     length, rows = loader.sequence_length, loader.rows * place.readers
     check_layout(model, parallel, place, length, config.compile)
-    found = latest(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text)) if group.rank == 0 else None
-    newest = group.share(lambda: found and found[0].name)
-    if group.rank and newest:
-        found = out_dir / CHECKPOINTS / newest, load_state(out_dir / CHECKPOINTS / newest)
+    found = agreed(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text), group)
     # What was measured when the run began stays: a clock must not choose the numbers of a resumed run.
     precision = found[1].plain["plan"].get("precision") if found and config.precision == "auto" else None
     precision = group.share(lambda: precision or pick_precision(config.precision, device))
@@ -266,6 +261,7 @@ def fit(
         "matmul_rate": rate,
         "compile": config.compile,
     }
+    group.judged(True)
     try:
         if found:
             trainer.restore(*found)
@@ -299,6 +295,7 @@ def fit(
         log.write("end", step=count.step, **{key: value for key, value in metrics.items() if key != "by_kind"})
         return metrics
     finally:
+        group.judged(False)
         loader.close()
         log.close()
         if device.type == "cpu":

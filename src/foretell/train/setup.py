@@ -11,7 +11,7 @@ import torch
 
 from foretell.errors import TrainingError
 from foretell.measure.machine import MatmulType, matmul_rate
-from foretell.recipe import TrainConfig
+from foretell.recipe import Recipe, TrainConfig
 
 
 def pick_device(wanted: str, processes: int = 1) -> torch.device:
@@ -60,6 +60,18 @@ def pick_precision(wanted: str, device: torch.device) -> MatmulType:
             faster = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return "bfloat16" if faster else "float32"
     return "bfloat16" if wanted == "bfloat16" else "float32"
+
+
+def share_rows(recipe: Recipe, processes: int) -> int:
+    """Rows of a step, over all processes. Raises TrainingError where they cannot have as many each."""
+    length = recipe.data.sequence_length
+    rows = recipe.train.batch_tokens // length
+    if rows % processes:
+        raise TrainingError(
+            f"train.batch_tokens makes {rows} rows of {length} tokens, which {processes} processes cannot share "
+            f"evenly. Set it to a multiple of {processes * length}, or start another number of processes."
+        )
+    return rows
 
 
 def check_compiler(config: TrainConfig) -> None:
