@@ -12,10 +12,10 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 WORLD = 2
 
 
-def launch(*command: str) -> list[subprocess.CompletedProcess[str]]:
-    """Run a command in WORLD processes with what torchrun would set; the store lives here, as in its agent."""
+def launch(*command: str, world: int = WORLD) -> list[subprocess.CompletedProcess[str]]:
+    """Run a command in `world` processes with what torchrun would set; the store lives here, as in its agent."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(WORLD)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(world)}
     env = os.environ | shared | {"TORCHELASTIC_USE_AGENT_STORE": "True", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
@@ -25,7 +25,7 @@ def launch(*command: str) -> list[subprocess.CompletedProcess[str]]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(WORLD)
+        for rank in range(world)
     ]
     try:
         out = [process.communicate(timeout=600) for process in processes]

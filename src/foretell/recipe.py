@@ -13,6 +13,7 @@ from foretell.images import Tiling
 from foretell.sections import Above as Above
 from foretell.sections import Name as Name
 from foretell.sections import OptimizerConfig as OptimizerConfig
+from foretell.sections import ParallelConfig as ParallelConfig
 from foretell.sections import Positive as Positive
 from foretell.sections import Section as Section
 from foretell.sections import Share as Share
@@ -330,7 +331,10 @@ class ForecastConfig(Section):
 
 
 class Recipe(Section):
-    """Everything a run needs. Paths in it are relative to the recipe's own folder."""
+    """Everything a run needs. Paths in it are relative to the recipe's own folder.
+
+    parallel: how pre-training lies on its processes; without it each holds the whole model.
+    """
 
     name: Name
     description: str = ""
@@ -339,6 +343,7 @@ class Recipe(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig | None = None
     examine: ExamineConfig = ExamineConfig()
     forecast: ForecastConfig | None = None
     align: AlignConfig | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Above = Annotated[float, Field(gt=0)]
@@ -65,3 +65,30 @@ class TrainConfig(Section):
     log_every: Positive = 10
     watch: Literal["skip", "rewind", "off"] = "skip"
     spike_sigmas: float = Field(8.0, gt=0)
+
+
+class ParallelConfig(Section):
+    """How a run lies on its processes, which are replicate × shard × tensor; numbers stay what they are on one.
+
+    shard: processes that share weights, gradients and moments between them (FSDP2); auto takes what the others leave.
+    replicate: copies of such a group, whose gradients are summed (hybrid sharding). tensor: processes that multiply one
+    row of the batch together, each some heads and some of the MLP; sequence: they share what lies between those
+    products as well, by positions. reshard: when a layer's gathered weights are let go. auto: after its forward and
+    backward pass; gradients of a step's micro-batches are summed before they travel. always: gradients travel after
+    every micro-batch, which holds the least memory. never: at the end of a step, which moves the fewest bytes.
+    checkpoint: what of a layer is computed again in the backward pass. selective: all but its matrix products.
+    full: all of it.
+    """
+
+    shard: Positive | Literal["auto"] = "auto"
+    replicate: Positive = 1
+    tensor: Positive = 1
+    sequence: bool = False
+    reshard: Literal["auto", "always", "never"] = "auto"
+    checkpoint: Literal["none", "selective", "full"] = "none"
+
+    @model_validator(mode="after")
+    def _sequence(self) -> Self:
+        if self.sequence and self.tensor == 1:
+            raise ValueError("sequence shares what tensor splits; set tensor above 1, or sequence to false")
+        return self

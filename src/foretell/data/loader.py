@@ -61,7 +61,8 @@ class Loader:
     next `rows` of that stream, so the order of the data does not depend on the batch size and nothing is left out.
     Where the pack has phases they are kept apart and read in their order; of a pack that is larger than the `planned`
     rows, each phase gives its share of them, so that a short run passes through all.
-    With `world` > 1 each step takes rows · world of the stream, and this loader the part of `rank`.
+    With `world` > 1 each step takes rows · world of the stream, and this loader the part of `rank`; the parts follow each
+    other, or with `balance` are chosen so that all have about as many tiles.
     A thread reads `prefetch` batches ahead. verify: compare the files with their SHA-256 first.
     Raises DataError if the pack is missing, damaged, or smaller than one step's batch.
     """
@@ -77,7 +78,9 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         planned: int | None = None,
+        balance: bool = False,
     ) -> None:
+        self._balance = balance
         self._shards = Shards(folder, verify)
         phases = self._shards.phases
         part = min(1.0, planned / self._shards.rows) if planned and len(phases) > 1 and self._shards.rows else 1.0
@@ -176,18 +179,38 @@ class Loader:
     def _read_ahead(self, at: int, out: queue.Queue[PackedBatch | BaseException], stop: threading.Event) -> None:
         try:
             epoch, order = -1, np.zeros(0, np.int64)
+            mine = slice(self._rank * self.rows, (self._rank + 1) * self.rows)
             while not stop.is_set():
-                places = at + self._rank * self.rows + np.arange(self.rows)
-                rows = np.empty(self.rows, np.int64)
+                places = at + np.arange(self.rows * self._world)
+                places = places if self._balance else places[mine]
+                rows = np.empty(len(places), np.int64)
                 for wanted in np.unique(places // self.rows_per_epoch):
                     if wanted != epoch:
                         epoch, order = int(wanted), self._order(int(wanted))
-                    mine = places // self.rows_per_epoch == wanted
-                    rows[mine] = order[places[mine] % self.rows_per_epoch]
+                    these = places // self.rows_per_epoch == wanted
+                    rows[these] = order[places[these] % self.rows_per_epoch]
+                if self._balance:
+                    rows = rows[balanced(self._shards.tiles(rows), self._world)[self._rank]]
                 out.put(assemble(self._shards, rows))
                 at += self.rows * self._world
         except BaseException as error:
             out.put(error)
+
+
+def balanced(tiles: npt.NDArray[np.int64], world: int) -> list[list[int]]:
+    """Places of a step's rows for each process: as many rows each, and about as many tiles.
+
+    tiles: of each row. The rows with the most go first, each to the process with the fewest so far that has room
+    (Graham 1969); without tiles the parts follow each other.
+    """
+    room = len(tiles) // world
+    parts: list[list[int]] = [[] for _ in range(world)]
+    held = [0] * world
+    for place in np.argsort(-tiles, kind="stable").tolist():
+        least = min((rank for rank in range(world) if len(parts[rank]) < room), key=lambda rank: held[rank])
+        parts[least].append(place)
+        held[least] += int(tiles[place])
+    return [sorted(part) for part in parts]
 
 
 def permutation(seed: int, epoch: int, rows: int) -> npt.NDArray[np.int64]:

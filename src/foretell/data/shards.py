@@ -151,6 +151,13 @@ class Shards:
         tiles = [a["tiles"][a["tile_offsets"][row] : a["tile_offsets"][row + 1]] for a, row in places]
         return out | {"tiles": np.concatenate(tiles)}
 
+    def tiles(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many tiles each of the rows has."""
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        offsets = [self._arrays(int(shard))["tile_offsets"] for shard in shards]
+        local = rows - self.starts[shards]
+        return np.array([int(o[row + 1] - o[row]) for o, row in zip(offsets, local, strict=True)], np.int64)
+
     def _open(self, number: int) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {}
         for array in (*self._by_token, "tiles", "tile_offsets"):

@@ -89,6 +89,7 @@ class Multimodal(nn.Module):
     def embed(self, tokens: Tensor, tiles: Tensor | None = None) -> Tensor:
         """tokens (B, T) and tiles (N, S, S, 3) uint8 in slot order -> input embeddings (B, T, D).
 
+        tiles None leaves the image tower out; a stack of none goes through it, and gives its parameters gradients of 0.
         Raises ForetellError when slots and tiles do not match.
         """
         x = self.decoder.embed(tokens, self.compute_dtype)
@@ -104,7 +105,7 @@ class Multimodal(nn.Module):
                 f"{found} image slots were found for {n} tiles of {per_tile} tokens each; expected {n * per_tile}. "
                 "Build token ids with template.Template, which keeps slots and tiles together."
             )
-        if n == 0 or tiles is None or self.vision is None:
+        if tiles is None or self.vision is None:
             return x
         features = self.vision(tiles, self.compute_dtype).flatten(0, 1)
         return x.index_put((slots,), features)

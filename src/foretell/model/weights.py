@@ -38,6 +38,10 @@ def write_model(folder: Path, model: Multimodal) -> None:
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in model.scalar_head.state_dict().items()}
         save_file(head, folder / SCALAR_HEAD, metadata={"format": "pt"})
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    write_config(folder, model)
+
+
+def write_config(folder: Path, model: Multimodal) -> None:
     write_json(folder / "config.json", {"model_type": MODEL_TYPE, **model.config.model_dump(mode="json")})
 
 

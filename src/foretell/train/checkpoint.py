@@ -1,4 +1,7 @@
-"""Training checkpoints: a model folder with training/ in it (optimizer, loader, generators, watch); no pickle."""
+"""Training checkpoints: a model folder with training/ in it (optimizer, loader, generators, watch); no pickle.
+
+A sharded run's have the weights in training/ too, in a file of each process (`train.pieces`).
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,18 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.weights import ADAPTERS, seal, verify, write_model
 
 FORMAT = 1
+PIECES = 2  # the form of a checkpoint that every process wrote a part of
 PREFIX = "step-"
 
 
 @dataclass
 class TrainingState:
-    """Everything beside the weights. plain: JSON data, with "step" and "plan". tensors: named, on any device."""
+    """Everything beside the weights. plain: JSON data, with "step" and "plan". tensors: named, on any device.
+    pieces: weights and what is as large lie in the files of several processes."""
 
     plain: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    pieces: bool = False
 
 
 def save_checkpoint(
@@ -53,20 +59,29 @@ def save_checkpoint(
             if state is not None:
                 if model.lora is not None:
                     write_lora(temporary / ADAPTERS, model)
-                (temporary / "training").mkdir()
-                write_tensors(temporary / "training/state.safetensors", state.tensors)
-                write_json(temporary / "training/state.json", {"format": FORMAT, **state.plain})
+                write_state(temporary, state)
         except SafetensorError as error:
             # safetensors wraps the operating system's error and keeps only its text.
             full = any(sign in str(error) for sign in ("No space", "StorageFull", "os error 28"))
             cause = OSError(errno.ENOSPC if full else errno.EIO, str(error))
             raise RunError(describe_os_error(cause, folder)) from error
-        for name, content in files.items():
-            if isinstance(content, str):
-                (temporary / name).write_text(content, encoding="utf-8")
-            else:
-                shutil.copyfile(content, temporary / name)
+        write_files(temporary, files)
         seal(temporary, {**(facts or {}), **({"step": state.plain["step"]} if state is not None else {})})
+
+
+def write_state(folder: Path, state: TrainingState) -> None:
+    """Write training/ into a checkpoint that is being made."""
+    (folder / "training").mkdir()
+    write_tensors(folder / "training/state.safetensors", state.tensors)
+    write_json(folder / "training/state.json", {"format": PIECES if state.pieces else FORMAT, **state.plain})
+
+
+def write_files(folder: Path, files: Mapping[str, Path | str]) -> None:
+    for name, content in files.items():
+        if isinstance(content, str):
+            (folder / name).write_text(content, encoding="utf-8")
+        else:
+            shutil.copyfile(content, folder / name)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -84,9 +99,10 @@ def load_state(folder: Path) -> TrainingState:
         tensors = load_file(folder / "training/state.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{folder} has no readable training state, so training cannot resume there.") from error
-    if plain.pop("format", None) != FORMAT:
+    form = plain.pop("format", None)
+    if form not in (FORMAT, PIECES):
         raise CheckpointError(f"{folder} is not in checkpoint form {FORMAT}; resume with the version that wrote it.")
-    return TrainingState(plain, tensors)
+    return TrainingState(plain, tensors, form == PIECES)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -19,16 +19,17 @@ from foretell.model.describe import parameter_count
 from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
-from foretell.model.weights import ADAPTERS
-from foretell.recipe import Recipe, TrainConfig
+from foretell.model.weights import ADAPTERS, read_weights
+from foretell.recipe import ParallelConfig, Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
 from foretell.template import IMAGE
-from foretell.train.checkpoint import latest, load_state, save_checkpoint
+from foretell.train.checkpoint import check_same, latest, load_state, save_checkpoint
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
+from foretell.train.parallel import Sharded, check_layout, layout, recompute
 from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
 from foretell.train.trainer import Hooks, Observer, Trainer
 
@@ -62,6 +63,7 @@ def pretrain(
     RunError.
     """
     config, group = recipe.train, group or Group()
+    place = layout(recipe.parallel, group)
     tokenizer = Tokenizer.load(tokenizer_dir)
     shape = recipe.model.model_copy(
         update={"vocab_size": tokenizer.vocab_size, "image_token": tokenizer.special(IMAGE)}
@@ -76,22 +78,23 @@ def pretrain(
             f"train.tokens is {config.tokens}, less than one step of {rows * length} tokens. Raise train.tokens, or "
             "lower train.batch_tokens."
         )
-    if rows % group.world:
+    if rows % place.readers:
         raise TrainingError(
-            f"train.batch_tokens makes {rows} rows of {length} tokens, which {group.world} processes cannot share "
-            f"evenly. Set it to a multiple of {group.world * length}, or start another number of processes."
+            f"train.batch_tokens makes {rows} rows of {length} tokens, which {place.readers} processes cannot share "
+            f"evenly. Set it to a multiple of {place.readers * length}, or start another number of processes."
         )
     model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
     check = group.rank == 0
     loader = Loader(
         pack_dir,
-        rows // group.world,
+        rows // place.readers,
         recipe.seed,
         verify=check,
-        rank=group.rank,
-        world=group.world,
+        rank=place.reader,
+        world=place.readers,
         planned=total_steps * rows,
+        balance=recipe.parallel is not None,
     )
     if loader.sequence_length != length:
         raise DataError(f"{pack_dir} has rows of {loader.sequence_length} tokens, the recipe of {length}; pack again.")
@@ -118,6 +121,7 @@ def pretrain(
         report=report,
         clock=clock,
         group=group,
+        parallel=recipe.parallel,
         observe=observe,
     )
 
@@ -147,6 +151,7 @@ def fit(
     report: Report = silent,
     clock: Callable[[], float] = time.monotonic,
     group: Group | None = None,
+    parallel: ParallelConfig | None = None,
     observe: Observer | None = None,
 ) -> dict[str, Any]:
     """Train what requires gradients of a model that lies on its device, with its weights as they are to begin with;
@@ -155,10 +160,13 @@ def fit(
     measure: the objective's summary of so many held-out batches. files, facts: beside the weights in checkpoints, and
     in their manifests. plan: settings beyond those of `config` that decide the numbers. finish: called once with the
     trained model, before it is written; what it returns joins the metrics. critic: a second model that the
-    objective trains, and its learning rate. task: what progress is reported as.
+    objective trains, and its learning rate. task: what progress is reported as. parallel: how the model lies on the
+    processes of the group; the loader is to give each what `layout` says.
     """
     group, device = group or Group(), model.device
-    length, rows = loader.sequence_length, loader.rows * group.world
+    place, parallel = layout(parallel, group), parallel or ParallelConfig()
+    length, rows = loader.sequence_length, loader.rows * place.readers
+    check_layout(model, parallel, place, length, config.compile)
     found = latest(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text)) if group.rank == 0 else None
     newest = group.share(lambda: found and found[0].name)
     if group.rank and newest:
@@ -179,6 +187,26 @@ def fit(
     groups = parameter_groups(model, config.optimizer, *sizes)
     if critic is not None:
         groups += parameter_groups(critic[0], config.optimizer.model_copy(update={"lr": critic[1]}), *sizes)
+    deciding = {
+        "seed": seed,
+        "total_steps": total_steps,
+        "rows": rows,
+        "precision": precision,
+        "model": model.config.model_dump(mode="json"),
+        "optimizer": config.optimizer.model_dump(mode="json"),
+        **{key: getattr(config, key) for key in ("schedule", "warmup", "decay")},
+        **(plan or {}),
+    }
+    trained = sum(p.numel() for members in groups for p in members["params"])
+    recompute(model, parallel.checkpoint)
+    sharded = None
+    if place.splits:
+        if found and not found[1].pieces:
+            check_same(found[1].plain["plan"], deciding, found[0])
+            read_weights(found[0], model)
+        sharded = Sharded(model, place, parallel, precision)
+        for members in groups:
+            members["params"] = [sharded.local[name] for name in members["names"]]
     trainer = Trainer(
         model,
         build_adamw(groups),
@@ -189,16 +217,7 @@ def fit(
         out_dir / CHECKPOINTS,
         total_steps=total_steps,
         micro_rows=micro_rows(config, loader.rows, length),
-        plan={
-            "seed": seed,
-            "total_steps": total_steps,
-            "rows": rows,
-            "precision": precision,
-            "model": model.config.model_dump(mode="json"),
-            "optimizer": config.optimizer.model_dump(mode="json"),
-            **{key: getattr(config, key) for key in ("schedule", "warmup", "decay")},
-            **(plan or {}),
-        },
+        plan=deciding,
         hooks=Hooks(
             evaluate=(lambda: measure(config.eval_batches)) if measure is not None else None,
             files=files,
@@ -210,14 +229,16 @@ def fit(
             clock=clock,
         ),
         group=group,
+        sharded=sharded,
         critic=critic and critic[0],
     )
     about = {
         "steps": total_steps,
         "parameters": parameter_count(model.config),
-        "trained_parameters": sum(parameter.numel() for parameter in trainer.names),
+        "trained_parameters": trained,
         "device": str(device),
         "processes": group.world,
+        **({"parallel": {"replicate": place.replicate, "shard": place.shard, "tensor": place.tensor}} if sharded else {}),
         "precision": precision,
         "threads": torch.get_num_threads(),
         "matmul_rate": rate,
@@ -236,6 +257,8 @@ def fit(
         heldout = measure(WHOLE) if measure is not None else {}
         log.write("eval", step=count.step, tokens=count.tokens, whole=True, **heldout)
         heldout |= finish() if finish is not None else {}
+        if sharded is not None:
+            sharded.gather(keep=group.rank == 0)
         if group.rank == 0:
             save_checkpoint(out_dir / FINAL, model, None, files, facts)
             if model.lora is not None:

@@ -16,19 +16,20 @@ import torch
 from torch import Tensor
 
 from foretell.data.loader import PackedBatch
-from foretell.errors import AlarmError, ForetellError, Stopped, TrainingError
+from foretell.errors import AlarmError, CheckpointError, ForetellError, Stopped, TrainingError
 from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
 from foretell.recipe import TrainConfig
 from foretell.run import Report, silent
-from foretell.train import checkpoint
+from foretell.train import checkpoint, pieces
 from foretell.train.checkpoint import TrainingState
 from foretell.train.distributed import Group
 from foretell.train.log import RunLog, read_log
 from foretell.train.loss import IGNORE
 from foretell.train.objective import Batches, Objective, Sums, add, split
 from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
+from foretell.train.parallel import Sharded
 from foretell.train.watch import Alarm, Watch
 
 SNAPSHOT_EVERY = 50
@@ -73,8 +74,9 @@ class Trainer:
 
     loader: one batch is one optimizer step; `micro_rows` of its rows go through the model at a time. plan: the settings
     that decide the numbers; a checkpoint of another plan is refused. log: where lines go. folder: for checkpoints.
-    group: the processes that share a step, each with its own rows of it; a single one without. critic: a second model
-    that the objective trains beside the first; it lies in the training state alone.
+    group: the processes that share a step, each with its own rows of it; a single one without. sharded: the model, where
+    no process holds the whole of it. critic: a second model that the objective trains beside the first; it lies in the
+    training state alone.
     """
 
     def __init__(
@@ -92,14 +94,20 @@ class Trainer:
         plan: Mapping[str, Any],
         hooks: Hooks | None = None,
         group: Group | None = None,
+        sharded: Sharded | None = None,
         critic: Multimodal | None = None,
     ) -> None:
         self.model, self.optimizer, self.loader, self.objective = model, optimizer, loader, objective
         self.config, self.log, self.folder = config, log, folder
         self.total_steps, self.micro_rows, self.plan = total_steps, micro_rows, dict(plan)
         self.hooks, self.group = hooks or Hooks(), group or Group()
-        self.critic = critic
-        self.names: dict[Tensor, str] = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self.critic, self.sharded = critic, sharded
+        self._saver = pieces.Saver(self.group, config.keep) if sharded is not None else None
+        self._copies = sharded.place.tensor if sharded is not None else 1  # of every row of a batch
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.names: dict[Tensor, str] = {
+            p: name for name, p in (parameters if sharded is None else sharded.local).items()
+        }
         if critic is not None:
             self.names |= {p: f"critic.{name}" for name, p in critic.named_parameters() if p.requires_grad}
         self.watch = Watch(config.watch, config.spike_sigmas)
@@ -128,10 +136,20 @@ class Trainer:
         return TrainingState(plain, tensors)
 
     def restore(self, folder: Path, state: TrainingState) -> None:
-        """Go on from a checkpoint. Raises CheckpointError when it is from another plan or shape."""
+        """Go on from a checkpoint. Raises CheckpointError when it is from another plan or shape.
+
+        Whole weights are read before a model is sharded, so that here a sharded one has them.
+        """
         plain = state.plain
         checkpoint.check_same(plain["plan"], self.plan, folder)
-        read_weights(folder, self.model)
+        if state.pieces:
+            self._read_pieces(folder, state)
+        elif self.sharded is None:
+            read_weights(folder, self.model)
+        else:
+            for key in state.tensors:
+                if name := _parameter_of(key):
+                    state.tensors[key] = self.sharded.cut(name, state.tensors[key])
         if self.critic is not None:
             with torch.no_grad():
                 for name, parameter in self.critic.named_parameters():
@@ -151,6 +169,24 @@ class Trainer:
                     self._observe(line["step"], line)
             self._enough = ""  # whoever resumes has seen it
 
+    @torch.no_grad()
+    def _read_pieces(self, folder: Path, state: TrainingState) -> None:
+        own = {name: parameter for parameter, name in self.names.items()}
+        wanted = {key: (name, kind) for key, kind in pieces.stored(folder).items() if (name := _parameter_of(key)) in own}
+        into: dict[str, Tensor] = {}
+        for key, (name, kind) in wanted.items():
+            empty = torch.empty_like(own[name], dtype=kind)
+            into[key] = empty if self.sharded is None else self.sharded.empty_piece(name, kind)
+        if missing := own.keys() - into.keys():
+            raise CheckpointError(f"{folder} has no weights of {min(missing)}. Resume with the recipe it was made with.")
+        pieces.read_pieces(folder, into)
+        for key, (name, _) in wanted.items():
+            part = into[key] if self.sharded is None else self.sharded.part(name, into[key])
+            if key == name:
+                own[name].copy_(part)
+            else:
+                state.tensors[key] = part
+
     def fit(self) -> None:
         """Train until `total_steps`, then write the last checkpoint.
 
@@ -164,7 +200,8 @@ class Trainer:
         self.model.train()
         if self.critic is not None:
             self.critic.train()
-        self.group.broadcast(self.names)
+        if self.sharded is None:
+            self.group.broadcast(self.names)
         with _Signals() as signals:
             while count.step < self.total_steps:
                 began = time.perf_counter()
@@ -183,11 +220,16 @@ class Trainer:
                     signals.received,
                     now - saved_at >= config.checkpoint_minutes * 60,
                     bool(self._enough) and count.step < self.total_steps,
+                    self._saver is not None and self._saver.failed,
                 )
-                told, due, ended = map(int, self.group.most(*reasons))
+                told, due, ended, failed = map(int, self.group.most(*reasons))
+                if failed:
+                    self.settle()
                 if told or due or ended:
                     self.save()
                     saved_at = now
+                if told or ended:
+                    self.settle()
                 if told:
                     name = signal.Signals(told).name
                     self.log.write("stop", step=count.step, tokens=count.tokens, signal=name)
@@ -205,6 +247,7 @@ class Trainer:
                     )
             if self._saved != count.step:
                 self.save()
+            self.settle()
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
@@ -214,13 +257,28 @@ class Trainer:
         except ForetellError:
             if self._saved != self.count.step:
                 self.save()
+            self.settle()
             raise
 
     def save(self) -> Path:
-        """Write a checkpoint of this step and remove the oldest ones beyond `train.keep`."""
+        """Write a checkpoint of this step and remove the oldest ones beyond `train.keep`.
+
+        A sharded run goes on while it is written; `settle` waits for that.
+        """
         path = checkpoint.checkpoint_path(self.folder, self.count.step)
+        self.settle()
         began = time.perf_counter()
         self.sums = self.group.total(self.sums)
+        if self.sharded is not None and self._saver is not None:
+            state, files, facts = self.state(), self.hooks.files or {}, self.hooks.facts or {}
+            large = {p: name for p, name in self.names.items()}
+            parts = {name: self.sharded.piece(name, p.detach()) for p, name in large.items()}
+            for key in [key for key in state.tensors if _parameter_of(key)]:
+                parts[key] = self.sharded.piece(_parameter_of(key), state.tensors.pop(key))
+            state.pieces = True
+            self._saver.start(path, self.model, state, parts, files, facts)
+            self._saved = self.count.step
+            return path
         if self.group.rank == 0:
             checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {}, self.hooks.facts)
             checkpoint.prune(self.folder, self.config.keep)
@@ -229,13 +287,19 @@ class Trainer:
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
         return path
 
+    def settle(self) -> None:
+        """Wait until what is being saved is on the disk. Raises RunError when it could not be written."""
+        if self._saver is not None and (fields := self._saver.wait()) is not None:
+            self.log.write("checkpoint", step=self._saved, **fields)
+
     def _train_step(self, batch: PackedBatch) -> None:
         count, config = self.count, self.config
         if config.watch == "rewind" and (not self.snapshot or count.step % SNAPSHOT_EVERY == 0):
             self._take_snapshot()
-        weight, flops = self.group.add(self.objective.weight(batch), _flops(self.model, batch))
-        loss, norm, sums = self._gradients(batch, max(1.0, weight))
-        count.tokens += batch.tokens.size * self.group.world
+        seen = self.group.add(self.objective.weight(batch), _flops(self.model, batch), len(batch.tiles))
+        weight, flops, tiles = (value / self._copies for value in seen)
+        loss, norm, sums = self._gradients(batch, max(1.0, weight), tiles > 0)
+        count.tokens += batch.tokens.size * self.group.world // self._copies
         count.flops += flops
         try:
             alarm = self.watch.judge(count.step + 1, loss, norm)
@@ -253,22 +317,30 @@ class Trainer:
         if alarm is not None:
             self._react(alarm)
 
-    def _gradients(self, batch: PackedBatch, weight: float) -> tuple[float, float, Sums]:
+    def _gradients(self, batch: PackedBatch, weight: float, images: bool) -> tuple[float, float, Sums]:
         """Loss and gradient norm of one optimizer step, over all processes, and the objective's sums of this one.
 
-        weight: what the summed loss of all processes is divided by. The one host sync is here.
+        weight: what the summed loss of all processes is divided by. images: whether any of them has one. The one host
+        sync is here.
         """
         config = self.model.config
         sums: Sums = {}
         losses = []
         per_tile = config.vision.tokens_per_tile if config.vision else 1
-        for part in split(batch, self.micro_rows, config.image_token, per_tile):
+        parts = list(split(batch, self.micro_rows, config.image_token, per_tile))
+        for number, part in enumerate(parts, 1):
+            if self.sharded is not None:
+                self.sharded.begin(number == len(parts), images)
             total, part_sums = self.objective.loss(self.model, part, self.model.device)
             if total.requires_grad:  # rows without images have nothing to teach where only vision is trained
                 (total / weight).backward()  # type: ignore[no-untyped-call]
             losses.append(total.detach())
             sums = add(sums, part_sums)
         mean = torch.stack(losses).sum() / weight
+        if self.sharded is not None:
+            if self.sharded.place.tensor_rank:  # the first of those that read these rows counts them
+                sums = {key: torch.zeros_like(value) for key, value in sums.items()}
+            return *self.sharded.finish(mean, self.group), sums
         self.group.sum_gradients(list(self.names), mean)
         loss, norm = torch.stack([mean, gradient_norm(self.names).to(mean.device)]).tolist()
         return loss, norm, sums
@@ -352,6 +424,15 @@ def _flops(model: Multimodal, batch: PackedBatch) -> float:
     return training_flops(
         model.config, batch.tokens.size, len(batch.tiles), context, int((batch.targets != IGNORE).sum())
     )
+
+
+def _parameter_of(key: str) -> str:
+    """The parameter that a tensor of a checkpoint is laid out as, by the names of `Trainer.state`; "" for others."""
+    key = key.removeprefix("snapshot/").removeprefix("weights/")
+    if key.startswith("moments/"):
+        name, _, moment = key.removeprefix("moments/").rpartition("/")
+        return "" if moment == "step" else name
+    return "" if "." not in key else key
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

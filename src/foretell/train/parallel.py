@@ -1,0 +1,384 @@
+"""A model over many devices: FSDP2 and hybrid sharding, tensor and sequence parallel by DTensor plans, recomputation.
+
+Everything here surrounds a model that knows nothing of it. Weights, gradients and moments then exist in parts: what the
+optimizer and the loop see are the local ones, as plain tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from foretell.errors import TrainingError
+from foretell.model.decoder import Block
+from foretell.model.multimodal import Multimodal
+from foretell.recipe import ModelConfig
+from foretell.sections import ParallelConfig
+from foretell.train.distributed import Group
+
+_COLUMNS = ("qkv", "gate_up")  # matrices whose results are split over `tensor`, head by head
+_ROWS = ("attention_out", "down")  # matrices that read such results
+
+
+@dataclass(frozen=True)
+class Layout:
+    """replicate × shard × tensor processes, and which of them this one is; neighbours share a row of the batch."""
+
+    replicate: int = 1
+    shard: int = 1
+    tensor: int = 1
+    rank: int = 0
+
+    @property
+    def readers(self) -> int:
+        """How many parts a batch is read in."""
+        return self.replicate * self.shard
+
+    @property
+    def reader(self) -> int:
+        """Which of the parts is this process's."""
+        return self.rank // self.tensor
+
+    @property
+    def tensor_rank(self) -> int:
+        return self.rank % self.tensor
+
+    @property
+    def shard_rank(self) -> int:
+        return self.reader % self.shard
+
+    @property
+    def splits(self) -> bool:
+        """Whether no process holds the whole model."""
+        return self.shard * self.tensor > 1
+
+
+def layout(config: ParallelConfig | None, group: Group) -> Layout:
+    """Where this process stands. Raises TrainingError when the processes are not as many as the recipe's block says."""
+    if config is None:
+        return Layout(replicate=group.world, rank=group.rank)
+    others = config.replicate * config.tensor
+    shard = max(1, group.world // others) if config.shard == "auto" else config.shard
+    if (wanted := others * shard) != group.world:
+        raise TrainingError(
+            f"parallel: replicate {config.replicate} × shard {shard} × tensor {config.tensor} are {wanted} processes, "
+            f"but {group.world} are running. Start torchrun with {wanted} (--nproc-per-node, on one machine), or change "
+            "the block."
+        )
+    return Layout(config.replicate, shard, config.tensor, group.rank)
+
+
+def check_layout(model: Multimodal, config: ParallelConfig, place: Layout, length: int, compiled: bool) -> None:
+    """Raise TrainingError, saying what to change, where tensor parallelism does not fit the model or its training."""
+    t = place.tensor
+    if t == 1:
+        return
+    shape = model.config
+    counts = {"heads": shape.heads, "kv_heads": shape.n_kv_heads, "ffn": shape.ffn_width}
+    if odd := [f"{count} {name}" for name, count in counts.items() if count % t]:
+        raise TrainingError(
+            f"parallel.tensor is {t}, which does not divide {' and '.join(odd)} of this model. Choose a common divisor "
+            f"of {', '.join(f'{name} {count}' for name, count in counts.items())}, or 1."
+        )
+    if config.sequence and length % t:
+        raise TrainingError(
+            f"parallel.sequence splits rows of {length} tokens over {t} processes, which does not come out even. Make "
+            f"the sequence length a multiple of {t}, or sequence false."
+        )
+    for clash, name in ((model.lora is not None, "adapters (lora.rank)"), (compiled, "train.compile")):
+        if clash:
+            raise TrainingError(
+                f"parallel.tensor is {t}, which does not go with {name} yet. Set tensor to 1 and shard in its place, "
+                f"or leave {name} out."
+            )
+
+
+def recompute(model: Multimodal, mode: str) -> None:
+    """Let each layer compute again in the backward pass what it would hold: ParallelConfig.checkpoint.
+
+    Sources: Chen et al. 2016 (arXiv 1604.06174); selective: Korthikanti et al. 2022 (arXiv 2205.05198).
+    """
+    more: dict[str, Any] = {}
+    if mode == "selective":
+        more["context_fn"] = partial(create_selective_checkpoint_contexts, _keep)
+    for layer in _layers(model) if mode != "none" else ():
+        again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, **more)
+        layer.forward = again  # type: ignore[method-assign]
+
+
+def _keep(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    products = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+    return CheckpointPolicy.MUST_SAVE if operation in products else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _layers(model: Multimodal) -> list[nn.Module]:
+    return [*model.decoder.blocks, *(model.vision.blocks if model.vision is not None else ())]
+
+
+class Sharded:
+    """A model whose parameters lie in parts on the processes of a layout.
+
+    local: by name, this process's part of each trained parameter, in the order of the model's; gradients are put beside
+    them by `finish`. A part is a run of rows of a parameter, of its `tensor` part where it has one.
+    """
+
+    def __init__(self, model: Multimodal, place: Layout, config: ParallelConfig, precision: str) -> None:
+        self.model, self.place, self.config = model, place, config
+        self._tower = False
+        named = dict(model.named_parameters())
+        self.shapes = {name: parameter.shape for name, parameter in named.items()}
+        self._homes = {name: _home(model, name) for name in named}
+        sizes = (place.replicate, place.shard, place.tensor)
+        self._mesh = init_device_mesh(model.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
+        self._world = init_device_mesh(model.device.type, (place.replicate * place.shard * place.tensor,))
+        self._axis: dict[str, int] = {}  # along which a parameter is split over `tensor`
+        self._order: dict[str, Tensor] = {}  # of the rows of one whose parts are split each by itself
+        if place.tensor > 1:
+            self._split_products()
+        self._shard(precision)
+        self._parameters = {name: _parameter(*home) for name, home in self._homes.items()}
+        parts = {name: parameter._local_tensor.detach() for name, parameter in self._parameters.items()}
+        self.local = {name: part for name, part in parts.items() if self._parameters[name].requires_grad}
+        self._frozen = {name: part for name, part in parts.items() if name not in self.local}
+        # Gains of heads or positions that a process has seen alone.
+        summed = ("q_norm", "k_norm", *(("attention_norm", "mlp_norm") if config.sequence else ()))
+        self._partial = [
+            part
+            for name, part in self.local.items()
+            if place.tensor > 1 and name.startswith("decoder.blocks.") and name.endswith(summed)
+        ]
+
+    def _shard(self, precision: str) -> None:
+        model, never = self.model, self.config.reshard == "never"
+        data = self._mesh["replicate", "shard"] if self.place.replicate > 1 else self._mesh["shard"]
+        # Layers use their matrices in the compute type alone; embedding, head and norms are float32 as on one process.
+        low = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = low if precision == "bfloat16" else MixedPrecisionPolicy()
+        for layer in _layers(model):
+            fully_shard(layer, mesh=data, reshard_after_forward=not never, mp_policy=policy)
+        if model.vision is not None:
+            fully_shard(model.vision, mesh=data, reshard_after_forward=not never)
+        plain = model.hidden
+
+        def hidden(
+            tokens: Tensor, positions: Tensor | None = None, segments: Tensor | None = None, tiles: Tensor | None = None
+        ) -> Tensor:
+            vision = model.config.vision
+            if tiles is None and self._tower and vision is not None:
+                tiles = torch.empty(0, vision.tile, vision.tile, 3, dtype=torch.uint8, device=tokens.device)
+            return plain(tokens, positions, segments, tiles)
+
+        model.hidden = hidden  # type: ignore[method-assign]
+        # The head is read after the forward pass, by the loss; so what is not in a layer stays gathered until then.
+        fully_shard(model, mesh=data, reshard_after_forward=False)
+        register_fsdp_forward_method(model, "hidden")
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)  # the loss is divided by the weight of the whole step already
+                module.set_force_sum_reduction_for_comms(True)
+
+    def _split_products(self) -> None:
+        """Megatron's plan (arXiv 1909.08053) for each layer, and that of sequence parallelism (arXiv 2205.05198)."""
+        model, t = self.model, self.place.tensor
+        shape = model.config
+        sizes = {
+            "qkv": [shape.heads * shape.head_dim, *[shape.n_kv_heads * shape.head_dim] * 2],
+            "gate_up": [shape.ffn_width] * 2,
+        }
+        order = {name: _by_part(rows, t).to(model.device) for name, rows in sizes.items()}
+        between: Placement = Shard(1) if self.config.sequence else Replicate()
+        plan: dict[str, ParallelStyle] = {name: ColwiseParallel(input_layouts=between) for name in _COLUMNS}
+        plan |= {name: RowwiseParallel(output_layouts=between) for name in _ROWS}
+        mesh = self._mesh["tensor"]
+        for number, block in enumerate(model.decoder.layers):
+            for name in (*_COLUMNS, *_ROWS):
+                full = f"decoder.blocks.{number}.{name}"
+                self._axis[full] = 0 if name in _COLUMNS else 1
+                self._order |= {full: order[name]} if name in order else {}
+                if name == "qkv" and block.qkv_bias is not None:
+                    self._axis[f"{full}_bias"], self._order[f"{full}_bias"] = 0, order[name]
+                _as_linear(block, name, order.get(name))
+            parallelize_module(block, mesh, plan, src_data_rank=None)
+            block.heads, block.kv_heads = block.heads // t, block.kv_heads // t
+            block.register_forward_pre_hook(_fewer_heads)
+        if self.config.sequence:
+            layers = model.decoder.layers
+            layers[0].register_forward_pre_hook(partial(_scatter, mesh))
+            layers[-1].register_forward_hook(partial(_gather, mesh))
+
+    def begin(self, last: bool, images: bool) -> None:
+        """Before each micro-batch. last: of the step, after which gradients travel. images: whether any process has
+        met one in this step, so that all take part in gathering the image tower."""
+        self._tower = images
+        self.model.set_requires_gradient_sync(last or self.config.reshard == "always")  # type: ignore[operator]
+        if self.config.reshard == "never":
+            self.model.set_reshard_after_backward(last)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def finish(self, loss: Tensor, group: Group) -> tuple[float, float]:
+        """After the last micro-batch: the loss summed over the processes, and the norm of the whole gradient.
+
+        loss: of this process's rows. Gradients are beside `local` from here on.
+        """
+        self._tower = False
+        for name, part in self.local.items():
+            parameter = self._parameters[name]
+            part.grad = None if parameter.grad is None else parameter.grad._local_tensor  # type: ignore[attr-defined]
+            parameter.grad = None
+        partial_sums = [part.grad for part in self._partial if part.grad is not None]
+        if partial_sums:
+            flat = torch.cat([grad.flatten() for grad in partial_sums])
+            dist.all_reduce(flat, group=self._mesh.get_group("tensor"))
+            for grad, total in zip(partial_sums, flat.split([g.numel() for g in partial_sums]), strict=True):
+                grad.copy_(total.view_as(grad))
+        square = torch.zeros((), dtype=torch.float64, device=loss.device)
+        for name, part in self.local.items():
+            if part.grad is not None:
+                # A part that several processes hold counts once.
+                held = self.place.replicate * (1 if name in self._axis else self.place.tensor)
+                square += torch.linalg.vector_norm(part.grad, dtype=torch.float32).double().square() / held
+        mine = torch.stack([loss.double() / self.place.tensor, square]).tolist()
+        total_loss, total_square = group.add(*mine)
+        return total_loss, total_square**0.5
+
+    def cut(self, name: str, full: Tensor) -> Tensor:
+        """This process's part of a tensor that is laid out as a parameter."""
+        if name in self._order:
+            full = full[self._order[name].to(full.device)]
+        if name in self._axis:
+            full = full.chunk(self.place.tensor, self._axis[name])[self.place.tensor_rank]
+        parts = full.chunk(self.place.shard)
+        return parts[self.place.shard_rank] if self.place.shard_rank < len(parts) else full[:0]
+
+    def whole(self, name: str, part: Tensor) -> Tensor:
+        """The tensor of which `cut` gave each process its part; all call this alike."""
+        shape, axis = list(self.shapes[name]), self._axis.get(name)
+        if axis is not None:
+            shape[axis] //= self.place.tensor
+        full = _distributed(part, self._mesh["shard"], [Shard(0)], shape).full_tensor()
+        if axis is not None:
+            full = _distributed(full, self._mesh["tensor"], [Shard(axis)], list(self.shapes[name])).full_tensor()
+        return full[torch.argsort(self._order[name])] if name in self._order else full
+
+    def piece(self, name: str, part: Tensor) -> DTensor:
+        """A part as what torch.distributed.checkpoint writes of the whole tensor, whose rows are in the model's order.
+
+        Where that is not theirs here they are gathered, and each process takes other ones; all call this alike.
+        """
+        shape = list(self.shapes[name])
+        if name in self._order:
+            parts = self.whole(name, part).chunk(self._world.size())
+            own = parts[self.place.rank] if self.place.rank < len(parts) else parts[0][:0]
+            return _distributed(own.clone(), self._world, [Shard(0)], shape)
+        if name in self._axis:
+            return _distributed(part, self._mesh["shard", "tensor"], [Shard(0), Shard(self._axis[name])], shape)
+        return _distributed(part, self._mesh["shard"], [Shard(0)], shape)
+
+    def empty_piece(self, name: str, dtype: torch.dtype) -> DTensor:
+        """What `part` takes, to be read into."""
+        shape = list(self.shapes[name])
+        if name in self._order:
+            rows = shape[0]
+            each = -(-rows // self._world.size())
+            count = max(0, min(each, rows - each * self.place.rank))
+            own = torch.empty(count, *shape[1:], dtype=dtype, device=self.model.device)
+            return _distributed(own, self._world, [Shard(0)], shape)
+        like = {**self.local, **self._frozen}[name]
+        return self.piece(name, torch.empty_like(like, dtype=dtype))
+
+    def part(self, name: str, piece: DTensor) -> Tensor:
+        """The part that `piece` was made of."""
+        return self.cut(name, piece.full_tensor()) if name in self._order else piece._local_tensor
+
+    @torch.no_grad()
+    def gather(self, keep: bool) -> None:
+        """Take the model apart no more: where `keep`, it has whole parameters on the CPU again; elsewhere none."""
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        for name, part in {**self.local, **self._frozen}.items():
+            full = self.whole(name, part)
+            module, attribute = self._homes[name]
+            if isinstance(module, Block):
+                module.__dict__.pop("product", None)
+                module._modules.pop(attribute, None)
+            held = full.cpu() if keep else full[:0]
+            module._parameters[attribute] = nn.Parameter(held, requires_grad=False)
+
+
+def _distributed(part: Tensor, mesh: DeviceMesh, placements: list[Placement], shape: list[int]) -> DTensor:
+    strides = [*accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1)][::-1]
+    return DTensor.from_local(
+        part, mesh, placements, run_check=False, shape=torch.Size(shape), stride=tuple(strides)
+    )
+
+
+def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    room, _, attribute = name.rpartition(".")
+    return model.get_submodule(room), attribute
+
+
+def _parameter(module: nn.Module, attribute: str) -> Any:
+    """A parameter where it is now: in a block's linear module, if that has taken its place."""
+    matrix, _, bias = attribute.partition("_bias")
+    inner = module._modules.get(attribute if not attribute.endswith("_bias") else matrix)
+    if isinstance(inner, nn.Linear):
+        return inner.bias if attribute.endswith("_bias") else inner.weight
+    return module._parameters[attribute]
+
+
+def _as_linear(block: Block, name: str, order: Tensor | None) -> None:
+    """Put a matrix into the kind of module that DTensor's styles split, its rows in the given order."""
+    weight, bias = block._parameters.pop(name), block._parameters.get(f"{name}_bias")
+    assert weight is not None
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    for own, old in (("weight", weight), ("bias", bias)):
+        if old is not None:
+            data = old.detach() if order is None else old.detach()[order]
+            setattr(linear, own, nn.Parameter(data, requires_grad=old.requires_grad))
+    if bias is not None:
+        block._parameters[f"{name}_bias"] = None
+    block.add_module(name, linear)
+    block.product = partial(_product, block)  # type: ignore[method-assign]
+
+
+def _product(block: Block, name: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    found: Tensor = block._modules[name](x)  # type: ignore[misc]
+    return found
+
+
+def _by_part(sizes: list[int], parts: int) -> Tensor:
+    """Order of rows that brings together what each of `parts` gets of every one of several stacked matrices."""
+    rows = torch.arange(sum(sizes)).split(sizes)
+    return torch.cat([piece for part in range(parts) for piece in (r.chunk(parts)[part] for r in rows)])
+
+
+def _fewer_heads(block: Block, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    x, cos, sin, *others = arguments
+    count = block.heads + block.kv_heads
+    return (x, cos[:, :, :count], sin[:, :, :count], *others)  # all heads have the same angles, or share one
+
+
+def _scatter(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    x, *others = arguments
+    return DTensor.from_local(x, mesh, [Replicate()], run_check=False).redistribute(placements=[Shard(1)]).to_local(), *others
+
+
+def _gather(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:
+    return DTensor.from_local(x, mesh, [Shard(1)], run_check=False).redistribute(placements=[Replicate()]).to_local()

@@ -1,0 +1,160 @@
+"""Checkpoints of which every process writes its part while training goes on, by torch.distributed.checkpoint.
+
+Tensors lie in safetensors files, one of each process, whose headers say which rows and columns they hold; any number of
+processes reads them. Neither torch.save's form nor DCP's pickled metadata is written or read.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, HuggingFaceStorageReader
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from foretell.errors import CheckpointError, RunError
+from foretell.files import describe_os_error, put_folder, sha256_file
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import seal, write_config
+from foretell.train.checkpoint import TrainingState, prune, write_files, write_state
+from foretell.train.distributed import Group
+
+FOLDER = "training"
+
+
+class _Writer(HuggingFaceStorageWriter):
+    """Hashes each file where it is written, and lets the first process seal the folder when all are done."""
+
+    def __init__(self, folder: Path, done: Callable[[dict[str, str]], None]) -> None:
+        super().__init__(str(folder), save_distributed=True)
+        self._folder, self._done = folder, done
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        results = super().write_data(plan, planner).wait()
+        names = {result.storage_data.relative_path for result in results}
+        hashes = {name: sha256_file(self._folder / name) for name in names}
+        found: Future[list[WriteResult]] = Future()
+        found.set_result([replace(result, storage_data=hashes) for result in results])
+        return found
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        self._done({name: digest for mine in results for result in mine for name, digest in result.storage_data.items()})
+
+
+class Saver:
+    """Writes a run's checkpoints, one at a time, behind its back; all processes call its methods alike.
+
+    Collectives of its own group, by gloo, do not meet those of training.
+    """
+
+    def __init__(self, group: Group, keep: int) -> None:
+        self._group, self._keep = group, keep
+        self._channel = dist.new_group(backend="gloo")
+        self._busy: Any = None
+        self._path, self._began, self._stall = Path(), 0.0, 0.0
+
+    def start(
+        self,
+        path: Path,
+        model: Multimodal,
+        state: TrainingState,
+        pieces: Mapping[str, Tensor],
+        files: Mapping[str, Path | str],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Copy the pieces, and return while they are written. Raises RunError when a folder cannot be made."""
+        self._path, self._began = path, time.perf_counter()
+        temporary = path.with_name(f".{path.name}.part")
+        if self._group.rank == 0:
+            self._prepare(temporary, model, state, files)
+        self._group.wait()
+
+        def done(hashes: dict[str, str]) -> None:
+            known = {f"{FOLDER}/{name}": digest for name, digest in hashes.items()}
+            seal(temporary, {**facts, "step": state.plain["step"]}, known)
+            put_folder(temporary, path)
+            prune(path.parent, self._keep)
+
+        self._busy = dcp.async_save(
+            dict(pieces),
+            storage_writer=_Writer(temporary / FOLDER, done),
+            planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+            process_group=self._channel,
+        )
+        self._stall = time.perf_counter() - self._began
+
+    @staticmethod
+    def _prepare(temporary: Path, model: Multimodal, state: TrainingState, files: Mapping[str, Path | str]) -> None:
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            write_config(temporary, model)
+            write_state(temporary, state)
+            write_files(temporary, files)
+        except OSError as error:
+            raise RunError(describe_os_error(error, temporary)) from error
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last one could not be written; `wait` says why."""
+        return self._busy is not None and self._busy.done() and self._busy.exception() is not None
+
+    def wait(self) -> dict[str, Any] | None:
+        """Until the last one is on the disk; fields of a log line about it. Raises RunError where it could not be
+        written."""
+        if self._busy is None:
+            return None
+        began, busy = time.perf_counter(), self._busy
+        self._busy = None
+        try:
+            busy.result()
+        except CheckpointException as error:
+            cause = next(iter(error.failures.values()))[0]
+            text = describe_os_error(cause, self._path) if isinstance(cause, OSError) else f"{self._path}: {cause}"
+            raise RunError(text) from error
+        now = time.perf_counter()
+        return {
+            "path": self._path.name,
+            "took": round(now - self._began, 3),
+            "stall": round(self._stall + now - began, 3),
+        }
+
+
+def stored(folder: Path) -> dict[str, torch.dtype]:
+    """The tensors of a checkpoint's pieces, and their types."""
+    metadata = HuggingFaceStorageReader(str(folder / FOLDER)).read_metadata().state_dict_metadata
+    return {
+        name: entry.properties.dtype for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+def read_pieces(folder: Path, into: Mapping[str, Tensor]) -> None:
+    """Fill tensors, whole or distributed, with what any number of processes wrote under their names.
+
+    Raises CheckpointError where a name is missing, or of another shape.
+    """
+    try:
+        dcp.load(
+            dict(into),
+            storage_reader=HuggingFaceStorageReader(str(folder / FOLDER)),
+            planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+            no_dist=True,
+        )
+    except (CheckpointException, RuntimeError, ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{folder} does not hold the tensors of this model ({str(error).strip().splitlines()[-1]}). Resume with the "
+            "recipe it was made with."
+        ) from error
