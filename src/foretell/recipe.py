@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from foretell import files
 from foretell.images import Tiling
 from foretell.sections import Above as Above
+from foretell.sections import Distributed as Distributed
 from foretell.sections import Name as Name
 from foretell.sections import OptimizerConfig as OptimizerConfig
 from foretell.sections import ParallelConfig as ParallelConfig
@@ -330,11 +331,8 @@ class ForecastConfig(Section):
         return self
 
 
-class Recipe(Section):
-    """Everything a run needs. Paths in it are relative to the recipe's own folder.
-
-    parallel: how pre-training lies on its processes; without it each holds the whole model.
-    """
+class Recipe(Distributed):
+    """Everything a run needs. Paths in it are relative to the recipe's own folder."""
 
     name: Name
     description: str = ""
@@ -343,7 +341,6 @@ class Recipe(Section):
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
-    parallel: ParallelConfig | None = None
     examine: ExamineConfig = ExamineConfig()
     forecast: ForecastConfig | None = None
     align: AlignConfig | None = None

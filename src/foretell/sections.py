@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Above = Annotated[float, Field(gt=0)]
@@ -92,3 +92,17 @@ class ParallelConfig(Section):
         if self.sequence and self.tensor == 1:
             raise ValueError("sequence shares what tensor splits; set tensor above 1, or sequence to false")
         return self
+
+
+class Distributed(Section):
+    """Whatever may run on many processes. parallel: how it lies on them; without it each holds the whole model."""
+
+    parallel: ParallelConfig | None = None
+
+    @model_serializer(mode="wrap")
+    def _plain(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the block a configuration has the digest that it had before there was one."""
+        found: dict[str, Any] = dump(self)
+        if self.parallel is None:
+            found.pop("parallel", None)
+        return found

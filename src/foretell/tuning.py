@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from foretell.sections import Above, Name, OptimizerConfig, ParallelConfig, Positive, Section, Share, TrainConfig
+from foretell.sections import Above, Distributed, Name, OptimizerConfig, Positive, Section, Share, TrainConfig
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 Part = Literal["vision", "connector", "embedding", "decoder", "head"]
@@ -67,12 +67,11 @@ class Training(Section):
         )
 
 
-class Tuning(Training):
+class Tuning(Training, Distributed):
     """Fine-tuning on a file of examples.
 
     epochs: passes over the training rows. batch_tokens: in one optimizer step; fewer where the data make fewer.
-    sequence_length: of a packed row, at most what the model reads; an example longer than a row is bad. parallel: how the
-    run lies on its processes; without it each holds the whole model.
+    sequence_length: of a packed row, at most what the model reads; an example longer than a row is bad.
     """
 
     epochs: float = Field(1.0, gt=0)
@@ -81,7 +80,6 @@ class Tuning(Training):
     micro_batch: Positive | None = None
     eval_batches: Positive = 8
     watch: Literal["skip", "rewind", "off"] = "skip"
-    parallel: ParallelConfig | None = None
 
     def training(self, tokens: int, batch_tokens: int, **more: Any) -> TrainConfig:
         """As `Training.training`."""

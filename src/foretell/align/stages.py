@@ -26,6 +26,7 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
 from foretell.run import Report, Stage, place, run_stages, silent
 from foretell.train.distributed import Group
+from foretell.train.parallel import layout
 from foretell.train.loop import WHOLE, fit, micro_rows
 from foretell.train.objective import NextToken, Objective, evaluate
 from foretell.train.setup import pick_device, pick_precision
@@ -38,7 +39,7 @@ SETTINGS = "tuning.yaml"
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 OWN_FILES = {WEIGHTS, SCALAR_HEAD, MANIFEST, "config.json", SETTINGS}
 # Settings that change how a stage is watched, not what comes out of it; and those that only packing reads.
-WATCHING = {"checkpoint_minutes", "keep", "log_every"}
+WATCHING = {"checkpoint_minutes", "keep", "log_every", "parallel"}
 _PACKING = {"heldout", "bad_rows", "sequence_length"}
 _OBJECTIVE = ("centre", "beta", "label_smoothing")
 
@@ -277,7 +278,8 @@ def _train(
     opened = open_base(base, settings.device, settings.lora.rank > 0, group.world)
     model = opened.model
     shards = Shards(pack / "train")
-    rows = _share(shards, settings, group.world)
+    place = layout(settings.parallel, group)
+    rows = _share(shards, settings, place.readers)
     steps = max(1, round(settings.epochs * shards.rows / rows))
     if kind == "reward":
         add_head(model, settings.seed)
@@ -311,11 +313,12 @@ def _train(
         model,
         Loader(
             pack / "train",
-            rows // group.world,
+            rows // place.readers,
             settings.seed,
             verify=not group.rank,
-            rank=group.rank,
-            world=group.world,
+            rank=place.reader,
+            world=place.readers,
+            balance=settings.parallel is not None,
         ),
         objective(pack / "train"),
         settings.training(steps * rows * shards.length, rows * shards.length),
@@ -335,4 +338,5 @@ def _train(
         task=kind,
         report=report,
         group=group,
+        parallel=settings.parallel,
     )

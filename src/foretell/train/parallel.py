@@ -381,4 +381,4 @@ def _scatter(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...]) -> 
 
 
 def _gather(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:
-    return DTensor.from_local(x, mesh, [Shard(1)], run_check=False).redistribute(placements=[Replicate()]).to_local()
+    return DTensor.from_local(x, mesh, [Shard(1)], run_check=False).redistribute(placements=[Replicate()]).to_local().clone()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -147,12 +148,14 @@ def read_pieces(folder: Path, into: Mapping[str, Tensor]) -> None:
     Raises CheckpointError where a name is missing, or of another shape.
     """
     try:
-        dcp.load(
-            dict(into),
-            storage_reader=HuggingFaceStorageReader(str(folder / FOLDER)),
-            planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-            no_dist=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each process reads what it needs by itself, on purpose
+            dcp.load(
+                dict(into),
+                storage_reader=HuggingFaceStorageReader(str(folder / FOLDER)),
+                planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
+                no_dist=True,
+            )
     except (CheckpointException, RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
             f"{folder} does not hold the tensors of this model ({str(error).strip().splitlines()[-1]}). Resume with the "

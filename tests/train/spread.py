@@ -1,0 +1,110 @@
+"""Runs of the toy on several gloo processes, forked from one that has imported everything: `spread.py TOY OUT`.
+
+Four workers go through ROUNDS together; each round lists runs and how many workers share one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-defined]
+
+from foretell.errors import ForetellError
+from foretell.model.multimodal import Multimodal
+from foretell.recipe import ModelConfig, Recipe
+from foretell.train import loop, parallel, trainer
+from foretell.train.distributed import Group
+
+WORKERS = 4
+SHARD2 = {"shard": 2}
+# name, workers, the recipe's block, stop after this step, changes of the recipe
+ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, int | None, dict[str, Any]]]] = [
+    [("fsdp", 2, SHARD2, None, {}), ("tensor", 2, {"tensor": 2, "sequence": True}, None, {})],
+    [("same", 2, SHARD2, 10, {}), ("always", 2, {"reshard": "always", "checkpoint": "full"}, None, {})],
+    [("same", 2, SHARD2, None, {}), ("never", 2, {"reshard": "never", "checkpoint": "selective"}, None, {})],
+    [("hybrid", 4, {"replicate": 2, "shard": 2}, None, {})],
+    [("moved", 4, {"shard": 2, "tensor": 2}, 6, {})],
+    [("moved", 2, {"tensor": 2}, 10, {}), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
+    [("moved", 1, None, 14, {}), ("heads", 3, {"tensor": 3}, None, {})],
+    [("moved", 2, SHARD2, None, {}), ("world", 2, {"shard": 4}, None, {})],
+]
+
+
+def recipe(base: dict[str, Any], block: dict[str, Any] | None, changes: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate({**base, "train": base["train"] | changes, "parallel": block})
+
+
+def work(worker: int, toy: Path, out: Path, only: str) -> None:
+    base = json.loads((out / "recipe.json").read_text())
+    if only in ("", "memory"):
+        if worker < 3:
+            memory(out, ("none", "selective", "full")[worker])
+    for number, runs in enumerate(ROUNDS):
+        first = 0
+        for name, size, block, stop, changes in runs:
+            if first <= worker < first + size and only in ("", name):
+                train(worker - first, size, toy, out, name, recipe(base, block, changes), stop, number)
+            first += size
+
+
+def train(rank: int, world: int, toy: Path, out: Path, name: str, chosen: Recipe, stop: int | None, number: int) -> None:
+    def report(task: str, done: float, total: float | None = None, note: str = "") -> None:
+        if done == stop and rank == world - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    store = FileStore(str(out / f"store-{number}-{name}"), world)
+    dist.init_process_group("gloo", store=PrefixStore("group", store), rank=rank, world_size=world)
+    places = toy / "pack", toy / "heldout", toy / "tokenizer"
+    told = out / f"{name}.{rank}.txt"
+    with Group(rank, world, PrefixStore("shared", store)) as group:
+        try:
+            loop.pretrain(chosen, *places, out / name, report=report, group=group)
+        except (KeyboardInterrupt, ForetellError) as error:
+            told.write_text(f"{type(error).__name__}: {error}")
+
+
+def memory(out: Path, mode: str) -> None:
+    """The gradients of one step of a text model with long rows, and what its peak takes."""
+    config = ModelConfig(vocab_size=64, width=64, depth=8, head_dim=16, max_length=2048)
+    model = Multimodal(config).train()
+    parallel.recompute(model, mode)
+    tokens = torch.randint(0, 64, (2, 2048), generator=torch.Generator().manual_seed(0))
+    segments = torch.arange(2048).div(128, rounding_mode="floor").expand(2, -1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.hidden(tokens, segments=segments).square().mean().backward()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    torch.save({name: p.grad for name, p in model.named_parameters() if p.grad is not None}, out / f"{mode}.grad")
+    (out / f"{mode}.peak").write_text(str(peak))
+
+
+def main(toy: Path, out: Path, only: str = "") -> None:
+    torch.set_num_threads(1)
+    loop.peak_rate = lambda *_: 1e11
+    trainer.SNAPSHOT_EVERY = 5
+    children = []
+    for worker in range(WORKERS):
+        if (child := os.fork()) == 0:
+            failed = 1
+            try:
+                work(worker, toy, out, only)
+                failed = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(failed)
+        children.append(child)
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

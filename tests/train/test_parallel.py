@@ -1,0 +1,178 @@
+"""Sharded runs give the numbers of one process, whatever the layout; their checkpoints fit any other."""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from foretell.data.loader import Loader, balanced
+from foretell.errors import TrainingError
+from foretell.model.adapters import add_adapters
+from foretell.model.multimodal import Multimodal
+from foretell.model.weights import verify
+from foretell.recipe import ModelConfig, ParallelConfig, Recipe
+from foretell.train import trainer
+from foretell.train.distributed import Group
+from foretell.train.log import read_log
+from foretell.train.parallel import Layout, check_layout, layout
+from foretell.tuning import LoraConfig, SFTConfig
+
+CHANGES = {"micro_batch": 2, "eval_every": 0.25}
+
+
+@pytest.fixture(scope="module")
+def one(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of a single process that the others must equal."""
+    out = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "SNAPSHOT_EVERY", 5)
+        toy.train(out / "plain", toy.recipe(**CHANGES))
+    return out / "plain"
+
+
+@pytest.fixture(scope="module")
+def out(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the runs of spread.py leave."""
+    out = tmp_path_factory.mktemp("spread")
+    (out / "recipe.json").write_text(json.dumps(toy.recipe(**CHANGES).model_dump(mode="json")))
+    script = Path(__file__).with_name("spread.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(toy.folder), str(out)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return out
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [line for line in read_log(out / "log.jsonl") if line["event"] in ("train", "eval")]
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    for a, b in zip(lines(found), lines(expected), strict=True):
+        for key in ("event", "step", "tokens", "lr"):
+            assert a.get(key) == b.get(key)
+        for key in {"loss", "bits_per_byte", "grad_norm", "loss_by_kind"} & (a.keys() | b.keys()):
+            assert a[key] == pytest.approx(b[key], rel=1e-4 if key == "grad_norm" else 1e-5)
+    there = load_file(expected / "checkpoint/model.safetensors")
+    here = load_file(found / "checkpoint/model.safetensors")
+    assert here.keys() == there.keys()
+    for name, tensor in here.items():
+        torch.testing.assert_close(tensor, there[name], rtol=0, atol=5e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", ["fsdp", "tensor", "always", "never", "hybrid", "rewound"])
+def test_every_layout_gives_the_numbers_of_one_process(out: Path, one: Path, name: str) -> None:
+    assert_same_run(out / name, one)
+
+
+def test_a_run_cut_off_and_resumed_on_as_many_is_the_same_to_the_bit(out: Path) -> None:
+    for a, b in zip(lines(out / "same"), lines(out / "fsdp"), strict=True):
+        assert {a[key] == b[key] for key in ("loss", "bits_per_byte", "grad_norm") if key in a} == {True}
+    there = load_file(out / "fsdp/checkpoint/model.safetensors")
+    for name, tensor in load_file(out / "same/checkpoint/model.safetensors").items():
+        assert torch.equal(tensor, there[name]), name
+
+
+def test_a_checkpoint_of_four_goes_on_on_two_and_one_and_two(out: Path, one: Path) -> None:
+    told = [path.read_text() for path in sorted(out.glob("moved.*.txt"))]
+    assert len(told) == 4 and all("Stopped by SIGTERM" in text for text in told)
+    resumed = [line["step"] for line in read_log(out / "moved/log.jsonl") if line["event"] == "resume"]
+    assert resumed == [6, 10, 14]
+    assert_same_run(out / "moved", one)
+
+
+def test_ranks_without_an_image_were_met(toy: Any) -> None:
+    """What the layouts above are compared on holds the case in which some processes see no image, and others do."""
+    loaders = [Loader(toy.folder / "pack", 4, 3, rank=rank, world=2, balance=True) for rank in range(2)]
+    seen = [[len(next(loader).tiles) for _ in range(24)] for loader in loaders]
+    for loader in loaders:
+        loader.close()
+    assert any((a == 0) != (b == 0) for a, b in zip(*seen, strict=True))
+
+
+def test_checkpoints_are_whole_in_the_end_and_pickled_never(out: Path) -> None:
+    pieces = sorted((out / "fsdp/checkpoints").iterdir())[-1]
+    manifest = verify(pieces)
+    files = {name for name in manifest["files"] if name.startswith("training/shard-")}
+    assert len(files) == 2 and not (pieces / "model.safetensors").exists()
+    held = []
+    for name in files:
+        with safe_open(pieces / name, "pt") as file:
+            held.append(file.get_slice("decoder.embedding").get_shape())
+    assert held == [[160, 32]] * 2
+    for path in (path for path in out.rglob("*") if path.is_file() and "checkpoint" in path.parts[-2]):
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            list(pickletools.genops(path.read_bytes()))
+    assert {p.name for p in (out / "fsdp/checkpoint").iterdir()} >= {"model.safetensors", "config.json", "manifest.json"}
+
+
+def test_recomputing_saves_memory_and_changes_no_gradient(out: Path) -> None:
+    kept = torch.load(out / "none.grad", weights_only=True)
+    for mode in ("selective", "full"):
+        for name, gradient in torch.load(out / f"{mode}.grad", weights_only=True).items():
+            assert torch.equal(gradient, kept[name]), (mode, name)
+    none, selective, full = (int((out / f"{mode}.peak").read_text()) for mode in ("none", "selective", "full"))
+    assert full < selective < none and full < 0.7 * none
+
+
+def test_layouts_that_do_not_fit_are_refused_by_every_process(out: Path) -> None:
+    for name, world, words in (
+        ("world", 2, "replicate 1 × shard 4 × tensor 1 are 4 processes, but 2 are running"),
+        ("heads", 3, "parallel.tensor is 3, which does not divide 2 heads and 2 kv_heads"),
+    ):
+        told = [path.read_text() for path in out.glob(f"{name}.*.txt")]
+        assert len(told) == world and all(text.startswith("TrainingError") and words in text for text in told)
+
+
+def test_what_tensor_parallelism_cannot_do_yet_is_said() -> None:
+    model, place = Multimodal(ModelConfig(width=64, depth=1, head_dim=16)), Layout(tensor=2)
+    block = ParallelConfig(tensor=2, sequence=True)
+    with pytest.raises(TrainingError, match=r"train\.compile yet"):
+        check_layout(model, block, place, 64, compiled=True)
+    with pytest.raises(TrainingError, match="rows of 63 tokens over 2"):
+        check_layout(model, block, place, 63, compiled=False)
+    add_adapters(model, LoraConfig(rank=2), 0)
+    with pytest.raises(TrainingError, match="adapters"):
+        check_layout(model, block, place, 64, compiled=False)
+    with pytest.raises(ValidationError, match="set tensor above 1"):
+        ParallelConfig(sequence=True)
+
+
+def test_the_layout_counts_processes_out() -> None:
+    assert layout(None, Group(3, 4)) == Layout(replicate=4, rank=3)
+    assert layout(ParallelConfig(), Group(3, 4)) == Layout(shard=4, rank=3)
+    place = layout(ParallelConfig(replicate=2, tensor=2), Group(5, 8))
+    assert (place.shard, place.readers, place.reader, place.shard_rank, place.tensor_rank) == (2, 4, 2, 0, 1)
+
+
+def test_a_recipe_without_the_block_is_what_it_was(toy: Any) -> None:
+    recipe = toy.recipe()
+    assert "parallel" not in recipe.model_dump() and "parallel" not in SFTConfig().model_dump()
+    spread = Recipe.model_validate({**recipe.model_dump(), "parallel": {"shard": 2}})
+    assert Recipe.model_validate(spread.model_dump(mode="json")) == spread
+
+
+def test_rows_are_shared_so_that_tiles_are_balanced(toy: Any) -> None:
+    rng = np.random.default_rng(0)
+    for world in (2, 3, 4):
+        tiles = rng.integers(0, 17, 24)
+        parts = balanced(tiles, world)
+        assert sorted(sum(parts, [])) == list(range(24)) and {len(part) for part in parts} == {24 // world}
+        held = [tiles[part].sum() for part in parts]
+        assert max(held) - min(held) <= 3
+    assert balanced(np.zeros(4, np.int64), 2) == [[0, 1], [2, 3]]
+    places = [next(Loader(toy.folder / "pack", 4, 3, rank=rank, world=2, balance=True)) for rank in range(2)]
+    whole = next(Loader(toy.folder / "pack", 8, 3))
+    found = np.concatenate([batch.tokens for batch in places])
+    assert sorted(map(bytes, found)) == sorted(map(bytes, whole.tokens))
