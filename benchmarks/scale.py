@@ -243,7 +243,8 @@ def main() -> None:
         whole = memory(chosen, shape, rank["bare"], precision, "cpu")
         planned.append(share(whole, chosen, 2, precision).total)
     errors = [100 * abs(rank["peak"] / plan - 1) for rank, plan in zip(both[0], planned, strict=True)]
-    print(f"peak {both[0][0]['peak'] / 1e6:.0f} MB, planned {planned[0] / 1e6:.0f} MB; alone {alone[0]['peak'] / 1e6:.0f} MB")
+    peaks = {"a rank": both[0][0]["peak"], "its plan": planned[0], "alone": alone[0]["peak"]}
+    print({name: f"{value / 1e6:.0f} MB" for name, value in peaks.items()})
     figures = {
         "two_rank_overhead": figure(statistics.median(overhead), "x", 1.15, (middle[0], middle[-1])),
         "ckpt_stall_pct": figure(stalls, "% of a minute, one checkpoint", 2),

@@ -136,9 +136,10 @@ def find_checkpoint(ref: str | Path) -> Path:
     stages = [path / stage for stage in TRAINED if (path / stage / "checkpoints").is_dir()]
     cut = [step for folder in (*stages, path) for step in sorted((folder / "checkpoints").glob("step-*"))[-1:]]
     if cut:
+        whole = (cut[0] / "model.safetensors").is_file()  # those of a sharded run lie in parts
         raise CheckpointError(
-            f"The run {name} is not finished. Resume it with the command that began it, or load its newest checkpoint, "
-            f"{cut[0]}."
+            f"The run {name} is not finished. Resume it with the command that began it"
+            + (f", or load its newest checkpoint, {cut[0]}." if whole else ".")
         )
     raise CheckpointError(
         f"{name} holds no model. Expected a run directory with a finished training, or a checkpoint folder with "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -45,9 +46,8 @@ def recipe(base: dict[str, Any], block: dict[str, Any] | None, changes: dict[str
 
 def work(worker: int, toy: Path, out: Path, only: str) -> None:
     base = json.loads((out / "recipe.json").read_text())
-    if only in ("", "memory"):
-        if worker < 3:
-            memory(out, ("none", "selective", "full")[worker])
+    if only in ("", "memory") and worker < 3:
+        memory(out, ("none", "selective", "full")[worker])
     for number, runs in enumerate(ROUNDS):
         first = 0
         for name, size, block, stop, changes in runs:
@@ -56,7 +56,9 @@ def work(worker: int, toy: Path, out: Path, only: str) -> None:
             first += size
 
 
-def train(rank: int, world: int, toy: Path, out: Path, name: str, chosen: Recipe, stop: int | None, number: int) -> None:
+def train(
+    rank: int, world: int, toy: Path, out: Path, name: str, chosen: Recipe, stop: int | None, number: int
+) -> None:
     def report(task: str, done: float, total: float | None = None, note: str = "") -> None:
         if done == stop and rank == world - 1:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -90,6 +92,7 @@ def main(toy: Path, out: Path, only: str = "") -> None:
     torch.set_num_threads(1)
     loop.peak_rate = lambda *_: 1e11
     trainer.SNAPSHOT_EVERY = 5
+    torch.load = pickle.load = None  # no file of a run is ever unpickled
     children = []
     for worker in range(WORKERS):
         if (child := os.fork()) == 0:

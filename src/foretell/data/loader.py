@@ -61,8 +61,8 @@ class Loader:
     next `rows` of that stream, so the order of the data does not depend on the batch size and nothing is left out.
     Where the pack has phases they are kept apart and read in their order; of a pack that is larger than the `planned`
     rows, each phase gives its share of them, so that a short run passes through all.
-    With `world` > 1 each step takes rows · world of the stream, and this loader the part of `rank`; the parts follow each
-    other, or with `balance` are chosen so that all have about as many tiles.
+    With `world` > 1 each step takes rows · world of the stream, and this loader the part of `rank`; the parts follow
+    each other, or with `balance` are chosen so that all have about as many tiles.
     A thread reads `prefetch` batches ahead. verify: compare the files with their SHA-256 first.
     Raises DataError if the pack is missing, damaged, or smaller than one step's batch.
     """

@@ -132,6 +132,10 @@ def read_scalar_head(folder: Path, model: Multimodal) -> None:
 def _tensors(folder: Path, model: Multimodal) -> dict[str, Tensor]:
     """The memory-mapped tensors of model.safetensors, each with a place in the model."""
     path = folder / WEIGHTS
+    if not path.is_file() and any(folder.glob("training/shard-*")):
+        raise CheckpointError(
+            f"{folder} holds the parts of a sharded run, which only that run reads. Resume it; its result is one model."
+        )
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -238,7 +238,7 @@ def fit(
         "trained_parameters": trained,
         "device": str(device),
         "processes": group.world,
-        **({"parallel": {"replicate": place.replicate, "shard": place.shard, "tensor": place.tensor}} if sharded else {}),
+        **({} if sharded is None else {"parallel": place.sizes}),
         "precision": precision,
         "threads": torch.get_num_threads(),
         "matmul_rate": rate,

@@ -28,7 +28,6 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from foretell.errors import TrainingError
 from foretell.model.decoder import Block
 from foretell.model.multimodal import Multimodal
-from foretell.recipe import ModelConfig
 from foretell.sections import ParallelConfig
 from foretell.train.distributed import Group
 
@@ -44,6 +43,10 @@ class Layout:
     shard: int = 1
     tensor: int = 1
     rank: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"replicate": self.replicate, "shard": self.shard, "tensor": self.tensor}
 
     @property
     def readers(self) -> int:
@@ -78,8 +81,8 @@ def layout(config: ParallelConfig | None, group: Group) -> Layout:
     if (wanted := others * shard) != group.world:
         raise TrainingError(
             f"parallel: replicate {config.replicate} × shard {shard} × tensor {config.tensor} are {wanted} processes, "
-            f"but {group.world} are running. Start torchrun with {wanted} (--nproc-per-node, on one machine), or change "
-            "the block."
+            f"but {group.world} are running. Start torchrun with {wanted} (--nproc-per-node, on one machine), or "
+            "change the block."
         )
     return Layout(config.replicate, shard, config.tensor, group.rank)
 
@@ -119,7 +122,7 @@ def recompute(model: Multimodal, mode: str) -> None:
         more["context_fn"] = partial(create_selective_checkpoint_contexts, _keep)
     for layer in _layers(model) if mode != "none" else ():
         again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, **more)
-        layer.forward = again  # type: ignore[method-assign]
+        layer.forward = again
 
 
 def _keep(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
@@ -144,9 +147,9 @@ class Sharded:
         named = dict(model.named_parameters())
         self.shapes = {name: parameter.shape for name, parameter in named.items()}
         self._homes = {name: _home(model, name) for name in named}
-        sizes = (place.replicate, place.shard, place.tensor)
-        self._mesh = init_device_mesh(model.device.type, sizes, mesh_dim_names=("replicate", "shard", "tensor"))
-        self._world = init_device_mesh(model.device.type, (place.replicate * place.shard * place.tensor,))
+        sizes, names = tuple(place.sizes.values()), tuple(place.sizes)
+        self._mesh = init_device_mesh(model.device.type, sizes, mesh_dim_names=names)
+        self._world = init_device_mesh(model.device.type, (place.readers * place.tensor,))
         self._axis: dict[str, int] = {}  # along which a parameter is split over `tensor`
         self._order: dict[str, Tensor] = {}  # of the rows of one whose parts are split each by itself
         if place.tensor > 1:
@@ -239,13 +242,13 @@ class Sharded:
         self._tower = False
         for name, part in self.local.items():
             parameter = self._parameters[name]
-            part.grad = None if parameter.grad is None else parameter.grad._local_tensor  # type: ignore[attr-defined]
+            part.grad = None if parameter.grad is None else parameter.grad._local_tensor
             parameter.grad = None
         partial_sums = [part.grad for part in self._partial if part.grad is not None]
         if partial_sums:
             flat = torch.cat([grad.flatten() for grad in partial_sums])
             dist.all_reduce(flat, group=self._mesh.get_group("tensor"))
-            for grad, total in zip(partial_sums, flat.split([g.numel() for g in partial_sums]), strict=True):
+            for grad, total in zip(partial_sums, torch.split(flat, [g.numel() for g in partial_sums]), strict=True):
                 grad.copy_(total.view_as(grad))
         square = torch.zeros((), dtype=torch.float64, device=loss.device)
         for name, part in self.local.items():
@@ -324,9 +327,7 @@ class Sharded:
 
 def _distributed(part: Tensor, mesh: DeviceMesh, placements: list[Placement], shape: list[int]) -> DTensor:
     strides = [*accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1)][::-1]
-    return DTensor.from_local(
-        part, mesh, placements, run_check=False, shape=torch.Size(shape), stride=tuple(strides)
-    )
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=torch.Size(shape), stride=tuple(strides))
 
 
 def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -336,10 +337,9 @@ def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 def _parameter(module: nn.Module, attribute: str) -> Any:
     """A parameter where it is now: in a block's linear module, if that has taken its place."""
-    matrix, _, bias = attribute.partition("_bias")
-    inner = module._modules.get(attribute if not attribute.endswith("_bias") else matrix)
-    if isinstance(inner, nn.Linear):
-        return inner.bias if attribute.endswith("_bias") else inner.weight
+    linear = module._modules.get(attribute.removesuffix("_bias"))
+    if isinstance(linear, nn.Linear):
+        return linear.bias if attribute.endswith("_bias") else linear.weight
     return module._parameters[attribute]
 
 
@@ -365,7 +365,7 @@ def _product(block: Block, name: str, x: Tensor, bias: Tensor | None = None) -> 
 
 def _by_part(sizes: list[int], parts: int) -> Tensor:
     """Order of rows that brings together what each of `parts` gets of every one of several stacked matrices."""
-    rows = torch.arange(sum(sizes)).split(sizes)
+    rows = torch.split(torch.arange(sum(sizes)), sizes)
     return torch.cat([piece for part in range(parts) for piece in (r.chunk(parts)[part] for r in rows)])
 
 
@@ -377,8 +377,12 @@ def _fewer_heads(block: Block, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _scatter(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     x, *others = arguments
-    return DTensor.from_local(x, mesh, [Replicate()], run_check=False).redistribute(placements=[Shard(1)]).to_local(), *others
+    return _relaid(x, mesh, Replicate(), Shard(1)), *others
 
 
 def _gather(mesh: DeviceMesh, block: nn.Module, arguments: tuple[Any, ...], x: Tensor) -> Tensor:
-    return DTensor.from_local(x, mesh, [Shard(1)], run_check=False).redistribute(placements=[Replicate()]).to_local().clone()
+    return _relaid(x, mesh, Shard(1), Replicate()).clone()  # FSDP's hooks do not take a view
+
+
+def _relaid(x: Tensor, mesh: DeviceMesh, before: Placement, after: Placement) -> Tensor:
+    return DTensor.from_local(x, mesh, [before], run_check=False).redistribute(placements=[after]).to_local()

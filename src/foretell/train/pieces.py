@@ -16,22 +16,25 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import DefaultLoadPlanner, DefaultSavePlanner, HuggingFaceStorageReader
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.tensor import DTensor
 from torch.futures import Future
 
 from foretell.errors import CheckpointError, RunError
 from foretell.files import describe_os_error, put_folder, sha256_file
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import seal, write_config
-from foretell.train.checkpoint import TrainingState, prune, write_files, write_state
+from foretell.train.checkpoint import PREFIX, TrainingState, prune, write_files, write_state
 from foretell.train.distributed import Group
+from foretell.train.parallel import Sharded
 
 FOLDER = "training"
 
@@ -52,7 +55,9 @@ class _Writer(HuggingFaceStorageWriter):
         return found
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        self._done({name: digest for mine in results for result in mine for name, digest in result.storage_data.items()})
+        self._done(
+            {name: digest for mine in results for result in mine for name, digest in result.storage_data.items()}
+        )
 
 
 class Saver:
@@ -70,17 +75,23 @@ class Saver:
     def start(
         self,
         path: Path,
-        model: Multimodal,
+        sharded: Sharded,
+        names: Mapping[Tensor, str],
         state: TrainingState,
-        pieces: Mapping[str, Tensor],
         files: Mapping[str, Path | str],
         facts: Mapping[str, Any],
     ) -> None:
-        """Copy the pieces, and return while they are written. Raises RunError when a folder cannot be made."""
+        """Copy everything, and return while it is written. names: of this process's parts of the parameters.
+
+        Raises RunError when the folder cannot be made.
+        """
         self._path, self._began = path, time.perf_counter()
+        large = {name: part.detach() for part, name in names.items()}
+        large |= {key: state.tensors.pop(key) for key in list(state.tensors) if parameter_of(key)}
+        pieces = {key: sharded.piece(parameter_of(key), part) for key, part in large.items()}
         temporary = path.with_name(f".{path.name}.part")
         if self._group.rank == 0:
-            self._prepare(temporary, model, state, files)
+            self._prepare(temporary, sharded.model, replace(state, pieces=True), files)
         self._group.wait()
 
         def done(hashes: dict[str, str]) -> None:
@@ -89,8 +100,8 @@ class Saver:
             put_folder(temporary, path)
             prune(path.parent, self._keep)
 
-        self._busy = dcp.async_save(
-            dict(pieces),
+        self._busy = async_save(
+            pieces,
             storage_writer=_Writer(temporary / FOLDER, done),
             planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
             process_group=self._channel,
@@ -100,7 +111,8 @@ class Saver:
     @staticmethod
     def _prepare(temporary: Path, model: Multimodal, state: TrainingState, files: Mapping[str, Path | str]) -> None:
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for cut_off in temporary.parent.glob(f".{PREFIX}*.part"):
+                shutil.rmtree(cut_off, ignore_errors=True)
             temporary.mkdir(parents=True)
             write_config(temporary, model)
             write_state(temporary, state)
@@ -134,30 +146,45 @@ class Saver:
         }
 
 
-def stored(folder: Path) -> dict[str, torch.dtype]:
-    """The tensors of a checkpoint's pieces, and their types."""
-    metadata = HuggingFaceStorageReader(str(folder / FOLDER)).read_metadata().state_dict_metadata
-    return {
-        name: entry.properties.dtype for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)
-    }
+def parameter_of(key: str) -> str:
+    """The parameter that a tensor of a checkpoint is laid out as, by the names of `Trainer.state`; "" for others."""
+    key = key.removeprefix("snapshot/").removeprefix("weights/")
+    if key.startswith("moments/"):
+        name, _, moment = key.removeprefix("moments/").rpartition("/")
+        return "" if moment == "step" else name
+    return key if "." in key else ""
 
 
-def read_pieces(folder: Path, into: Mapping[str, Tensor]) -> None:
-    """Fill tensors, whole or distributed, with what any number of processes wrote under their names.
+@torch.no_grad()
+def read(folder: Path, state: TrainingState, names: Mapping[Tensor, str], sharded: Sharded | None) -> None:
+    """Put the weights of a checkpoint that any number of processes wrote into the parameters, or their parts here, and
+    the rest of its state into `state.tensors`.
 
-    Raises CheckpointError where a name is missing, or of another shape.
+    Raises CheckpointError where weights are missing, or of another shape.
     """
+    own = {name: part for part, name in names.items()}
+    reader = HuggingFaceStorageReader(str(folder / FOLDER))
+    into: dict[str, Tensor] = {}
+    for key, entry in reader.read_metadata().state_dict_metadata.items():
+        if (name := parameter_of(key)) in own and isinstance(entry, TensorStorageMetadata):
+            kind = entry.properties.dtype
+            into[key] = torch.empty_like(own[name], dtype=kind) if sharded is None else sharded.empty_piece(name, kind)
+    if missing := own.keys() - into.keys():
+        raise CheckpointError(f"{folder} has no weights of {min(missing)}. Resume with the recipe it was made with.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each process reads what it needs by itself, on purpose
-            dcp.load(
-                dict(into),
-                storage_reader=HuggingFaceStorageReader(str(folder / FOLDER)),
-                planner=DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
-                no_dist=True,
-            )
+            planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+            load(into, storage_reader=reader, planner=planner, no_dist=True)
     except (CheckpointException, RuntimeError, ValueError, OSError) as error:
         raise CheckpointError(
-            f"{folder} does not hold the tensors of this model ({str(error).strip().splitlines()[-1]}). Resume with the "
-            "recipe it was made with."
+            f"{folder} does not hold the tensors of this model ({str(error).strip().splitlines()[-1]}). Resume with "
+            "the recipe it was made with."
         ) from error
+    for key, piece in into.items():
+        name = parameter_of(key)
+        part = sharded.part(name, piece) if sharded is not None and isinstance(piece, DTensor) else piece
+        if key == name:
+            own[name].copy_(part)
+        else:
+            state.tensors[key] = part

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from foretell.data.loader import PackedBatch
-from foretell.errors import AlarmError, CheckpointError, ForetellError, Stopped, TrainingError
+from foretell.errors import AlarmError, ForetellError, Stopped, TrainingError
 from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
@@ -74,9 +74,9 @@ class Trainer:
 
     loader: one batch is one optimizer step; `micro_rows` of its rows go through the model at a time. plan: the settings
     that decide the numbers; a checkpoint of another plan is refused. log: where lines go. folder: for checkpoints.
-    group: the processes that share a step, each with its own rows of it; a single one without. sharded: the model, where
-    no process holds the whole of it. critic: a second model that the objective trains beside the first; it lies in the
-    training state alone.
+    group: the processes that share a step, each with its own rows of it; a single one without. sharded: the model,
+    where no process holds the whole of it. critic: a second model that the objective trains beside the first; it lies
+    in the training state alone.
     """
 
     def __init__(
@@ -143,12 +143,12 @@ class Trainer:
         plain = state.plain
         checkpoint.check_same(plain["plan"], self.plan, folder)
         if state.pieces:
-            self._read_pieces(folder, state)
+            pieces.read(folder, state, self.names, self.sharded)
         elif self.sharded is None:
             read_weights(folder, self.model)
         else:
             for key in state.tensors:
-                if name := _parameter_of(key):
+                if name := pieces.parameter_of(key):
                     state.tensors[key] = self.sharded.cut(name, state.tensors[key])
         if self.critic is not None:
             with torch.no_grad():
@@ -168,24 +168,6 @@ class Trainer:
                 if line["event"] == "train":
                     self._observe(line["step"], line)
             self._enough = ""  # whoever resumes has seen it
-
-    @torch.no_grad()
-    def _read_pieces(self, folder: Path, state: TrainingState) -> None:
-        own = {name: parameter for parameter, name in self.names.items()}
-        wanted = {key: (name, kind) for key, kind in pieces.stored(folder).items() if (name := _parameter_of(key)) in own}
-        into: dict[str, Tensor] = {}
-        for key, (name, kind) in wanted.items():
-            empty = torch.empty_like(own[name], dtype=kind)
-            into[key] = empty if self.sharded is None else self.sharded.empty_piece(name, kind)
-        if missing := own.keys() - into.keys():
-            raise CheckpointError(f"{folder} has no weights of {min(missing)}. Resume with the recipe it was made with.")
-        pieces.read_pieces(folder, into)
-        for key, (name, _) in wanted.items():
-            part = into[key] if self.sharded is None else self.sharded.part(name, into[key])
-            if key == name:
-                own[name].copy_(part)
-            else:
-                state.tensors[key] = part
 
     def fit(self) -> None:
         """Train until `total_steps`, then write the last checkpoint.
@@ -270,13 +252,8 @@ class Trainer:
         began = time.perf_counter()
         self.sums = self.group.total(self.sums)
         if self.sharded is not None and self._saver is not None:
-            state, files, facts = self.state(), self.hooks.files or {}, self.hooks.facts or {}
-            large = {p: name for p, name in self.names.items()}
-            parts = {name: self.sharded.piece(name, p.detach()) for p, name in large.items()}
-            for key in [key for key in state.tensors if _parameter_of(key)]:
-                parts[key] = self.sharded.piece(_parameter_of(key), state.tensors.pop(key))
-            state.pieces = True
-            self._saver.start(path, self.model, state, parts, files, facts)
+            hooks = self.hooks
+            self._saver.start(path, self.sharded, self.names, self.state(), hooks.files or {}, hooks.facts or {})
             self._saved = self.count.step
             return path
         if self.group.rank == 0:
@@ -424,15 +401,6 @@ def _flops(model: Multimodal, batch: PackedBatch) -> float:
     return training_flops(
         model.config, batch.tokens.size, len(batch.tiles), context, int((batch.targets != IGNORE).sum())
     )
-
-
-def _parameter_of(key: str) -> str:
-    """The parameter that a tensor of a checkpoint is laid out as, by the names of `Trainer.state`; "" for others."""
-    key = key.removeprefix("snapshot/").removeprefix("weights/")
-    if key.startswith("moments/"):
-        name, _, moment = key.removeprefix("moments/").rpartition("/")
-        return "" if moment == "step" else name
-    return "" if "." not in key else key
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
