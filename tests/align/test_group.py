@@ -37,12 +37,15 @@ def lines(run: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("more", [[], ["lora.rank=4"]], ids=["whole", "adapters"])
-def test_two_processes_give_the_losses_of_one(kind: Kind, more: list[str], base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spread", [[], ["parallel.shard=2"]], ids=["copies", "shards"])
+def test_two_processes_give_the_losses_of_one(
+    kind: Kind, more: list[str], spread: list[str], base: Base, tmp_path: Path
+) -> None:
     rows = data(tmp_path)
     if kind == "sft":
         rows = tmp_path / "dialogues.jsonl"
     tune(kind, base.folder, rows, tmp_path / "one", check_settings(CONFIGS[kind], SETTINGS + more))
-    flags = [flag for setting in SETTINGS + more for flag in ("--set", setting)]
+    flags = [flag for setting in SETTINGS + more + spread for flag in ("--set", setting)]
     places = ("--model", base.folder, "--data", rows, "--out", tmp_path / "two")
     first, second = launch("-m", "foretell", kind, *map(str, places), *flags)
     assert first.returncode == second.returncode == 0, first.stderr + second.stderr

@@ -27,16 +27,19 @@ from foretell.train.distributed import Group
 
 WORKERS = 4
 SHARD2 = {"shard": 2}
+LONG = 52  # steps
+MORE = {"tokens": LONG * 512}
 # name, workers, the recipe's block, stop after this step, changes of the recipe
 ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, int | None, dict[str, Any]]]] = [
     [("fsdp", 2, SHARD2, None, {}), ("tensor", 2, {"tensor": 2, "sequence": True}, None, {})],
     [("same", 2, SHARD2, 10, {}), ("always", 2, {"reshard": "always", "checkpoint": "full"}, None, {})],
     [("same", 2, SHARD2, None, {}), ("never", 2, {"reshard": "never", "checkpoint": "selective"}, None, {})],
     [("hybrid", 4, {"replicate": 2, "shard": 2}, None, {})],
-    [("moved", 4, {"shard": 2, "tensor": 2}, 6, {})],
-    [("moved", 2, {"tensor": 2}, 10, {}), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
-    [("moved", 1, None, 14, {}), ("heads", 3, {"tensor": 3}, None, {})],
-    [("moved", 2, SHARD2, None, {}), ("world", 2, {"shard": 4}, None, {})],
+    [("moved", 4, {"shard": 2, "tensor": 2}, 12, MORE)],
+    [("moved", 2, {"tensor": 2}, 24, MORE), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
+    [("moved", 1, None, 36, MORE), ("heads", 3, {"tensor": 3}, None, {})],
+    [("moved", 2, SHARD2, None, MORE), ("low", 2, SHARD2, None, {"precision": "bfloat16"})],
+    [("world", 2, {"shard": 4}, None, {})],
 ]
 
 

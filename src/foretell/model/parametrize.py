@@ -8,11 +8,12 @@ weight-decay time-scale: Wang and Aitchison (arXiv 2405.13698).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foretell.recipe import ModelConfig, OptimizerConfig, VisionConfig
 
@@ -120,21 +121,26 @@ def _vision(config: VisionConfig) -> dict[str, Scaling]:
 @torch.no_grad()
 def initialize(model: Multimodal, generator: torch.Generator) -> None:
     """Draw every parameter, in the order of their names, from `generator` (a CPU generator)."""
-    config = model.config
+    named = dict(model.named_parameters())
+    for name, value in initial(model.config, {name: p.shape for name, p in named.items()}, generator):
+        named[name].copy_(value)
+
+
+def initial(
+    config: ModelConfig, shapes: Mapping[str, torch.Size], generator: torch.Generator
+) -> Iterator[tuple[str, Tensor]]:
+    """The initial values that `initialize` gives parameters of these names and shapes, one at a time, on the CPU."""
     table = scalings(config)
-    for name, parameter in model.named_parameters():
-        scaling = table[name]
+    for name, shape in shapes.items():
         # Image patches have unit-sized inputs and a fixed fan-in; σ alone would start them an order too small.
         sigma = config.init_std
         if name == "vision.patch" and config.vision is not None:
             sigma = (3 * config.vision.patch**2) ** -0.5
-        std = scaling.init_std(sigma, config.zero_init_outputs)
+        std = table[name].init_std(sigma, config.zero_init_outputs)
         if std is None:
-            nn.init.ones_(parameter)
-        elif std == 0:
-            nn.init.zeros_(parameter)
+            yield name, torch.ones(shape)
         else:
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+            yield name, torch.zeros(shape) if std == 0 else torch.randn(shape, generator=generator) * std
 
 
 def base_decay(optimizer: OptimizerConfig, batch_tokens: int, total_tokens: int) -> float:

@@ -102,7 +102,7 @@ def read_weights(folder: Path, model: Multimodal) -> None:
     if model.lora is not None:
         restore_lora(folder / ADAPTERS, model)
     else:
-        state = _tensors(folder, model)
+        state = stored_weights(folder, model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if not name.startswith("scalar_head."):
@@ -129,7 +129,7 @@ def read_scalar_head(folder: Path, model: Multimodal) -> None:
         model.scalar_head.load_state_dict(head.state_dict())
 
 
-def _tensors(folder: Path, model: Multimodal) -> dict[str, Tensor]:
+def stored_weights(folder: Path, model: Multimodal) -> dict[str, Tensor]:
     """The memory-mapped tensors of model.safetensors, each with a place in the model."""
     path = folder / WEIGHTS
     if not path.is_file() and any(folder.glob("training/shard-*")):
@@ -181,7 +181,7 @@ def load_model(
     if check:
         verify(folder)
     model = Multimodal.empty(read_config(folder))
-    state = {name: tensor.to(dtype) for name, tensor in _tensors(folder, model).items()}
+    state = {name: tensor.to(dtype) for name, tensor in stored_weights(folder, model).items()}
     model.load_state_dict(state, assign=True)
     model.compute_dtype = dtype
     return model.to(device).eval()

@@ -18,8 +18,8 @@ from foretell.errors import DataError, TrainingError
 from foretell.model.describe import parameter_count
 from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
-from foretell.model.parametrize import parameter_groups
-from foretell.model.weights import ADAPTERS, read_weights
+from foretell.model.parametrize import initial, parameter_groups
+from foretell.model.weights import ADAPTERS, read_weights, stored_weights
 from foretell.recipe import ParallelConfig, Recipe, TrainConfig
 from foretell.recipes import recipe_yaml
 from foretell.run import Report, silent
@@ -83,7 +83,10 @@ def pretrain(
             f"train.batch_tokens makes {rows} rows of {length} tokens, which {place.readers} processes cannot share "
             f"evenly. Set it to a multiple of {place.readers * length}, or start another number of processes."
         )
-    model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
+    if place.splits:
+        model = Multimodal.empty(shape)  # no process has room for all of it
+    else:
+        model = Multimodal(shape, generator=torch.Generator().manual_seed(recipe.seed)).to(device)
     # A flipped bit in a shard would train unnoticed; reading every byte once costs seconds.
     check = group.rank == 0
     loader = Loader(
@@ -122,6 +125,7 @@ def pretrain(
         clock=clock,
         group=group,
         parallel=recipe.parallel,
+        device=device,
         observe=observe,
     )
 
@@ -152,6 +156,7 @@ def fit(
     clock: Callable[[], float] = time.monotonic,
     group: Group | None = None,
     parallel: ParallelConfig | None = None,
+    device: torch.device | None = None,
     observe: Observer | None = None,
 ) -> dict[str, Any]:
     """Train what requires gradients of a model that lies on its device, with its weights as they are to begin with;
@@ -161,9 +166,10 @@ def fit(
     in their manifests. plan: settings beyond those of `config` that decide the numbers. finish: called once with the
     trained model, before it is written; what it returns joins the metrics. critic: a second model that the
     objective trains, and its learning rate. task: what progress is reported as. parallel: how the model lies on the
-    processes of the group; the loader is to give each what `layout` says.
+    processes of the group; the loader is to give each what `layout` says. device: where a model without memory is to
+    lie, whose parts are drawn from `seed`.
     """
-    group, device = group or Group(), model.device
+    group, device = group or Group(), device or model.device
     place, parallel = layout(parallel, group), parallel or ParallelConfig()
     length, rows = loader.sequence_length, loader.rows * place.readers
     check_layout(model, parallel, place, length, config.compile)
@@ -201,10 +207,17 @@ def fit(
     recompute(model, parallel.checkpoint)
     sharded = None
     if place.splits:
-        if found and not found[1].pieces:
-            check_same(found[1].plain["plan"], deciding, found[0])
-            read_weights(found[0], model)
-        sharded = Sharded(model, place, parallel, precision)
+        whole = found[0] if found and not found[1].pieces else None
+        if found and whole:
+            check_same(found[1].plain["plan"], deciding, whole)
+        empty = model.device.type == "meta"
+        if whole and not empty:
+            read_weights(whole, model)
+        stored = stored_weights(whole, model) if whole and empty else {}
+        sharded = Sharded(model, place, parallel, precision, device)
+        if empty and not found:
+            sharded.fill(initial(model.config, sharded.shapes, torch.Generator().manual_seed(seed)))
+        sharded.fill(stored.items())
         for members in groups:
             members["params"] = [sharded.local[name] for name in members["names"]]
     trainer = Trainer(

@@ -6,6 +6,7 @@ optimizer and the loop see are the local ones, as plain tensors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -138,23 +139,28 @@ class Sharded:
     """A model whose parameters lie in parts on the processes of a layout.
 
     local: by name, this process's part of each trained parameter, in the order of the model's; gradients are put beside
-    them by `finish`. A part is a run of rows of a parameter, of its `tensor` part where it has one.
+    them by `finish`. A part is a run of rows of a parameter, of its `tensor` part where it has one. device: where parts
+    lie; those of a model on the meta device are zero, to be filled.
     """
 
-    def __init__(self, model: Multimodal, place: Layout, config: ParallelConfig, precision: str) -> None:
-        self.model, self.place, self.config = model, place, config
+    def __init__(
+        self, model: Multimodal, place: Layout, config: ParallelConfig, precision: str, device: torch.device
+    ) -> None:
+        self.model, self.place, self.config, self.device = model, place, config, device
         self._tower = False
         named = dict(model.named_parameters())
         self.shapes = {name: parameter.shape for name, parameter in named.items()}
         self._homes = {name: _home(model, name) for name in named}
         sizes, names = tuple(place.sizes.values()), tuple(place.sizes)
-        self._mesh = init_device_mesh(model.device.type, sizes, mesh_dim_names=names)
-        self._world = init_device_mesh(model.device.type, (place.readers * place.tensor,))
+        self._mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
+        self._world = init_device_mesh(device.type, (place.readers * place.tensor,))
         self._axis: dict[str, int] = {}  # along which a parameter is split over `tensor`
         self._order: dict[str, Tensor] = {}  # of the rows of one whose parts are split each by itself
         if place.tensor > 1:
             self._split_products()
         self._shard(precision)
+        if model.device.type == "meta":
+            self._allocate()
         self._parameters = {name: _parameter(*home) for name, home in self._homes.items()}
         parts = {name: parameter._local_tensor.detach() for name, parameter in self._parameters.items()}
         self.local = {name: part for name, part in parts.items() if self._parameters[name].requires_grad}
@@ -196,6 +202,30 @@ class Sharded:
                 module.set_gradient_divide_factor(1.0)  # the loss is divided by the weight of the whole step already
                 module.set_force_sum_reduction_for_comms(True)
 
+    def _allocate(self) -> None:
+        """Give parameters without memory their parts, and let FSDP take those on."""
+        for home in self._homes.values():
+            module, attribute = _place(*home)
+            old: Any = module._parameters[attribute]
+            part = torch.zeros(old._local_tensor.shape, device=self.device)
+            new = nn.Parameter(DTensor(part, old._spec, requires_grad=False), requires_grad=old.requires_grad)
+            module._parameters[attribute] = new
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = buffer.to(self.device)
+            if isinstance(module, FSDPModule):
+                module.unshard()  # it pads parts where they are uneven, which moves them
+                module.reshard()
+
+    @torch.no_grad()
+    def fill(self, values: Iterable[tuple[str, Tensor]]) -> None:
+        """Give parameters the values of whole tensors, of which each process takes its part."""
+        for name, full in values:
+            self._part(name).copy_(self.cut(name, full))
+
+    def _part(self, name: str) -> Tensor:
+        return self.local[name] if name in self.local else self._frozen[name]
+
     def _split_products(self) -> None:
         """Megatron's plan (arXiv 1909.08053) for each layer, and that of sequence parallelism (arXiv 2205.05198)."""
         model, t = self.model, self.place.tensor
@@ -204,7 +234,7 @@ class Sharded:
             "qkv": [shape.heads * shape.head_dim, *[shape.n_kv_heads * shape.head_dim] * 2],
             "gate_up": [shape.ffn_width] * 2,
         }
-        order = {name: _by_part(rows, t).to(model.device) for name, rows in sizes.items()}
+        order = {name: _by_part(rows, t) for name, rows in sizes.items()}
         between: Placement = Shard(1) if self.config.sequence else Replicate()
         plan: dict[str, ParallelStyle] = {name: ColwiseParallel(input_layouts=between) for name in _COLUMNS}
         plan |= {name: RowwiseParallel(output_layouts=between) for name in _ROWS}
@@ -277,7 +307,7 @@ class Sharded:
         full = _distributed(part, self._mesh["shard"], [Shard(0)], shape).full_tensor()
         if axis is not None:
             full = _distributed(full, self._mesh["tensor"], [Shard(axis)], list(self.shapes[name])).full_tensor()
-        return full[torch.argsort(self._order[name])] if name in self._order else full
+        return full[torch.argsort(self._order[name]).to(full.device)] if name in self._order else full
 
     def piece(self, name: str, part: Tensor) -> DTensor:
         """A part as what torch.distributed.checkpoint writes of the whole tensor, whose rows are in the model's order.
@@ -300,10 +330,9 @@ class Sharded:
             rows = shape[0]
             each = -(-rows // self._world.size())
             count = max(0, min(each, rows - each * self.place.rank))
-            own = torch.empty(count, *shape[1:], dtype=dtype, device=self.model.device)
+            own = torch.empty(count, *shape[1:], dtype=dtype, device=self.device)
             return _distributed(own, self._world, [Shard(0)], shape)
-        like = {**self.local, **self._frozen}[name]
-        return self.piece(name, torch.empty_like(like, dtype=dtype))
+        return self.piece(name, torch.empty_like(self._part(name), dtype=dtype))
 
     def part(self, name: str, piece: DTensor) -> Tensor:
         """The part that `piece` was made of."""
@@ -335,12 +364,17 @@ def _home(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(room), attribute
 
 
-def _parameter(module: nn.Module, attribute: str) -> Any:
-    """A parameter where it is now: in a block's linear module, if that has taken its place."""
+def _place(module: nn.Module, attribute: str) -> tuple[nn.Module, str]:
+    """Where a parameter is now: in a block's linear module, if that has taken its place."""
     linear = module._modules.get(attribute.removesuffix("_bias"))
     if isinstance(linear, nn.Linear):
-        return linear.bias if attribute.endswith("_bias") else linear.weight
-    return module._parameters[attribute]
+        return linear, "bias" if attribute.endswith("_bias") else "weight"
+    return module, attribute
+
+
+def _parameter(module: nn.Module, attribute: str) -> Any:
+    place, name = _place(module, attribute)
+    return place._parameters[name]
 
 
 def _as_linear(block: Block, name: str, order: Tensor | None) -> None:
@@ -350,7 +384,7 @@ def _as_linear(block: Block, name: str, order: Tensor | None) -> None:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     for own, old in (("weight", weight), ("bias", bias)):
         if old is not None:
-            data = old.detach() if order is None else old.detach()[order]
+            data = old.detach() if order is None else old.detach()[order.to(old.device)]
             setattr(linear, own, nn.Parameter(data, requires_grad=old.requires_grad))
     if bias is not None:
         block._parameters[f"{name}_bias"] = None
