@@ -111,25 +111,23 @@ def worker(shape: str, steps: int, checkpoints: int, out: Path) -> None:
         chosen = recipe(shape, group.world, steps)
         rates = collectives(chosen.model, group) if group.world > 1 else {}
         bare = resident("cpu")
-        at, saved = [time.perf_counter()], [0]
+        at, held = [time.perf_counter()], [0]
 
         def report(task: str, done: float, total: float | None = None, note: str = "") -> None:
             if done:
                 at.append(time.perf_counter())
             if done == WARM:
                 peak(reset=True)
+            if done == total:  # before the last checkpoint is copied
+                held.append(peak())
 
         def clock() -> float:
-            """So that checkpoints come APART seconds from each other, and not past the last."""
-            due = sum(seconds() > WARM + APART * (n + 0.5) for n in range(checkpoints))
-            saved[0] = due
-            return due * APART
-
-        def seconds() -> float:
-            return time.perf_counter() - at[0]
+            """Of the first process, by which all save: it ticks APART seconds each time that a checkpoint is due."""
+            spent = time.perf_counter() - at[0]
+            return APART * sum(spent > WARM + APART * (n + 0.5) for n in range(0 if group.rank else checkpoints))
 
         fit(
-            Multimodal(chosen.model),
+            Multimodal(chosen.model) if group.world == 1 else Multimodal.empty(chosen.model),
             Rows(ROWS, group.rank),
             NextToken(["random"], np.ones(chosen.model.vocab_size)),
             chosen.train,
@@ -143,8 +141,9 @@ def worker(shape: str, steps: int, checkpoints: int, out: Path) -> None:
             clock=clock,
             group=group,
             parallel=chosen.parallel,
+            device=torch.device("cpu"),
         )
-        found = {"steps": np.diff(at).tolist(), "peak": peak(), "bare": bare, **rates}
+        found = {"steps": np.diff(at).tolist(), "peak": held[-1], "bare": bare, **rates}
         (out / f"{group.rank}.json").write_text(json.dumps(found))
 
 
@@ -195,12 +194,11 @@ def stall(steps: list[float], lines: list[dict[str, Any]]) -> list[float]:
     usual = statistics.median(steps[WARM:])
     found = []
     for line in lines[:-1]:
-        first = line["step"]  # the interval that ends with this step's successor holds the saving
-        last, took = first, line["took"]
+        first = last = line["step"]  # it was begun after this step, which is the time of the next one
+        took = line["took"]
         while took > 0 and last < len(steps):
-            took -= steps[last]
-            last += 1
-        found.append(100 * sum(step - usual for step in steps[first : last + 1]) / 60)
+            took, last = took - steps[last], last + 1
+        found.append(100 * (sum(steps[first:last]) - usual * (last - first)) / 60)
     return found
 
 
@@ -240,7 +238,7 @@ def main() -> None:
     for rank in both[0]:
         chosen = recipe(options.shape, 2, count)
         shape = DataShape(context=128.5, tiles=0.0, learned=1.0)
-        whole = memory(chosen, shape, rank["bare"], precision, "cpu")
+        whole = memory(recipe(options.shape, 1, count), shape, rank["bare"], precision, "cpu")
         planned.append(share(whole, chosen, 2, precision).total)
     errors = [100 * abs(rank["peak"] / plan - 1) for rank, plan in zip(both[0], planned, strict=True)]
     peaks = {"a rank": both[0][0]["peak"], "its plan": planned[0], "alone": alone[0]["peak"]}
