@@ -21,7 +21,7 @@ from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-define
 
 from foretell.errors import ForetellError
 from foretell.model.multimodal import Multimodal
-from foretell.recipe import ModelConfig, Recipe
+from foretell.recipe import ModelConfig, ParallelConfig, Recipe
 from foretell.train import loop, parallel, trainer
 from foretell.train.distributed import Group
 
@@ -51,6 +51,8 @@ def work(worker: int, toy: Path, out: Path, only: str) -> None:
     base = json.loads((out / "recipe.json").read_text())
     if only in ("", "memory") and worker < 3:
         memory(out, ("none", "selective", "full")[worker])
+    if only in ("", "plans"):
+        plans(worker % 2, worker < 2, out)
     for number, runs in enumerate(ROUNDS):
         first = 0
         for name, size, block, stop, changes in runs:
@@ -66,15 +68,45 @@ def train(
         if done == stop and rank == world - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    store = FileStore(str(out / f"store-{number}-{name}"), world)
-    dist.init_process_group("gloo", store=PrefixStore("group", store), rank=rank, world_size=world)
     places = toy / "pack", toy / "heldout", toy / "tokenizer"
     told = out / f"{name}.{rank}.txt"
-    with Group(rank, world, PrefixStore("shared", store)) as group:
+    with join(rank, world, out / f"store-{number}-{name}") as group:
         try:
             loop.pretrain(chosen, *places, out / name, report=report, group=group)
         except (KeyboardInterrupt, ForetellError) as error:
             told.write_text(f"{type(error).__name__}: {error}")
+
+
+def join(rank: int, world: int, place: Path) -> Group:
+    store = FileStore(str(place), world)
+    dist.init_process_group("gloo", store=PrefixStore("group", store), rank=rank, world_size=world)
+    return Group(rank, world, PrefixStore("shared", store))
+
+
+def plans(rank: int, sequence: bool, out: Path) -> None:
+    """Gradients of a model with all that imports may switch on, multiplied by two processes together, and by one."""
+    config = ModelConfig(
+        vocab_size=64, width=64, depth=2, head_dim=16, q_heads=4, kv_heads=2, max_length=64,
+        qkv_bias=True, qk_norm=True, tie_embeddings=False, zero_init_outputs=False,
+    )  # fmt: skip
+    tokens = torch.randint(0, 64, (2, 64), generator=torch.Generator().manual_seed(0))
+    alone, model = Multimodal(config).train(), Multimodal(config).train()
+    expected = alone.hidden(tokens).square().mean()
+    expected.backward()
+    with join(rank, 2, out / f"store-plans-{sequence}") as group:
+        block = ParallelConfig(tensor=2, sequence=sequence)
+        sharded = parallel.Sharded(model, parallel.layout(block, group), block, "float32", model.device)
+        sharded.begin(last=True, images=False)
+        loss = model.hidden(tokens).square().mean()
+        loss.backward()
+        total, norm = sharded.finish(loss.detach(), group)
+        found = {name: sharded.whole(name, part.grad) for name, part in sharded.local.items() if part.grad is not None}
+    wanted = {name: p.grad for name, p in alone.named_parameters() if p.grad is not None}
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7, msg=name)
+    length = torch.nn.utils.get_total_norm(wanted.values())
+    torch.testing.assert_close(torch.tensor([total, norm]), torch.stack([expected.detach(), length]))
 
 
 def memory(out: Path, mode: str) -> None:

@@ -70,7 +70,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
     here = load_file(found / "checkpoint/model.safetensors")
     assert here.keys() == there.keys()
     for name, tensor in here.items():
-        # Patches of a tile of one colour are alike, so that gradients of where they look are rounding, which Adam scales.
+        # Patches of a tile of one colour are alike: the gradient of where they look is rounding, which Adam scales.
         if not name.startswith("vision.blocks.0.qkv"):
             torch.testing.assert_close(tensor, there[name], rtol=0, atol=2e-6, msg=name)
 
@@ -152,6 +152,8 @@ def test_what_tensor_parallelism_cannot_do_yet_is_said() -> None:
         check_layout(model, block, place, 64, compiled=True)
     with pytest.raises(TrainingError, match="rows of 63 tokens over 2"):
         check_layout(model, block, place, 63, compiled=False)
+    with pytest.raises(TrainingError, match="compile hides"):
+        check_layout(model, ParallelConfig(checkpoint="selective"), Layout(), 64, compiled=True)
     add_adapters(model, LoraConfig(rank=2), 0)
     with pytest.raises(TrainingError, match="adapters"):
         check_layout(model, block, place, 64, compiled=False)

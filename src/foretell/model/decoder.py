@@ -105,7 +105,7 @@ class Block(nn.Module):
         h = rms_norm(x, self.attention_norm, self.eps)
         qkv = self.product("qkv", h, self.qkv_bias)
         if self.q_norm is not None and self.k_norm is not None:
-            heads = qkv.view(*x.shape[:2], -1, self.head_dim)
+            heads = qkv.view(*qkv.shape[:2], -1, self.head_dim)
             q, k, v = torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], 2)
             qkv = torch.cat([rms_norm(q, self.q_norm, self.eps), rms_norm(k, self.k_norm, self.eps), v], 2).flatten(2)
         return rotary_heads(qkv, cos, sin, self.heads, self.kv_heads)

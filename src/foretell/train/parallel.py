@@ -89,7 +89,12 @@ def layout(config: ParallelConfig | None, group: Group) -> Layout:
 
 
 def check_layout(model: Multimodal, config: ParallelConfig, place: Layout, length: int, compiled: bool) -> None:
-    """Raise TrainingError, saying what to change, where tensor parallelism does not fit the model or its training."""
+    """Raise TrainingError, saying what to change, where the block does not fit the model or its training."""
+    if compiled and config.checkpoint == "selective":
+        raise TrainingError(
+            "parallel.checkpoint: selective looks for products one by one, which train.compile hides. Set checkpoint "
+            "to full or none, or compile to false."
+        )
     t = place.tensor
     if t == 1:
         return
