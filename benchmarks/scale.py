@@ -152,8 +152,8 @@ def collectives(model: ModelConfig, group: Group) -> dict[str, float]:
     layer = 4 * model.width**2 + 3 * model.width * model.ffn_width
     whole, part = torch.ones(layer), torch.ones(layer // 2)
     kinds = {
-        "gather": lambda: dist.all_gather_into_tensor(whole, part),
-        "scatter": lambda: dist.reduce_scatter_tensor(part, whole),
+        "gather": lambda: dist.all_gather_single(whole, part),
+        "scatter": lambda: dist.reduce_scatter_single(part, whole),
     }
     rates = {}
     for name, move in kinds.items():

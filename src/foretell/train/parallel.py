@@ -167,7 +167,9 @@ class Sharded:
         if model.device.type == "meta":
             self._allocate()
         self._parameters = {name: _parameter(*home) for name, home in self._homes.items()}
-        parts = {name: parameter._local_tensor.detach() for name, parameter in self._parameters.items()}
+        parts: dict[str, Tensor] = {
+            name: parameter._local_tensor.detach() for name, parameter in self._parameters.items()
+        }
         self.local = {name: part for name, part in parts.items() if self._parameters[name].requires_grad}
         self._frozen = {name: part for name, part in parts.items() if name not in self.local}
         # Gains of heads or positions that a process has seen alone.
@@ -213,8 +215,8 @@ class Sharded:
             module, attribute = _place(*home)
             old: Any = module._parameters[attribute]
             part = torch.zeros(old._local_tensor.shape, device=self.device)
-            new = nn.Parameter(DTensor(part, old._spec, requires_grad=False), requires_grad=old.requires_grad)
-            module._parameters[attribute] = new
+            new = DTensor(part, old._spec, requires_grad=False)  # type: ignore[no-untyped-call]
+            module._parameters[attribute] = nn.Parameter(new, requires_grad=old.requires_grad)
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 module._buffers[name] = buffer.to(self.device)
