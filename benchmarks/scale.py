@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,18 @@ from foretell.forecast.rungs import DataShape
 from foretell.forecast.shares import share
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, Recipe
+from foretell.run import Report, silent
 from foretell.train.distributed import Group
 from foretell.train.loop import fit
 from foretell.train.objective import NextToken
 from foretell.train.setup import pick_precision
 
 TIME, ROWS = 512, 4  # of a rank
-SHAPES = {"1m": {"width": 128, "depth": 4, "head_dim": 32}, "10m": {"width": 320, "depth": 7, "head_dim": 64}}
+SHAPES = {
+    "tiny": {"width": 32, "depth": 1, "head_dim": 16},
+    "1m": {"width": 128, "depth": 4, "head_dim": 32},
+    "10m": {"width": 320, "depth": 7, "head_dim": 64},
+}
 WARM = 3  # steps that are not counted
 CHECKPOINTS, APART = 3, 20.0  # how many, and seconds from one to the next
 
@@ -110,6 +116,8 @@ def worker(shape: str, steps: int, checkpoints: int, out: Path) -> None:
     with Group.join() as group:
         chosen = recipe(shape, group.world, steps)
         rates = collectives(chosen.model, group) if group.world > 1 else {}
+        # What a first run loads and keeps belongs to the process.
+        train("tiny", 2, out / "warm", group, silent, time.monotonic)
         bare = resident("cpu")
         at, held = [time.perf_counter()], [0]
 
@@ -126,25 +134,30 @@ def worker(shape: str, steps: int, checkpoints: int, out: Path) -> None:
             spent = time.perf_counter() - at[0]
             return APART * sum(spent > WARM + APART * (n + 0.5) for n in range(0 if group.rank else checkpoints))
 
-        fit(
-            Multimodal(chosen.model) if group.world == 1 else Multimodal.empty(chosen.model),
-            Rows(ROWS, group.rank),
-            NextToken(["random"], np.ones(chosen.model.vocab_size)),
-            chosen.train,
-            out / "run",
-            total_steps=steps,
-            name="scale",
-            seed=0,
-            measure=None,
-            files={},
-            report=report,
-            clock=clock,
-            group=group,
-            parallel=chosen.parallel,
-            device=torch.device("cpu"),
-        )
+        train(shape, steps, out / "run", group, report, clock)
         found = {"steps": np.diff(at).tolist(), "peak": held[-1], "bare": bare, **rates}
         (out / f"{group.rank}.json").write_text(json.dumps(found))
+
+
+def train(shape: str, steps: int, out: Path, group: Group, report: Report, clock: Callable[[], float]) -> None:
+    chosen = recipe(shape, group.world, steps)
+    fit(
+        Multimodal(chosen.model) if group.world == 1 else Multimodal.empty(chosen.model),
+        Rows(ROWS, group.rank),
+        NextToken(["random"], np.ones(chosen.model.vocab_size)),
+        chosen.train,
+        out,
+        total_steps=steps,
+        name="scale",
+        seed=0,
+        measure=None,
+        files={},
+        report=report,
+        clock=clock,
+        group=group,
+        parallel=chosen.parallel,
+        device=torch.device("cpu"),
+    )
 
 
 def collectives(model: ModelConfig, group: Group) -> dict[str, float]:
@@ -234,15 +247,17 @@ def main() -> None:
         lines = [line for line in log if line["event"] == "checkpoint"]
         stalls = stall(saved[0]["steps"], lines)
         print("checkpoints:", [{key: line[key] for key in ("step", "took", "stall")} for line in lines], stalls)
-    planned = []
-    for rank in both[0]:
-        chosen = recipe(options.shape, 2, count)
-        shape = DataShape(context=128.5, tiles=0.0, learned=1.0)
-        whole = memory(recipe(options.shape, 1, count), shape, rank["bare"], precision, "cpu")
-        planned.append(share(whole, chosen, 2, precision).total)
-    errors = [100 * abs(rank["peak"] / plan - 1) for rank, plan in zip(both[0], planned, strict=True)]
-    peaks = {"a rank": both[0][0]["peak"], "its plan": planned[0], "alone": alone[0]["peak"]}
-    print({name: f"{value / 1e6:.0f} MB" for name, value in peaks.items()})
+    count_of = DataShape(context=128.5)
+    single = recipe(options.shape, 1, count)
+
+    def planned(rank: dict[str, Any], world: int) -> float:
+        whole = memory(single, count_of, rank["bare"], precision, "cpu")
+        return share(whole, recipe(options.shape, world, count), world, precision).total
+
+    errors = [100 * abs(rank["peak"] / planned(rank, 2) - 1) for rank in both[0]]
+    for name, rank, world in (("alone", alone[0], 1), ("a rank", both[0][0], 2)):
+        told = {"bare": rank["bare"], "peak": rank["peak"], "planned": planned(rank, world)}
+        print(name, {key: f"{value / 1e6:.0f} MB" for key, value in told.items()})
     figures = {
         "two_rank_overhead": figure(statistics.median(overhead), "x", 1.15, (middle[0], middle[-1])),
         "ckpt_stall_pct": figure(stalls, "% of a minute, one checkpoint", 2),

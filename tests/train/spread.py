@@ -5,6 +5,7 @@ Four workers go through ROUNDS together; each round lists runs and how many work
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -22,7 +23,7 @@ from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-define
 from foretell.errors import ForetellError
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, ParallelConfig, Recipe
-from foretell.train import loop, parallel, trainer
+from foretell.train import loop, parallel, pieces, trainer
 from foretell.train.distributed import Group
 
 WORKERS = 4
@@ -39,7 +40,7 @@ ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, int | None, dict[str, A
     [("moved", 2, {"tensor": 2}, 24, MORE), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
     [("moved", 1, None, 36, MORE), ("heads", 3, {"tensor": 3}, None, {})],
     [("moved", 2, SHARD2, None, MORE), ("low", 2, SHARD2, None, {"precision": "bfloat16"})],
-    [("world", 2, {"shard": 4}, None, {})],
+    [("world", 2, {"shard": 4}, None, {}), ("full", 2, SHARD2, 3, {})],
 ]
 
 
@@ -68,6 +69,8 @@ def train(
         if done == stop and rank == world - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    if name == "full":
+        pieces.put_folder = full
     places = toy / "pack", toy / "heldout", toy / "tokenizer"
     told = out / f"{name}.{rank}.txt"
     with join(rank, world, out / f"store-{number}-{name}") as group:
@@ -75,6 +78,10 @@ def train(
             loop.pretrain(chosen, *places, out / name, report=report, group=group)
         except (KeyboardInterrupt, ForetellError) as error:
             told.write_text(f"{type(error).__name__}: {error}")
+
+
+def full(temporary: Path, path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def join(rank: int, world: int, place: Path) -> Group:

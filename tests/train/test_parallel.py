@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.weights import verify
 from foretell.recipe import ModelConfig, ParallelConfig, Recipe
 from foretell.train import trainer
+from foretell.train.checkpoint import latest
 from foretell.train.distributed import Group
 from foretell.train.log import read_log
 from foretell.train.parallel import Layout, check_layout, layout
@@ -125,6 +127,21 @@ def test_checkpoints_are_whole_in_the_end_and_pickled_never(out: Path) -> None:
     kinds = {path.suffix for folder in ("checkpoint", "checkpoints") for path in (out / "fsdp" / folder).rglob("*.*")}
     assert kinds <= {".safetensors", ".json", ".yaml"}  # and spread.py unpickles none
     assert {path.name for path in (out / "fsdp/checkpoint").iterdir()} >= {"model.safetensors", "config.json"}
+
+
+def test_a_checkpoint_without_one_of_its_pieces_is_passed_over(out: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(out / "moved/checkpoints", tmp_path / "checkpoints")
+    newest, before = sorted(folder.iterdir(), reverse=True)[:2]
+    next(newest.glob("training/shard-*")).unlink()
+    told: list[str] = []
+    found = latest(folder, told.append)
+    assert found is not None and found[0] == before and "lacks training/shard-" in told[0]
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_every_process(out: Path) -> None:
+    told = [path.read_text() for path in sorted(out.glob("full.*.txt"))]
+    assert len(told) == 2 and all(text.startswith("RunError: The disk is full") for text in told)
+    assert not [path for path in (out / "full/checkpoints").iterdir() if path.name.startswith("step-")]
 
 
 def test_recomputing_saves_memory_and_changes_no_gradient(out: Path) -> None:
