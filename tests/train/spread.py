@@ -28,19 +28,17 @@ from foretell.train.distributed import Group
 
 WORKERS = 4
 SHARD2 = {"shard": 2}
-LONG = 52  # steps
-MORE = {"tokens": LONG * 512}
-# name, workers, the recipe's block, stop after this step, changes of the recipe
-ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, int | None, dict[str, Any]]]] = [
+# name, workers, the recipe's block, the share of the run after which it is stopped, changes of the recipe
+ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, float | None, dict[str, Any]]]] = [
     [("fsdp", 2, SHARD2, None, {}), ("tensor", 2, {"tensor": 2, "sequence": True}, None, {})],
-    [("same", 2, SHARD2, 10, {}), ("always", 2, {"reshard": "always", "checkpoint": "full"}, None, {})],
+    [("same", 2, SHARD2, 0.5, {}), ("always", 2, {"reshard": "always", "checkpoint": "full"}, None, {})],
     [("same", 2, SHARD2, None, {}), ("never", 2, {"reshard": "never", "checkpoint": "selective"}, None, {})],
     [("hybrid", 4, {"replicate": 2, "shard": 2}, None, {})],
-    [("moved", 4, {"shard": 2, "tensor": 2}, 12, MORE)],
-    [("moved", 2, {"tensor": 2}, 24, MORE), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
-    [("moved", 1, None, 36, MORE), ("heads", 3, {"tensor": 3}, None, {})],
-    [("moved", 2, SHARD2, None, MORE), ("low", 2, SHARD2, None, {"precision": "bfloat16"})],
-    [("world", 2, {"shard": 4}, None, {}), ("full", 2, SHARD2, 3, {})],
+    [("moved", 4, {"shard": 2, "tensor": 2}, 0.25, {})],
+    [("moved", 2, {"tensor": 2}, 0.5, {}), ("rewound", 2, SHARD2, None, {"watch": "rewind"})],
+    [("moved", 1, None, 0.75, {}), ("heads", 3, {"tensor": 3}, None, {})],
+    [("moved", 2, SHARD2, None, {}), ("low", 2, SHARD2, None, {"precision": "bfloat16"})],
+    [("world", 2, {"shard": 4}, None, {}), ("full", 2, SHARD2, 0.25, {})],
 ]
 
 
@@ -58,7 +56,10 @@ def work(worker: int, toy: Path, out: Path, only: str) -> None:
         first = 0
         for name, size, block, stop, changes in runs:
             if first <= worker < first + size and only in ("", name):
-                train(worker - first, size, toy, out, name, recipe(base, block, changes), stop, number)
+                chosen = recipe(base, block, changes)
+                steps = chosen.train.tokens // chosen.train.batch_tokens
+                at = None if stop is None else round(stop * steps)
+                train(worker - first, size, toy, out, name, chosen, at, number)
             first += size
 
 
@@ -118,11 +119,11 @@ def plans(rank: int, sequence: bool, out: Path) -> None:
 
 def memory(out: Path, mode: str) -> None:
     """The gradients of one step of a text model with long rows, and what its peak takes."""
-    config = ModelConfig(vocab_size=64, width=64, depth=8, head_dim=16, max_length=2048)
+    config = ModelConfig(vocab_size=64, width=64, depth=6, head_dim=16, max_length=2048)
     model = Multimodal(config).train()
     parallel.recompute(model, mode)
-    tokens = torch.randint(0, 64, (2, 2048), generator=torch.Generator().manual_seed(0))
-    segments = torch.arange(2048).div(128, rounding_mode="floor").expand(2, -1)
+    tokens = torch.randint(0, 64, (1, 2048), generator=torch.Generator().manual_seed(0))
+    segments = torch.arange(2048).div(128, rounding_mode="floor").expand(1, -1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model.hidden(tokens, segments=segments).square().mean().backward()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

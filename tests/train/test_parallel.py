@@ -15,7 +15,6 @@ import torch
 from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
-from spread import LONG
 
 from foretell.data.loader import Loader, balanced
 from foretell.errors import TrainingError
@@ -30,7 +29,8 @@ from foretell.train.log import read_log
 from foretell.train.parallel import Layout, check_layout, layout
 from foretell.tuning import LoraConfig, SFTConfig
 
-CHANGES = {"micro_batch": 2, "eval_every": 0.25, "optimizer": {"lr": 3e-3, "tau": 0.2}}
+STEPS, LONG = 12, 52
+CHANGES = {"tokens": STEPS * 512, "micro_batch": 2, "eval_every": 0.25, "optimizer": {"lr": 3e-3, "tau": 0.2}}
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +41,21 @@ def one(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(trainer, "SNAPSHOT_EVERY", 5)
         toy.train(out / "plain", toy.recipe(**CHANGES))
         toy.train(out / "low", toy.recipe(**CHANGES, precision="bfloat16"))
-        toy.train(out / "long", toy.recipe(**CHANGES, tokens=LONG * 512))
     return out
 
 
 @pytest.fixture(scope="module")
 def out(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the runs of spread.py leave."""
-    out = tmp_path_factory.mktemp("spread")
-    (out / "recipe.json").write_text(json.dumps(toy.recipe(**CHANGES).model_dump(mode="json")))
+    return spread(toy, tmp_path_factory.mktemp("spread"), STEPS)
+
+
+def spread(toy: Any, out: Path, steps: int, *only: str) -> Path:
+    recipe = toy.recipe(**{**CHANGES, "tokens": steps * 512})
+    (out / "recipe.json").write_text(json.dumps(recipe.model_dump(mode="json")))
     script = Path(__file__).with_name("spread.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(toy.folder), str(out)], capture_output=True, text=True, timeout=600
-    )
+    command = [sys.executable, str(script), str(toy.folder), str(out), *only]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return out
 
@@ -98,17 +100,28 @@ def test_a_run_cut_off_and_resumed_on_as_many_is_the_same_to_the_bit(out: Path) 
 
 
 def test_a_checkpoint_of_four_goes_on_on_two_and_one_and_two(out: Path, one: Path) -> None:
+    assert_moved(out, STEPS)
+    assert_same_run(out / "moved", one / "plain")
+
+
+@pytest.mark.slow
+def test_losses_stay_the_same_over_fifty_steps_on_four_layouts(toy: Any, tmp_path: Path) -> None:
+    toy.train(tmp_path / "one", toy.recipe(**{**CHANGES, "tokens": LONG * 512}))
+    assert_moved(spread(toy, tmp_path, LONG, "moved"), LONG)
+    assert_same_run(tmp_path / "moved", tmp_path / "one")
+
+
+def assert_moved(out: Path, steps: int) -> None:
     told = [path.read_text() for path in sorted(out.glob("moved.*.txt"))]
     assert len(told) == 4 and all("Stopped by SIGTERM" in text for text in told)
     resumed = [line["step"] for line in read_log(out / "moved/log.jsonl") if line["event"] == "resume"]
-    assert resumed == [12, 24, 36] and lines(out / "moved")[-1]["step"] == LONG
-    assert_same_run(out / "moved", one / "long")
+    assert resumed == [steps // 4, steps // 2, steps * 3 // 4] and lines(out / "moved")[-1]["step"] == steps
 
 
 def test_ranks_without_an_image_were_met(toy: Any) -> None:
     """What the layouts above are compared on holds the case in which some processes see no image, and others do."""
     loaders = [Loader(toy.folder / "pack", 4, 3, rank=rank, world=2, balance=True) for rank in range(2)]
-    seen = [[len(next(loader).tiles) for _ in range(24)] for loader in loaders]
+    seen = [[len(next(loader).tiles) for _ in range(STEPS)] for loader in loaders]
     for loader in loaders:
         loader.close()
     assert any((a == 0) != (b == 0) for a, b in zip(*seen, strict=True))
