@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from foretell.data.loader import Loader, balanced
 from foretell.errors import TrainingError
+from foretell.forecast.rungs import scaled
 from foretell.model.adapters import add_adapters
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import verify
@@ -203,6 +204,7 @@ def test_a_recipe_without_the_block_is_what_it_was(toy: Any) -> None:
     assert "parallel" not in recipe.model_dump() and "parallel" not in SFTConfig().model_dump()
     spread = Recipe.model_validate({**recipe.model_dump(), "parallel": {"shard": 2}})
     assert Recipe.model_validate(spread.model_dump(mode="json")) == spread
+    assert scaled(spread, 64).parallel is None  # rungs of a ladder are trained by one process each
 
 
 def test_rows_are_shared_so_that_tiles_are_balanced(toy: Any) -> None:

@@ -46,11 +46,11 @@ def scaled(recipe: Recipe, width: int | None = None, depth: int | None = None) -
     Heads keep their size, so that a width between whole heads has a part of one more than its share, which a clean
     ladder avoids; the image tower follows in whole heads; the MLPs keep their ratio. Tokens stay in proportion to
     parameters, batch and learning rate follow by the exponents of `recipe.forecast`, and what lies between is the
-    parametrisation's.
+    parametrisation's. It is for one process, whatever the recipe's `parallel` says.
     Raises RecipeError for a shape that cannot be.
     """
     model = recipe.model
-    raw = recipe.model_dump(mode="json")
+    raw = recipe.model_dump(mode="json", exclude={"parallel"})
     raw["model"] |= _shape(model, width or model.width, depth or model.depth)
     where = f"{recipe.name} at width {raw['model']['width']}, depth {raw['model']['depth']}"
     shape = check_recipe(raw, where)
