@@ -1,12 +1,13 @@
 """Two gloo ranks of one thread each beside one rank's share alone: time, memory, and what a checkpoint costs.
 
-    python benchmarks/scale.py [--shape 10m] [--steps 20]
+    python benchmarks/scale.py [--shape 10m] [--steps 15]
 
 The 10 M shape (T = 512, vocabulary 4,096) is trained by `train.loop.fit` under `parallel: {shard: 2}`, 4 rows a rank.
 
 two_rank_overhead: seconds of a step over (seconds of a step of a single process with the rows of one rank, nothing
 beside it, + bytes that a rank receives in a step / the rate of the same collectives of a layer's size, alone). The
-update of all parameters is in the single process's step, that of half of them in the two ranks'.
+update of all parameters is in the single process's step, that of half of them in the two ranks'. side_by_side: the same
+for two single processes at a time, which is what the machine, and not the exchange, takes.
 ckpt_stall_pct: how much longer the steps around a checkpoint take than the others, of the minute that it is one in;
 three checkpoints are written, 20 s apart. plan_memory_error_pct: the larger of both ranks' peak resident memory
 against forecast.shares. Other figures of results/scale.json stay as they are.
@@ -191,11 +192,16 @@ def moved(model: ModelConfig, precision: str) -> tuple[float, float]:
     return (2 * size * layers + 4 * root) / 2, 4 * (layers + root) / 2
 
 
-def launch(world: int, arguments: list[str], out: Path) -> list[dict[str, Any]]:
+def launch(world: int, arguments: list[str], out: Path) -> subprocess.Popen[bytes]:
     out.mkdir(parents=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, __file__, "--worker", str(out), *arguments], env=environment, check=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen([*command, __file__, "--worker", str(out), *arguments], env=environment)
+
+
+def finish(started: subprocess.Popen[bytes], world: int, out: Path) -> list[dict[str, Any]]:
+    if started.wait():
+        sys.exit(f"a run of {world} ended with {started.returncode}; what it printed says why")
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(world)]
 
 
@@ -218,7 +224,7 @@ def stall(steps: list[float], lines: list[dict[str, Any]]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="10m")
-    parser.add_argument("--steps", type=int, default=20, help="counted ones of each timed run")
+    parser.add_argument("--steps", type=int, default=15, help="counted ones of each timed run")
     parser.add_argument("--checkpoints", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -229,20 +235,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base, count = Path(folder), options.steps + WARM
         plain = ["--shape", options.shape, "--steps", str(count)]
-        alone = [launch(1, plain, base / f"alone-{turn}")[0] for turn in range(2)]
-        both = [launch(2, plain, base / f"both-{turn}") for turn in range(2)]
-        rate = {kind: min(rank[kind] for run in both for rank in run) for kind in ("gather", "scatter")}
+
+        def run(world: int, name: str, arguments: list[str] = plain) -> list[dict[str, Any]]:
+            return finish(launch(world, arguments, base / name), world, base / name)
+
+        alone, both = run(1, "alone"), [run(2, f"both-{turn}") for turn in range(2)]
+        pair = [launch(1, plain, base / f"beside-{turn}") for turn in range(2)]
+        beside = [finish(started, 1, base / f"beside-{turn}")[0] for turn, started in enumerate(pair)]
+        rate = {kind: min(rank[kind] for ranks in both for rank in ranks) for kind in ("gather", "scatter")}
         gathered, scattered = moved(recipe(options.shape, 2, count).model, precision)
         transfer = gathered / rate["gather"] + scattered / rate["scatter"]
-        share_s = statistics.median(step for run in alone for step in run["steps"][WARM:])
-        steps = [step for run in both for step in run[0]["steps"][WARM:]]
+        share_s = statistics.median(alone[0]["steps"][WARM:])
+        steps = [step for ranks in both for step in ranks[0]["steps"][WARM:]]
+        crowd = [step / share_s for one in beside for step in one["steps"][WARM:]]
         overhead = [step / (share_s + transfer) for step in steps]
         middle = statistics.quantiles(overhead, n=20)
         print(f"a share alone {share_s:.3f} s, transfer {transfer:.3f} s, two ranks {statistics.median(steps):.3f} s")
         print({kind: f"{value / 1e6:.0f} MB/s" for kind, value in rate.items()})
         needed = round((CHECKPOINTS + 1) * APART / statistics.median(steps)) + WARM
         long = ["--shape", options.shape, "--steps", str(needed), "--checkpoints", str(CHECKPOINTS)]
-        saved = launch(2, long, base / "saved")
+        saved = run(2, "saved", long)
         log = [json.loads(line) for line in (base / "saved/run/log.jsonl").read_text().splitlines()]
         lines = [line for line in log if line["event"] == "checkpoint"]
         stalls = stall(saved[0]["steps"], lines)
@@ -260,6 +272,7 @@ def main() -> None:
         print(name, {key: f"{value / 1e6:.0f} MB" for key, value in told.items()})
     figures = {
         "two_rank_overhead": figure(statistics.median(overhead), "x", 1.15, (middle[0], middle[-1])),
+        "side_by_side": figure(crowd, "x, of two processes that exchange nothing"),
         "ckpt_stall_pct": figure(stalls, "% of a minute, one checkpoint", 2),
         "plan_memory_error_pct": figure(max(errors), "% of the plan", 10),
         "rank_memory_share": figure(both[0][0]["peak"] / alone[0]["peak"], "of a single process with as many rows"),

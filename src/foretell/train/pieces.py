@@ -70,7 +70,7 @@ class Saver:
         self._group, self._keep = group, keep
         self._channel = dist.new_group(backend="gloo")
         self._busy: Any = None
-        self._path, self._began, self._stall = Path(), 0.0, 0.0
+        self._path, self._began, self._ended, self._stall = Path(), 0.0, 0.0, 0.0
 
     def start(
         self,
@@ -106,7 +106,11 @@ class Saver:
             planner=DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False),
             process_group=self._channel,
         )
+        self._busy.add_done_callback(self._note_end)
         self._stall = time.perf_counter() - self._began
+
+    def _note_end(self, _: Any) -> None:
+        self._ended = time.perf_counter()
 
     @staticmethod
     def _prepare(temporary: Path, model: Multimodal, state: TrainingState, files: Mapping[str, Path | str]) -> None:
@@ -119,6 +123,11 @@ class Saver:
             write_files(temporary, files)
         except OSError as error:
             raise RunError(describe_os_error(error, temporary)) from error
+
+    @property
+    def done(self) -> bool:
+        """Whether one has been written of which `wait` has not told."""
+        return self._busy is not None and self._busy.done() and not self.failed
 
     @property
     def failed(self) -> bool:
@@ -139,9 +148,10 @@ class Saver:
             text = describe_os_error(cause, self._path) if isinstance(cause, OSError) else f"{self._path}: {cause}"
             raise RunError(text) from error
         now = time.perf_counter()
+        ended = self._ended if self._ended > self._began else now  # it is told a moment after the result is there
         return {
             "path": self._path.name,
-            "took": round(now - self._began, 3),
+            "took": round(ended - self._began, 3),
             "stall": round(self._stall + now - began, 3),
         }
 

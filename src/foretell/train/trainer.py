@@ -205,7 +205,7 @@ class Trainer:
                     self._saver is not None and self._saver.failed,
                 )
                 told, due, ended, failed = map(int, self.group.most(*reasons))
-                if failed:
+                if failed or (self._saver is not None and self._saver.done):
                     self.settle()
                 if told or due or ended:
                     self.save()
