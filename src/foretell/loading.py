@@ -136,7 +136,7 @@ def find_checkpoint(ref: str | Path) -> Path:
     stages = [path / stage for stage in TRAINED if (path / stage / "checkpoints").is_dir()]
     cut = [step for folder in (*stages, path) for step in sorted((folder / "checkpoints").glob("step-*"))[-1:]]
     if cut:
-        whole = (cut[0] / "model.safetensors").is_file()  # those of a sharded run lie in parts
+        whole = not any(cut[0].glob("training/shard-*"))  # those of a sharded run lie in parts
         raise CheckpointError(
             f"The run {name} is not finished. Resume it with the command that began it"
             + (f", or load its newest checkpoint, {cut[0]}." if whole else ".")
