@@ -10,7 +10,7 @@ update of all parameters is in the single process's step, that of half of them i
 for two single processes at a time, which is what the machine, and not the exchange, takes.
 ckpt_stall_pct: how much longer the steps around a checkpoint take than the others, of the minute that it is one in;
 three checkpoints are written, 20 s apart. plan_memory_error_pct: the larger of both ranks' peak resident memory
-against forecast.shares. Other figures of results/scale.json stay as they are.
+against forecast.footprint.memory. Other figures of results/scale.json stay as they are.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import torch.distributed as dist
 from common import RESULTS, figure, write_result
 from foretell.data.loader import PackedBatch
 from foretell.forecast.footprint import memory, resident
+from foretell.forecast.job import Layout
 from foretell.forecast.rungs import DataShape
-from foretell.forecast.shares import share
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, Recipe
 from foretell.run import Report, silent
@@ -259,12 +259,10 @@ def main() -> None:
         lines = [line for line in log if line["event"] == "checkpoint"]
         stalls = stall(saved[0]["steps"], lines)
         print("checkpoints:", [{key: line[key] for key in ("step", "took", "stall")} for line in lines], stalls)
-    count_of = DataShape(context=128.5)
-    single = recipe(options.shape, 1, count)
 
     def planned(rank: dict[str, Any], world: int) -> float:
-        whole = memory(single, count_of, rank["bare"], precision, "cpu")
-        return share(whole, recipe(options.shape, world, count), world, precision).total
+        spread, data = Layout(shard=world, rows=ROWS), DataShape(context=128.5)
+        return memory(recipe(options.shape, world, count), data, rank["bare"], precision, "cpu", spread).total
 
     errors = [100 * abs(rank["peak"] / planned(rank, 2) - 1) for rank in both[0]]
     for name, rank, world in (("alone", alone[0], 1), ("a rank", both[0][0], 2)):
