@@ -70,7 +70,8 @@ def run_recipe(
     from foretell.train.setup import share_rows
 
     with Group.join({"recipe": recipe.model_dump(mode="json")}) as group:
-        share_rows(recipe, layout(recipe.parallel, group).readers)  # stages that take hours come before the one that would find it out
+        # Stages that take hours come before the one that would find it out.
+        share_rows(recipe, layout(recipe.parallel, group).readers)
         if group.rank == 0:
             return run(stages(recipe, report, group, run_dir=out_dir, arms=arms))
         while True:  # until the first process leaves
