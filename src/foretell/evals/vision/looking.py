@@ -12,7 +12,6 @@ from typing import Any
 from foretell.chat import Conversation, ImagePart
 from foretell.errors import EvalError, ImageError
 from foretell.evals.base import Eval, Tally, Trial
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.evals.summaries import KEY, row
 from foretell.evals.visual import CONTROLS, control_row, grey, with_images
@@ -37,20 +36,13 @@ class Looking(Eval):
 
     measure = "accuracy"
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        max_tokens: int = 64,
-        seed: int = 0,
-        by: str = "reply",
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        if by not in BY:
-            raise EvalError(f"{spec.name}: by is {by!r}; choose from {', '.join(BY)}.")
-        self.max_tokens, self.seed, self.by = max_tokens, seed, by
+    max_tokens: int = 64
+    seed: int = 0
+    by: str = "reply"
+
+    def prepare(self) -> None:
+        if self.by not in BY:
+            raise EvalError(f"{self.spec.name}: by is {self.by!r}; choose from {', '.join(BY)}.")
 
     def asked(self, sample: Sample) -> tuple[Conversation, int]:
         """What is asked, and how many of its pictures, the last ones, are the question's own."""
