@@ -11,7 +11,8 @@ from foretell.measure.sandbox import Outcome, Sandbox
 from foretell.measure.sandbox_programs import Untrusted
 
 CODE_CHAT = "Complete this Python function. Reply with the whole function and nothing else.\n\n"
-Asked, Told = TypeVar("Asked"), TypeVar("Told")
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 
 class Together(Generic[Asked, Told]):

@@ -17,7 +17,6 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, ClassVar, Protocol
 
 from foretell.errors import EvalError
@@ -212,7 +211,6 @@ class Eval:
         return {}
 
 
-@cache
 def settings(cls: type[Eval]) -> tuple[str, ...]:
     """The names of the settings that a class of evals declares, its bases' first."""
     declared = {

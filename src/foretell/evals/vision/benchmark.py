@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from foretell.evals.base import listed
 from foretell.evals.samples import Sample
 from foretell.evals.vision.files import Question, picture
 from foretell.evals.vision.forms import FORMS, Source, read_form
-from foretell.evals.vision.looking import Looking, guessed, majority
+from foretell.evals.vision.looking import Looking, guessed
 from foretell.evals.vision.measures import MEASURES, chosen, final_part
+from foretell.evals.visual import majority
 
 LETTERED = "Answer with the letter of the right option."
 THINK = 'Think step by step, then end with a line that starts with "Answer:".'
@@ -128,18 +129,11 @@ class VisualBenchmark(Looking):
             for q in self.questions
         ]
 
-    @cached_property
-    def _by_part(self) -> Mapping[str, list[Sample]]:
-        found: dict[str, list[Sample]] = {}
-        for sample in self.samples():
-            found.setdefault(sample["part"], []).append(sample)
-        return found
-
     def others(self, sample: Sample) -> Sequence[Sample]:
-        own = self._by_part[sample["part"]]
+        own = super().others(sample)
         if any(not self.same_pictures(sample, other) for other in own):
             return own
-        return [other for among in self._by_part.values() for other in among]
+        return [other for among in self.by_part.values() for other in among]
 
     def same_pictures(self, sample: Sample, other: Sample) -> bool:
         return bool(sample["question"].images == other["question"].images)

@@ -12,9 +12,9 @@ from foretell.data.world.base import Item
 from foretell.errors import EvalError, RecipeError
 from foretell.evals.base import listed
 from foretell.evals.samples import Sample
-from foretell.evals.vision.looking import Looking, guessed, majority
+from foretell.evals.vision.looking import Looking, guessed
 from foretell.evals.vision.measures import edit_similarity, world_match
-from foretell.evals.visual import question_text
+from foretell.evals.visual import majority, question_text
 
 SOURCE_TASKS = ("screens.html",)  # answers that are a page's source
 
@@ -75,16 +75,6 @@ class VisualWorld(Looking):
             }
             for i, item in enumerate(self.items)
         ]
-
-    @cached_property
-    def _by_part(self) -> Mapping[str, list[Sample]]:
-        found: dict[str, list[Sample]] = {}
-        for sample in self.samples():
-            found.setdefault(sample["part"], []).append(sample)
-        return found
-
-    def others(self, sample: Sample) -> Sequence[Sample]:
-        return self._by_part[sample["part"]]
 
     def same_pictures(self, sample: Sample, other: Sample) -> bool:
         return bool(self.pictures(sample) == self.pictures(other))
