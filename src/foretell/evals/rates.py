@@ -20,9 +20,9 @@ from foretell.evals.base import BAD_SAMPLE, Eval, Tally, Trial
 from foretell.evals.classes import load_class
 from foretell.evals.log import RunLog
 from foretell.evals.registry import EvalSpec
-from foretell.evals.results import model_of, weights_of
+from foretell.evals.results import model_of
 from foretell.evals.samples import Sample
-from foretell.evals.summaries import FORM, summary_path
+from foretell.evals.summaries import head, summary_path
 from foretell.files import finite, write_json
 from foretell.measure.rates import Change, Measure, Rate, change_of, rate_of
 
@@ -129,7 +129,7 @@ def changes_of(before: RunLog, after: RunLog) -> list[Change]:
 
 
 def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any]:
-    """What a system card reads: {form, part, title, model, weights, run, eval, samples, asked, invalid, reasons, rows}.
+    """What a system card reads: `summaries.head` and {part, title, asked, invalid, reasons, rows}.
 
     A row is a measure, or (by its arm) a part of one: {measure, title, form, estimate, low, high, n, groups, better};
     estimate and ends are None where they are no number. With the run of another model before, rows also have {before,
@@ -138,11 +138,8 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     """
     probe, samples = probe_of(log), graded_of(log)
     reasons = Counter(sample.reason for sample in samples if sample.reason)
-    value: dict[str, Any] = {
-        "form": FORM, "part": probe.part, "title": probe.title or str(log.spec.get("eval_name")),
-        "eval": log.spec.get("eval_name"), "model": model_of(log.spec),
-        "weights": weights_of(log.spec),
-        "run": log.spec.get("run_id"), "samples": log.path.name, "asked": len(samples),
+    value = head(log) | {
+        "part": probe.part, "title": probe.title or str(log.spec.get("eval_name")), "asked": len(samples),
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
     rows = [_row(_rate(measure, some), measure, probe, log.args) for measure, some in _measured(probe, samples)]

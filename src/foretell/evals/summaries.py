@@ -30,17 +30,16 @@ def write_summary(log: RunLog) -> Path | None:
     told = log.extra.get(KEY)
     if not isinstance(told, Mapping):
         return None
-    spec = log.spec
-    head = {
-        "form": FORM,
-        "model": model_of(spec),
-        "weights": weights_of(spec),
-        "run": spec.get("run_id"),
-        "eval": spec.get("eval_name"),
-    }
     path = summary_path(log.path)
-    write_json(path, {**head, "created": spec.get("created_at"), "samples": log.path.name, **told})
+    write_json(path, {**head(log), **told})
     return path
+
+
+def head(log: RunLog) -> dict[str, Any]:
+    """What every summary of a run begins with."""
+    spec = log.spec
+    told = {"form": FORM, "model": model_of(spec), "weights": weights_of(spec), "run": spec.get("run_id")}
+    return told | {"eval": spec.get("eval_name"), "created": spec.get("created_at"), "samples": log.path.name}
 
 
 def read_summary(path: Path) -> dict[str, Any]:
