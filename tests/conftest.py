@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ def pytest_configure() -> None:
     """Runs before any test module, and so before torch, is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    gc.disable()  # modules and tests stay: to look through them again and again took a quarter of the collection
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -233,7 +233,9 @@ UNKNOWN = {("zephyr", "tools"), ("zephyr", "more tools"), ("mistral", "system"),
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_ids_equal_those_of_transformers(name: str, conversation: str) -> None:
+def test_ids_equal_those_of_transformers(name: str, conversation: str, request: pytest.FixtureRequest) -> None:
+    if conversation != "turns":  # which goes through the process, as in use
+        request.getfixturevalue("in_process")
     raw = CONVERSATIONS[conversation]
     ours, _, _ = loaded(name)
     for prompt in (True, False):

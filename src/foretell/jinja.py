@@ -28,7 +28,8 @@ from foretell.chat import Conversation, ImagePart, Message, TextPart
 from foretell.errors import CheckpointError, ConversationError, MissingExtraError
 from foretell.files import read_json
 from foretell.images import Tiling
-from foretell.jinja_skeleton import BROKEN, MARK, OPEN, Skeleton
+from foretell.jinja_marks import OPEN
+from foretell.jinja_skeleton import BROKEN, MARK, Skeleton
 from foretell.template import (
     CHAT_TEMPLATE,
     IMAGE,
@@ -313,8 +314,8 @@ def run_sandbox(job: Mapping[str, Any]) -> dict[str, Any]:
         raise MissingExtraError("The chat template of this model", "torch")
     kept = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(sorted(places))
     sandbox = Path(__file__).with_name("jinja_sandbox.py")
+    environment["PYTHONPATH"] = os.pathsep.join(sorted({*places, str(sandbox.parents[1])}))
     process = subprocess.Popen(
         [sys.executable, "-S", "-s", "-P", "-B", str(sandbox), str(PROCESSOR_SECONDS)],
         stdin=subprocess.PIPE,

@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foretell.errors import ConversationError
+from foretell.jinja_marks import ASCII, CLOSE, DIGITS, END, JSON, OPEN, PIECE, SAME, SHOWN
 from foretell.template import AddedToken
 
-# As in jinja_sandbox, which tells of them; it is not imported, since it needs jinja2. A text may double with every
-# escape, so a mark with more of them than a call within a call needs is none.
-PIECE, SAME, END, JSON, ASCII, OPEN, CLOSE = "\ufdd0\ufdd1\ufdd2\ufdd3\ufdd4\ufdd5\ufdd6"
-SHOWN, DIGITS = "\ue000-\uf8ff", "\ufde0-\ufde9"
+# A text may double with every escape, so a mark with more of them than a call within a call needs is none.
 MARK = re.compile(
     f"{PIECE}[{DIGITS}]{{1,9}}{SAME}([{DIGITS}]{{1,9}})([{JSON}{ASCII}]{{0,4}}){END}"
     f"|((?:[{SHOWN}][{JSON}{ASCII}]{{0,4}})+)|([{OPEN}{CLOSE}])"

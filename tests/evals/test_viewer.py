@@ -15,11 +15,13 @@ import pytest
 from viewerkit import HOSTILE, PIXEL, is_harmless, match, only, write
 
 from foretell.errors import EvalError
+from foretell.evals.local import encode
 from foretell.evals.log import index_path
 from foretell.evals.viewer import html, pieces, serve
-from foretell.evals.viewer.runs import Shelf, encode, parse
-from foretell.evals.viewer.server import make_server, static_files
+from foretell.evals.viewer.runs import Shelf, parse
+from foretell.evals.viewer.server import PACKAGE, make_server
 from foretell.measure.machine import is_loopback
+from foretell.pages.documents import static_files
 
 Ask = Callable[..., tuple[int, Mapping[str, str], bytes]]
 
@@ -203,7 +205,7 @@ def test_scripts_never_make_markup_of_text() -> None:
     """Texts of logs reach the page by append and textContent; the one place that sets addresses checks them."""
     barred = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|DOMParser|srcdoc|https?://"
     barred += r"|createContextualFragment|setHTML|javascript:|import\("
-    for name, text in static_files().items():
+    for name, text in static_files(PACKAGE).items():
         source = text.decode()
         if name.endswith(".js"):
             assert not re.search(barred, source), name
@@ -248,7 +250,7 @@ def test_server_gives_pages_and_pieces(ask: Ask) -> None:
             and "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         )
         is_harmless(body.decode())
-    for name in static_files():
+    for name in static_files(PACKAGE):
         assert ask("/" + name)[0] == 200
     assert {run["key"] for run in json.loads(ask("/data/runs.json")[2])} == {"r", "s"}
     assert len(json.loads(ask("/data/r/head.json")[2])["scores"]) == len(HOSTILE)

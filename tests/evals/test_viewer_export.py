@@ -16,7 +16,8 @@ from viewerkit import HOSTILE, PIXEL, is_harmless, match, write
 from foretell.errors import EvalError
 from foretell.evals.viewer import export
 from foretell.evals.viewer.export import bundle
-from foretell.evals.viewer.server import static_files
+from foretell.evals.viewer.server import PACKAGE
+from foretell.pages.documents import static_files
 
 
 def read(folder: Path, name: str) -> Any:
@@ -84,7 +85,7 @@ def test_a_log_that_was_changed_afterwards_is_named(tmp_path: Path) -> None:
 
 
 def test_the_bundle_is_every_module_as_one_script(tmp_path: Path) -> None:
-    files = static_files()
+    files = static_files(PACKAGE)
     text = bundle(files)
     assert not re.search(r"^(import|export)\b", text, re.MULTILINE)
     made = re.findall(r"^modules\.(\w+) = ", text, re.MULTILINE)
@@ -125,7 +126,7 @@ console.log(JSON.stringify([
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's scripts")
 def test_the_pages_scripts_choose_samples(tmp_path: Path) -> None:
-    for name, text in static_files().items():
+    for name, text in static_files(PACKAGE).items():
         (tmp_path / name).write_bytes(text)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "try.js").write_text(SCRIPT)

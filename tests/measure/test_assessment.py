@@ -10,7 +10,7 @@ from test_calibration import drawn
 from foretell.measure.assessment import assess, change, repair
 from foretell.measure.calibration import (
     FLOOR,
-    brier_score,
+    brier_scores,
     expected_calibration_error,
     in_calibration_split,
     log_loss,
@@ -27,7 +27,7 @@ def test_an_assessment_is_made_of_the_measures():
     assert found.ece.estimate == expected_calibration_error(p, right)
     assert found.mass_ece.estimate == expected_calibration_error(p, right, mass=True)
     assert found.top_ece.estimate == expected_calibration_error(p, right, top=True)
-    assert found.brier.estimate == pytest.approx(brier_score(p, right))
+    assert found.brier.estimate == pytest.approx(brier_scores(p, right).mean())
     assert found.log_loss.estimate == pytest.approx(log_loss(p, right))
     assert found.bins == reliability(p, right) and found.mass_bins == reliability(p, right, mass=True)
     for interval in (found.accuracy, found.ece, found.mass_ece, found.top_ece, found.brier, found.log_loss):

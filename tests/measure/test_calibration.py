@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from foretell.measure.calibration import (
     FLOOR,
-    brier_score,
     brier_scores,
     chance_error,
     ece_change,
@@ -63,8 +62,8 @@ def test_closed_forms():
     assert expected_calibration_error(sure, right, top=True) == pytest.approx(0.3)
     assert expected_calibration_error(np.eye(4), [0, 1, 2, 3]) == 0
     assert expected_calibration_error(np.eye(4), [1, 2, 3, 0]) == pytest.approx(0.5)
-    assert brier_score(np.eye(4), [1, 2, 3, 0]) == 2
-    assert brier_score(np.full((3, 4), 0.25), [0, 1, 2]) == pytest.approx(0.75)
+    assert brier_scores(np.eye(4), [1, 2, 3, 0]).mean() == 2
+    assert brier_scores(np.full((3, 4), 0.25), [0, 1, 2]).mean() == pytest.approx(0.75)
     assert log_loss(np.full((3, 4), 0.25), [0, 1, 2]) == pytest.approx(np.log(4))
     assert log_loss(np.eye(2), [1, 0]) == -np.log(FLOOR)
     assert log_losses(np.array([[1.0, 0.0], [0.25, 0.75]]), [0, 0]) == pytest.approx([0.0, np.log(4)])
@@ -89,7 +88,7 @@ def test_scikit_learn_says_the_same():
     p = softmax(logits)
     assert log_loss(p, right) == pytest.approx(metrics.log_loss(right, p, labels=range(4)), rel=1e-9)
     per_choice = [metrics.brier_score_loss(right == k, p[:, k]) for k in range(4)]
-    assert brier_score(p, right) == pytest.approx(sum(per_choice), rel=1e-9)
+    assert brier_scores(p, right).mean() == pytest.approx(sum(per_choice), rel=1e-9)
     shares, means = curve((np.arange(4) == right[:, None]).ravel(), p.ravel(), n_bins=10)
     found = reliability(p, right)
     assert [b.accuracy.estimate for b in found] == pytest.approx(list(shares))
@@ -108,7 +107,7 @@ def test_scikit_learn_says_the_same_of_probabilities_of_0_and_1():
     right = np.array([0, 2, 2, 1])
     assert log_loss(p, right) == pytest.approx(metrics.log_loss(right, p, labels=range(3)), rel=1e-9)
     per_choice = [metrics.brier_score_loss(right == k, p[:, k]) for k in range(3)]
-    assert brier_score(p, right) == pytest.approx(sum(per_choice), rel=1e-12)
+    assert brier_scores(p, right).mean() == pytest.approx(sum(per_choice), rel=1e-12)
     shares, means = curve((np.arange(3) == right[:, None]).ravel(), p.ravel(), n_bins=10)
     found = reliability(p, right)
     assert [b.accuracy.estimate for b in found] == pytest.approx(list(shares))

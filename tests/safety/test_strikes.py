@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.errors import PolicyError
-from foretell.safety.strikes import DAY, STATUSES, Ladder, Standing, Strike, next_status, standing
+from foretell.safety.strikes import DAY, STATUSES, Ladder, Standing, Strike, standing
 
 LADDER = Ladder()
 TIMES = st.integers(0, 400 * DAY)
@@ -51,9 +51,9 @@ def test_what_an_overturned_strike_led_to_never_was() -> None:
 def test_a_grave_category_weighs_more() -> None:
     assert LADDER.weight(["harassment", "sexual/minors"]) == 4
     assert LADDER.weight(["harassment"]) == LADDER.weight([]) == 1
-    assert next_status([], LADDER, 5, weight=4) == Standing("banned", None, 4)
+    assert standing([Strike(5, 4)], LADDER, 5) == Standing("banned", None, 4)
     short = Ladder(steps=LADDER.steps[:2])
-    assert next_status([], short, 5, weight=9).status == "suspended", "beyond the last step it is the last"
+    assert standing([Strike(5, 9)], short, 5).status == "suspended", "beyond the last step it is the last"
 
 
 def test_a_longer_suspension_is_not_cut_by_a_later_shorter_one() -> None:
@@ -68,7 +68,8 @@ def test_a_longer_suspension_is_not_cut_by_a_later_shorter_one() -> None:
 @given(HISTORIES, TIMES, st.integers(1, 4))
 def test_a_strike_never_eases_and_overturning_never_worsens(history: list[Strike], now: int, weight: int) -> None:
     before = standing(history, LADDER, now)
-    assert STATUSES.index(next_status(history, LADDER, now, weight).status) >= max(STATUSES.index(before.status), 1)
+    struck = standing([*history, Strike(now, weight)], LADDER, now)
+    assert STATUSES.index(struck.status) >= max(STATUSES.index(before.status), 1)
     for i, strike in enumerate(history):
         rest = [*history[:i], Strike(strike.time, strike.weight, True), *history[i + 1 :]]
         after = standing(rest, LADDER, now)

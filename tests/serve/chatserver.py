@@ -34,7 +34,7 @@ def chatting(models: Mapping[str, Any], folder: Path, accounts: Accounts | None 
     thread.start()
     try:
         assert ready.wait(30), "the server did not start"
-        with httpx.Client(base_url=urls[0], timeout=30) as http:
+        with httpx.Client(base_url=urls[0], verify=False, timeout=30) as http:
             yield Live(urls[0], process.server, process, http)
     finally:
         process.handle_exit(15, None)

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import openai
 import pytest
+from argon2 import PasswordHasher
 from servekit import Live, Stub, make_server, running
-from storekit import FakeClock, empty_store
+from storekit import FakeClock, cleared, empty_store
 
+from foretell.serve.accounts import passwords
 from foretell.serve.store import Store
 from pgkit import emptied
 
@@ -31,6 +33,12 @@ def client(live: Live) -> Iterator[openai.OpenAI]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashes that take no time: what they cost is argon2's affair, how many are made is ours."""
+    monkeypatch.setattr(passwords, "hasher", lambda made=PasswordHasher(1, 8, 1): made)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
@@ -38,10 +46,11 @@ def clock() -> FakeClock:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where an empty database is to be: a file, then one of PostgreSQL."""
+    """Where an empty database is to be: a file, then one of PostgreSQL, which for `store` may have empty tables."""
     if request.param == "sqlite":
         return str(tmp_path / "store" / "gateway.db")
-    return emptied(request.getfixturevalue("postgresql"))
+    url = request.getfixturevalue("postgresql")
+    return url if "store" in request.fixturenames and cleared(url) else emptied(url)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,15 +110,20 @@ class Outcomes:
         """All measures of which something was asked, in the order of `MEASURES`."""
         return [rate for measure in MEASURES if (rate := self.rate(measure.name)).n]
 
-    def calibration(self, seed: int = 0) -> Repair | None:
+    def calibration(self) -> Repair | None:
         """Calibration of the letters A to D as the model gives them, and after a temperature fitted on other questions.
 
         None where the generator does not score (or not with finite numbers), or too few questions were asked.
         """
+        return self._calibration
+
+    @cached_property
+    def _calibration(self) -> Repair | None:
+        """Worked out once, since its bootstraps take seconds, and the file and the page both tell it."""
         scored = [record for record in self.records if record.logprobs]
         logits, truths = [r.logprobs for r in scored], [LETTERS.index(r.truth) for r in scored]
         try:
-            return repair(logits, truths, [r.key for r in scored], seed) if scored else None
+            return repair(logits, truths, [r.key for r in scored]) if scored else None
         except ValueError:
             return None
 

@@ -26,7 +26,6 @@ from foretell.evals.academic_judges import (
 )
 from foretell.evals.base import Eval, Tally, Trial
 from foretell.evals.prompts import Prompt
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
 from foretell.evals.summaries import KEY
 from foretell.evals.summaries import row as summary_row
@@ -57,53 +56,33 @@ class Benchmark(Eval):
 
     kept = ("part", "group")
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        form: str,
-        files: str = "",
-        path: str = "",
-        hub: str = "",
-        shots: str = "",
-        hub_shots: str = "",
-        names: Sequence[str] = (),
-        prompts: str = "",
-        num_few_shot: int = 0,
-        seed: int = 0,
-        max_tokens: int = 256,
-        stop: Sequence[str] = (),
-        lettered: bool = False,
-        normalized: bool = False,
-        macro: bool = False,
-        preamble: str = "",
-        chat: bool | None = None,
-        allow_unsafe: bool = False,
-        samples_jsonl: str | None = None,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl)
-        if form not in FORMS:
-            raise EvalError(f"{spec.name}: there is no benchmark {form!r}; choose from {', '.join(FORMS)}.")
-        self.form, self.files, self.path, self.hub, self.shots, self.hub_shots = (
-            form,
-            files,
-            path,
-            hub,
-            shots,
-            hub_shots,
-        )
-        self.names, self.prompts, self.num_few_shot, self.seed, self.preamble = (
-            list(names),
-            prompts,
-            num_few_shot,
-            seed,
-            preamble,
-        )
-        self.max_tokens, self.stop, self.chat = max_tokens, list(stop), chat
-        self.lettered, self.normalized, self.macro = lettered, normalized, macro
+    closed = True
+    form: str
+    files: str = ""
+    path: str = ""
+    hub: str = ""
+    shots: str = ""
+    hub_shots: str = ""
+    names: Sequence[str] = ()
+    prompts: str = ""
+    num_few_shot: int = 0
+    seed: int = 0
+    max_tokens: int = 256
+    stop: Sequence[str] = ()
+    lettered: bool = False
+    normalized: bool = False
+    macro: bool = False
+    preamble: str = ""
+    chat: bool | None = None
+    allow_unsafe: bool = False
+
+    def prepare(self) -> None:
+        if self.form not in FORMS:
+            known = ", ".join(FORMS)
+            raise EvalError(f"{self.spec.name}: there is no benchmark {self.form!r}; choose from {known}.")
+        self.stop = list(self.stop)
         self._pool: dict[str | None, list[Sample]] = {}
-        self._verdicts = Verdicts(allow_unsafe)
+        self._verdicts = Verdicts(self.allow_unsafe)
 
     def samples(self) -> Sequence[Sample]:
         """Samples in the form of `academic_forms`.

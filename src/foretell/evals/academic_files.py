@@ -12,7 +12,7 @@ from typing import Any
 
 from foretell.errors import EvalError
 from foretell.evals.academic_forms import FILE, NUMBER
-from foretell.evals.samples import Sample, read_samples
+from foretell.evals.samples import Sample, check_fetched, read_samples
 
 PLACE = "FORETELL_DATA"  # names the folder whose `benchmarks` are read
 _MMLU = ("question", "choice0", "choice1", "choice2", "choice3", "answer")
@@ -30,9 +30,7 @@ def read_rows(pattern: str) -> Iterator[Sample]:
     for file in found(pattern):
         name = file.name.split(".")[0]
         try:
-            with file.open("rb") as stream:
-                if stream.read(64).startswith(b"version https://git-lfs"):
-                    raise EvalError(f"{file} is a Git LFS pointer, not the data. Fetch them with: git lfs pull")
+            check_fetched(file)
             for number, row in enumerate(_rows(file)):
                 yield {**row, FILE: name, NUMBER: number}
         except (OSError, ValueError, EOFError, csv.Error) as error:

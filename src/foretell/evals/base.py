@@ -5,17 +5,19 @@
             text = await trial.complete(f"Spell backwards: {sample['word']}", max_tokens=20)
             trial.match(text.strip() == sample["word"][::-1], expected=sample["word"][::-1], picked=text)
 
-An entry of a registry names it as "module:Backwards" and gives its settings as `args`.
+An entry of a registry names it as "module:Backwards" and gives its settings as `args`. A class declares those that it
+has as annotated attributes, such as `max_tokens: int = 20`, and reads them from itself.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from foretell.errors import EvalError
 from foretell.evals.prompts import Prompt, is_chat
@@ -166,14 +168,27 @@ class Tally:
 class Eval:
     """Base of all evals. A subclass gives `eval_sample`, and `report` where accuracy is not what it measures.
 
-    args: settings of its registry entry; those that a class names in its signature arrive there.
+    Settings of its registry entry become attributes where the class, or a base, declares them: as annotated attributes
+    that are no ClassVar, with a default where they have one. args: the others; none may be given where `closed`.
     """
 
-    kept: tuple[str, ...] = ()
+    kept: ClassVar[tuple[str, ...]] = ()
+    closed: ClassVar[bool] = False
     graders = 0  # models beside those that are measured
 
     def __init__(self, spec: EvalSpec, registry: Registry, *, samples_jsonl: str | None = None, **args: Any) -> None:
-        self.spec, self.registry, self.samples_jsonl, self.args = spec, registry, samples_jsonl, args
+        self.spec, self.registry, self.samples_jsonl = spec, registry, samples_jsonl
+        known = settings(type(self))
+        self.args = {name: value for name, value in args.items() if name not in known}
+        vars(self).update({name: value for name, value in args.items() if name in known})
+        if lacking := [name for name in known if not hasattr(self, name)]:
+            raise TypeError(f"{lacking[0]} is missing")
+        if self.closed and self.args:
+            raise TypeError(f"there is no {next(iter(self.args))}; there are {', '.join(known)}")
+        self.prepare()
+
+    def prepare(self) -> None:
+        """What follows from the settings. Raises EvalError for such as do not fit, before anything is asked."""
 
     def samples(self) -> Sequence[Sample]:
         """All samples, in the order of their file."""
@@ -194,6 +209,22 @@ class Eval:
     def details(self, tally: Tally) -> dict[str, Any]:
         """What else stands in the log's last line, beside the report: plain JSON."""
         return {}
+
+
+def settings(cls: type[Eval]) -> tuple[str, ...]:
+    """The names of the settings that a class of evals declares, its bases' first."""
+    declared = {
+        name: str(kind)
+        for base in reversed(cls.__mro__)
+        if issubclass(base, Eval)
+        for name, kind in inspect.get_annotations(base).items()
+    }
+    return tuple(name for name, kind in declared.items() if "ClassVar" not in kind)
+
+
+def listed(given: str | Iterable[Any] | None) -> list[Any]:
+    """A setting that takes one or several."""
+    return [given] if isinstance(given, str) else list(given or ())
 
 
 def half_sample_std(correct: Sequence[int]) -> float:

@@ -13,7 +13,6 @@ from typing import Any
 from foretell.errors import EvalError, MissingExtraError
 from foretell.evals.base import Eval, Tally, Trial, ideals, required
 from foretell.evals.prompts import Prompt, is_chat, letters
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample, read_samples
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -26,23 +25,18 @@ class FewShot(Eval):
     few_shot_jsonl: rows with messages as `sample`. num_few_shot: how many of them, the first ones.
     """
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        num_few_shot: int = 0,
-        few_shot_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
+    num_few_shot: int = 0
+    few_shot_jsonl: str | None = None
+
+    def prepare(self) -> None:
+        super().prepare()
         self.shots: list[dict[str, Any]] = []
-        if num_few_shot > 0:
-            if few_shot_jsonl is None:
-                raise EvalError(f"{spec.name} asks for {num_few_shot} worked samples; add few_shot_jsonl to its args.")
-            rows = read_samples(spec.path(few_shot_jsonl))[:num_few_shot]
+        if (count := self.num_few_shot) > 0:
+            if self.few_shot_jsonl is None:
+                raise EvalError(f"{self.spec.name} asks for {count} worked samples; add few_shot_jsonl to its args.")
+            rows = read_samples(self.spec.path(self.few_shot_jsonl))[:count]
             if lacking := [row for row in rows if not is_chat(row.get("sample"))]:
-                raise EvalError(f"{few_shot_jsonl} has a row without messages as sample: {str(lacking[0])[:80]}")
+                raise EvalError(f"{self.few_shot_jsonl} has a row without messages as sample: {str(lacking[0])[:80]}")
             self.shots = [message for row in rows for message in row["sample"]]
 
     def prompt(self, sample: Sample) -> Prompt:
@@ -81,9 +75,7 @@ class Phrases(Match):
 class Includes(Eval):
     """Right if the answer holds one of the ideals. ignore_case: of both."""
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, ignore_case: bool = False, **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.ignore_case = ignore_case
+    ignore_case: bool = False
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         required(sample, "input", "ideal")
@@ -97,9 +89,7 @@ class Includes(Eval):
 class FuzzyMatch(Eval):
     """Right if answer and ideal, without case, punctuation and articles, hold one another; F1 of their words."""
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, max_tokens: int = 100, **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.max_tokens = max_tokens
+    max_tokens: int = 100
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         required(sample, "input", "ideal")
@@ -116,9 +106,7 @@ class FuzzyMatch(Eval):
 class JsonMatch(Eval):
     """Right if the answer is JSON that equals an ideal, value by value; null is never right."""
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, max_tokens: int = 512, **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.max_tokens = max_tokens
+    max_tokens: int = 512
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         required(sample, "input", "ideal")
@@ -144,10 +132,10 @@ class Translate(FewShot):
     """BLEU of each sentence (right above 30) and of the whole corpus."""
 
     kept = ("sampled", "expected")
+    max_tokens: int = 500
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, max_tokens: int = 500, **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.max_tokens = max_tokens
+    def prepare(self) -> None:
+        super().prepare()
         self._bleu = _bleu()(effective_order=True)
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
@@ -174,11 +162,11 @@ class MultipleChoice(Eval):
     dataset: a file of rows with question, answers and label, or a hub dataset in the form of HellaSwag or MMLU.
     """
 
-    def __init__(
-        self, spec: EvalSpec, registry: Registry, *, dataset: str = "", instructions: str = "", **args: Any
-    ) -> None:
-        super().__init__(spec, registry, **{"samples_jsonl": dataset} | args)
-        self.instructions = instructions
+    dataset: str = ""
+    instructions: str = ""
+
+    def prepare(self) -> None:
+        self.samples_jsonl = self.samples_jsonl or self.dataset
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         question, answers, label = _choice(sample)

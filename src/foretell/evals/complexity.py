@@ -19,7 +19,6 @@ from foretell.errors import EvalError, RecipeError
 from foretell.evals.academic_ifeval import follows
 from foretell.evals.base import Eval, Tally, Trial
 from foretell.evals.constraints import CONSTRAINTS, Constraint, example, request
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.evals.scores import summarize
 from foretell.evals.summaries import KEY, row
@@ -33,22 +32,15 @@ class Ladder(Eval):
     """
 
     most = 0
+    levels: Sequence[int]
+    count: int = 40
+    seed: int = 0
+    max_tokens: int = 512
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        levels: Sequence[int],
-        count: int = 40,
-        seed: int = 0,
-        max_tokens: int = 512,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        if not levels or not set(levels) <= set(range(1, self.most + 1)):
-            raise EvalError(f"{spec.name}: levels is {list(levels)}; expected numbers from 1 to {self.most}.")
-        self.levels, self.count, self.seed, self.max_tokens = sorted(set(levels)), count, seed, max_tokens
+    def prepare(self) -> None:
+        if not self.levels or not set(self.levels) <= set(range(1, self.most + 1)):
+            raise EvalError(f"{self.spec.name}: levels is {list(self.levels)}; expected numbers from 1 to {self.most}.")
+        self.levels = sorted(set(self.levels))
 
     def judged(self, sample: Sample, reply: str) -> dict[str, bool]:
         """Whether a reply keeps each constraint of a sample, by name."""
@@ -93,11 +85,7 @@ class Constrained(Ladder):
     """Writing with constraints of form and of words, of IFEval's kinds; all of a request's can be kept at once."""
 
     most = len(CONSTRAINTS)
-
-    def __init__(
-        self, spec: EvalSpec, registry: Registry, *, levels: Sequence[int] = (1, 2, 3, 4, 6, 8, 10), **args: Any
-    ):
-        super().__init__(spec, registry, levels=levels, **args)
+    levels = (1, 2, 3, 4, 6, 8, 10)
 
     def samples(self) -> Sequence[Sample]:
         """Each request's constraints are drawn once, in an order: a rung takes the first so many."""
@@ -133,9 +121,7 @@ class Stacked(Ladder):
     """
 
     most = MOST
-
-    def __init__(self, spec: EvalSpec, registry: Registry, *, levels: Sequence[int] = (1, 2, 3, 4, 5, 6), **args: Any):
-        super().__init__(spec, registry, levels=levels, **args)
+    levels = (1, 2, 3, 4, 5, 6)
 
     def samples(self) -> Sequence[Sample]:
         found: list[Sample] = []

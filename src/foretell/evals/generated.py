@@ -17,7 +17,6 @@ from foretell.evals.academic_code import CODE_CHAT, Verdicts
 from foretell.evals.academic_ifeval import follows
 from foretell.evals.base import Eval, Tally, Trial, ideals, required
 from foretell.evals.prompts import Prompt
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.code_answers import completed
 from foretell.measure.sandbox import Program
@@ -30,10 +29,7 @@ class FinalAnswer(Eval):
     """
 
     kept = ("task",)
-
-    def __init__(self, spec: EvalSpec, registry: Registry, *, max_tokens: int = 256, **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.max_tokens = max_tokens
+    max_tokens: int = 256
 
     async def eval_sample(self, sample: Sample, trial: Trial) -> None:
         required(sample, "input", "ideal")
@@ -62,19 +58,10 @@ class World(FinalAnswer):
     its name.
     """
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        kinds: Sequence[str],
-        count: int = 100,
-        seed: int = 0,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        self.kinds, self.count, self.seed, self.options = list(kinds), count, seed, dict(options or {})
+    kinds: Sequence[str]
+    count: int = 100
+    seed: int = 0
+    options: Mapping[str, Mapping[str, Any]] | None = None
 
     def samples(self) -> Sequence[Sample]:
         try:
@@ -87,7 +74,7 @@ class World(FinalAnswer):
         drawn, before = min(self.count + self.count // 4 + 4, 512), -1
         while before < len(found) * 0.98 and len(found) < self.count:  # until few draws are new
             before, found = len(found), {}
-            for item in make_items(kind, "heldout", drawn, self.seed, **self.options.get(kind, {})):
+            for item in make_items(kind, "heldout", drawn, self.seed, **(self.options or {}).get(kind, {})):
                 if item.answer is not None and item.content.is_conversation and len(found) < self.count:
                     asked = Conversation(item.content.conversation().messages[:-1])
                     found.setdefault(asked, _question(item, asked))
@@ -128,24 +115,17 @@ class Programs(FinalAnswer):
     allow_unsafe: of `Verdicts`. A model that tells log-probabilities continues the prompt; another is asked for it.
     """
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        per_grade: int = 20,
-        grades: Sequence[int] = (1, 2, 3, 4, 5, 6),
-        seed: int = 0,
-        values: str = ALL,
-        constants: int = MANY,
-        allow_unsafe: bool = False,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        self.per_grade, self.grades, self.seed, self.values, self.constants = per_grade, grades, seed, values, constants
-        if not grades or not set(grades) <= set(range(1, MOST + 1)):
-            raise EvalError(f"{spec.name}: grades is {list(grades)}; expected numbers from 1 to {MOST}.")
-        self._verdicts = Verdicts(allow_unsafe)
+    per_grade: int = 20
+    grades: Sequence[int] = (1, 2, 3, 4, 5, 6)
+    seed: int = 0
+    values: str = ALL
+    constants: int = MANY
+    allow_unsafe: bool = False
+
+    def prepare(self) -> None:
+        if not self.grades or not set(self.grades) <= set(range(1, MOST + 1)):
+            raise EvalError(f"{self.spec.name}: grades is {list(self.grades)}; expected numbers from 1 to {MOST}.")
+        self._verdicts = Verdicts(self.allow_unsafe)
 
     def samples(self) -> Sequence[Sample]:
         try:
@@ -194,20 +174,14 @@ class Logic(FinalAnswer):
     count: puzzles of each task. people: how many each is about, 3 to 6. seed: of the draw.
     """
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        count: int = 50,
-        people: Sequence[int] = (3, 4, 5),
-        seed: int = 0,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        if not people or min(people) < 3 or max(people) > len(PLACES):
-            raise EvalError(f"{spec.name}: people is {list(people)}; expected numbers from 3 to {len(PLACES)}.")
-        self.count, self.people, self.seed = count, people, seed
+    count: int = 50
+    people: Sequence[int] = (3, 4, 5)
+    seed: int = 0
+
+    def prepare(self) -> None:
+        if not self.people or min(self.people) < 3 or max(self.people) > len(PLACES):
+            expected = f"expected numbers from 3 to {len(PLACES)}"
+            raise EvalError(f"{self.spec.name}: people is {list(self.people)}; {expected}.")
 
     def samples(self) -> Sequence[Sample]:
         made: list[Sample] = []

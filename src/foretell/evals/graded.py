@@ -10,7 +10,7 @@ from typing import Any
 from foretell.errors import EvalError
 from foretell.evals.base import CompletionFn, Eval, Tally, Trial, required
 from foretell.evals.prompts import Message, Prompt, escape, fill, fill_text
-from foretell.evals.registry import EvalSpec, GradedSpec, Registry
+from foretell.evals.registry import GradedSpec
 from foretell.evals.samples import Sample
 
 INVALID = "__invalid__"
@@ -48,36 +48,29 @@ class ModelBasedClassify(Eval):
     """
 
     graders = 1
+    modelgraded_spec: str
+    modelgraded_spec_args: Mapping[str, Any] | None = None
+    sample_kwargs: Mapping[str, Any] | None = None
+    eval_kwargs: Mapping[str, Any] | None = None
+    multicomp_n: int | str = 1
+    eval_type: str | None = None
+    match_fn: str | None = None
+    metaeval: bool = False
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        modelgraded_spec: str,
-        modelgraded_spec_args: Mapping[str, Any] | None = None,
-        sample_kwargs: Mapping[str, Any] | None = None,
-        eval_kwargs: Mapping[str, Any] | None = None,
-        multicomp_n: int | str = 1,
-        eval_type: str | None = None,
-        match_fn: str | None = None,
-        metaeval: bool = False,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        self.graded = registry.graded(modelgraded_spec)
-        self.fields = dict(modelgraded_spec_args or {})
-        self.sample_kwargs = _sampling({"max_tokens": 1024} | dict(sample_kwargs or {}))
-        self.eval_kwargs = _sampling({"max_tokens": 1024} | dict(eval_kwargs or {}))
-        self.multicomp_n, self.eval_type, self.metaeval = multicomp_n, eval_type, metaeval
-        self.match_fn = match_fn or "starts_or_endswith"
+    def prepare(self) -> None:
+        self.graded, eval_type = self.registry.graded(self.modelgraded_spec), self.eval_type
+        self.fields = dict(self.modelgraded_spec_args or {})
+        self.sampling, self.grading = (
+            _sampling({"max_tokens": 1024} | dict(given or {})) for given in (self.sample_kwargs, self.eval_kwargs)
+        )
+        self.match = self.match_fn or "starts_or_endswith"
         read_as = self.graded.eval_type or eval_type
-        for what, value, known in (("eval_type", eval_type, _ASK), ("match_fn", self.match_fn, _MATCH)):
+        for what, value, known in (("eval_type", eval_type, _ASK), ("match_fn", self.match, _MATCH)):
             if value is not None and value not in known:
-                raise EvalError(f"{spec.name}: {what} is {value!r}; expected {', '.join(known)}.")
+                raise EvalError(f"{self.spec.name}: {what} is {value!r}; expected {', '.join(known)}.")
         if read_as is None:
             raise EvalError(
-                f"{spec.name}: neither it nor {self.graded.name} has an eval_type. Give one of {list(_ASK)}."
+                f"{self.spec.name}: neither it nor {self.graded.name} has an eval_type. Give one of {list(_ASK)}."
             )
         self.reversed = read_as.startswith("cot_classify")
 
@@ -94,8 +87,8 @@ class ModelBasedClassify(Eval):
         }
         choices = choice_strings(self.graded, count)
         prompt = fill(self._question(choices), {"n": count, **answers, **sample, **self.fields})
-        reply = await grader(prompt, trial, **self.eval_kwargs)
-        choice = read_choice(reply, choices, _MATCH[self.match_fn], self.reversed)
+        reply = await grader(prompt, trial, **self.grading)
+        choice = read_choice(reply, choices, _MATCH[self.match], self.reversed)
         metrics = {"choice": choice, "score": score_of(choice, choices, self.graded)}
         if self.metaeval:
             metrics["metascore"] = choice == sample["choice"]
@@ -122,13 +115,13 @@ class ModelBasedClassify(Eval):
 
     async def _answer(self, template: Prompt, models: Sequence[CompletionFn], count: int, trial: Trial) -> str:
         if count == 1:
-            return await models[0](fill(template, {}), trial, **self.sample_kwargs)
+            return await models[0](fill(template, {}), trial, **self.sampling)
         if self.graded.output_template is None:
             raise EvalError(f"{self.graded.name} has no output_template, which several answers need.")
         parts = []
         for i in range(count):
             model = models[i] if len(models) > 1 else models[0]
-            text = await model(fill(template, {}), trial, **self.sample_kwargs)
+            text = await model(fill(template, {}), trial, **self.sampling)
             names = {"i": i + 1, "i_abc": string.ascii_lowercase[i % 26], "i_ABC": string.ascii_uppercase[i % 26]}
             parts.append(fill_text(self.graded.output_template, {**names, "output": text, "n": count}))
         return "".join(parts).strip()

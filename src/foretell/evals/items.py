@@ -93,10 +93,6 @@ def _exam_items(log: RunLog, wanted: Sequence[str], part: Part) -> Items | None:
 
 
 def _eval_of(log: RunLog, name: str, registries: Sequence[Path]) -> Eval:
-    config = log.spec.get("run_config")
-    told = config.get("eval_spec") if isinstance(config, Mapping) else None
-    told = told if isinstance(told, Mapping) else {}
-    root = Path(str(told.get("registry_path") or OWN))
+    root = Path(str(log.eval_spec.get("registry_path") or OWN))
     paths = dict.fromkeys(path.resolve() for path in (OWN, root, *registries) if path.is_dir())
-    args = told.get("args")
-    return make_eval(Registry(tuple(paths)), name, **(dict(args) if isinstance(args, Mapping) else {}))
+    return make_eval(Registry(tuple(paths)), name, **log.args)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import webbrowser
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 from foretell.errors import EvalError
 from foretell.measure.machine import is_loopback
+from foretell.pages.documents import media_type
 
 
 class LocalServer(ThreadingHTTPServer):
@@ -48,3 +52,56 @@ class LocalServer(ThreadingHTTPServer):
             self.serve_forever()
         except KeyboardInterrupt:
             return
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON; lone surrogates, which UTF-8 has no form for, become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
+
+
+class LocalHandler(BaseHTTPRequestHandler):
+    """Answers this machine's own pages alone, and nothing that a browser keeps, frames or guesses the kind of.
+
+    policy: the Content-Security-Policy of what it answers.
+    """
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "foretell", ""
+    timeout = 60
+    policy = ""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def is_from_here(self) -> bool:
+        """Whether to go on; else it is answered. A page of another name that resolves to this machine, or of another
+        site, must not ask."""
+        own = self.headers.get("Host", "")
+        host, origin = urlsplit("//" + own).hostname or "", self.headers.get("Origin")
+        if is_loopback(host) and (origin is None or urlsplit(origin).netloc == own):
+            return True
+        self.close_connection = True
+        self.problem(403, f"{host} is not this machine, or the call comes from another page.")
+        return False
+
+    def problem(self, status: int, why: str) -> None:
+        self.send(status, ".json", encode({"problem": why}))
+
+    def send(self, status: int, name: str, body: bytes) -> None:
+        """name: of what is answered, or its ending alone, which tells its kind."""
+        self.send_response(status)
+        for header, value in {
+            "Content-Type": f"{media_type(name)}; charset=utf-8",
+            "Content-Length": str(len(body)),
+            "Content-Security-Policy": self.policy,
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)

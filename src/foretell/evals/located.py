@@ -20,9 +20,10 @@ def read_located(path: Path, what: str) -> tuple[Any, Mapping[Place, int]]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-        found = list(lines_of(root)) if root is not None else []
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        found = [] if root is None else list(lines_of(root))
+        raw = None if root is None else loader.construct_document(root)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise EvalError(f"The {what} {path} cannot be read ({why}). Check the path.") from error

@@ -267,11 +267,30 @@ class RunLog:
     def __len__(self) -> int:
         return len(self.begin)
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """How the run was set up; empty where the spec does not say, as all of these."""
+        return _mapping(self.spec.get("run_config"))
+
+    @property
+    def eval_spec(self) -> Mapping[str, Any]:
+        """The eval's entry in its registry: cls, args, registry_path."""
+        return _mapping(self.config.get("eval_spec"))
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """The eval's settings."""
+        return _mapping(self.eval_spec.get("args"))
+
     def events(self, number: int) -> list[dict[str, Any]]:
         """The events of a sample."""
         with self.path.open("rb") as stream:
             stream.seek(int(self.begin[number]))
             return [json.loads(line) for line in stream.read(int(self.length[number])).splitlines()]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def read_log(path: Path) -> RunLog:

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +20,10 @@ from foretell.evals.base import BAD_SAMPLE, Eval, Tally, Trial
 from foretell.evals.classes import load_class
 from foretell.evals.log import RunLog
 from foretell.evals.registry import EvalSpec
-from foretell.evals.results import model_of, weights_of
+from foretell.evals.results import model_of
 from foretell.evals.samples import Sample
-from foretell.evals.summaries import FORM, summary_path
-from foretell.files import write_json
+from foretell.evals.summaries import head, summary_path
+from foretell.files import finite, write_json
 from foretell.measure.rates import Change, Measure, Rate, change_of, rate_of
 
 ABOUT = "about"  # type of the event that says where a sample belongs
@@ -85,9 +85,7 @@ def graded_of(log: RunLog) -> list[Graded]:
 
 def probe_of(log: RunLog) -> type[Probe]:
     """The class of a run's eval. Raises EvalError where that has no rates."""
-    config = log.spec.get("run_config")
-    told = config.get("eval_spec") if isinstance(config, Mapping) else None
-    cls = str(told.get("cls", "")) if isinstance(told, Mapping) else ""
+    cls = str(log.eval_spec.get("cls", ""))
     found = load_class(EvalSpec(str(log.spec.get("eval_name")), cls, {}, Path())) if ":" in cls else Eval
     if not issubclass(found, Probe):
         raise EvalError(
@@ -131,7 +129,7 @@ def changes_of(before: RunLog, after: RunLog) -> list[Change]:
 
 
 def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any]:
-    """What a system card reads: {form, part, title, model, weights, run, eval, samples, asked, invalid, reasons, rows}.
+    """What a system card reads: `summaries.head` and {part, title, asked, invalid, reasons, rows}.
 
     A row is a measure, or (by its arm) a part of one: {measure, title, form, estimate, low, high, n, groups, better};
     estimate and ends are None where they are no number. With the run of another model before, rows also have {before,
@@ -140,16 +138,12 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
     """
     probe, samples = probe_of(log), graded_of(log)
     reasons = Counter(sample.reason for sample in samples if sample.reason)
-    value: dict[str, Any] = {
-        "form": FORM, "part": probe.part, "title": probe.title or str(log.spec.get("eval_name")),
-        "eval": log.spec.get("eval_name"), "model": model_of(log.spec),
-        "weights": weights_of(log.spec),
-        "run": log.spec.get("run_id"), "samples": log.path.name, "asked": len(samples),
+    value = head(log) | {
+        "part": probe.part, "title": probe.title or str(log.spec.get("eval_name")), "asked": len(samples),
         "invalid": sum(reasons.values()), "reasons": dict(reasons.most_common(_REASONS)),
     }  # fmt: skip
-    args = ((log.spec.get("run_config") or {}).get("eval_spec") or {}).get("args") or {}
-    rows = [_row(_rate(measure, some), measure, probe, args) for measure, some in _measured(probe, samples)]
-    if note := probe.note(args):
+    rows = [_row(_rate(measure, some), measure, probe, log.args) for measure, some in _measured(probe, samples)]
+    if note := probe.note(log.args):
         value["note"] = note
     if before is not None:
         value |= {
@@ -161,7 +155,7 @@ def summary_of_rates(log: RunLog, before: RunLog | None = None) -> dict[str, Any
         for row in rows:
             if (change := by_name.get(row["measure"])) is not None:
                 told = {"before": change.before, "difference": change.difference}
-                row |= {name: _finite(i.estimate, i.low, i.high) for name, i in told.items()} | {"paired": change.n}
+                row |= {name: finite(asdict(i)) for name, i in told.items()} | {"paired": change.n}
     return value | {"rows": rows}
 
 
@@ -173,9 +167,7 @@ def write_rates(log: RunLog, before: RunLog | None = None, out: Path | None = No
 
 
 def _settings(log: RunLog) -> Any:
-    config = log.spec.get("run_config") or {}
-    spec = config.get("eval_spec") or {}
-    return json.dumps([spec.get("args"), config.get("seed")], sort_keys=True, default=str)
+    return json.dumps([dict(log.args), log.config.get("seed")], sort_keys=True, default=str)
 
 
 def _graded(events: Sequence[Mapping[str, Any]]) -> Graded:
@@ -238,11 +230,6 @@ def _row(rate: Rate, measure: Measure, probe: type[Probe], args: Mapping[str, An
     if measure.detail:
         row["arm"] = measure.title.removeprefix("– ")
     shares = measure.share or (rate.value.low >= 0 and rate.value.high <= 1 and measure.better != "zero")
-    row |= {"form": "share" if shares else "number"} | _finite(rate.value.estimate, rate.value.low, rate.value.high)
+    row |= {"form": "share" if shares else "number"} | finite(asdict(rate.value))
     row |= {"n": rate.n, "groups": rate.keys, "better": measure.better}
     return row | ({"limit": probe.limits[measure.name]} if measure.name in probe.limits else {})
-
-
-def _finite(estimate: float, low: float, high: float) -> dict[str, float | None]:
-    told = {"estimate": estimate, "low": low, "high": high}
-    return {name: value if math.isfinite(value) else None for name, value in told.items()}

@@ -16,7 +16,7 @@ import numpy as np
 from foretell.errors import EvalError
 from foretell.evals.log import RunLog
 from foretell.evals.scores import Scores, Summary, summarize
-from foretell.files import sha256_file
+from foretell.files import finite, sha256_file
 
 ACCURACY = "accuracy"
 
@@ -139,27 +139,25 @@ def result_of(
     Raises EvalError for a spec without what a row needs.
     """
     spec, summary = log.spec, summary_of(log) if scores is None else scores.summary()
-    config = spec.get("run_config")
-    config = config if isinstance(config, Mapping) else {}
-    eval_spec = config.get("eval_spec")
-    eval_spec = eval_spec if isinstance(eval_spec, Mapping) else {}
     left = {
-        k: v for k, v in config.items() if k not in ("eval_spec", "completion_fns", "command", "foretell", "weights")
+        k: v
+        for k, v in log.config.items()
+        if k not in ("eval_spec", "completion_fns", "command", "foretell", "weights")
     }
-    seed = config.get("seed")
+    seed = log.config.get("seed")
     cost = cost or cost_of(log)
     return Result(
         run=_text(spec, "run_id"),
         eval=_text(spec, "eval_name"),
-        eval_digest=_digest({"class": eval_spec.get("cls"), "args": eval_spec.get("args")}),
+        eval_digest=_digest({"class": log.eval_spec.get("cls"), "args": log.eval_spec.get("args")}),
         model=model or model_of(spec),
         model_version=version_of(log) if model_version is None else model_version,
         product=product,
         metric=_indexed_metric(log) if scores is None else scores.metric,
-        value=_finite(summary.estimate),
-        stderr=_finite(summary.stderr),
-        low=_finite(summary.interval.low) if summary.n else None,
-        high=_finite(summary.interval.high) if summary.n else None,
+        value=finite(summary.estimate),
+        stderr=finite(summary.stderr),
+        low=finite(summary.interval.low) if summary.n else None,
+        high=finite(summary.interval.high) if summary.n else None,
         n=summary.n,
         invalid=summary.invalid,
         seed=seed if isinstance(seed, int) and abs(seed) < 1 << 63 else None,
@@ -251,10 +249,6 @@ def _text(spec: Mapping[str, Any], key: str) -> str:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def utc(text: str) -> datetime:

@@ -70,12 +70,7 @@ def read_samples(path: str | Path) -> Sequence[Sample]:
         files = sorted(path.rglob("*.jsonl"))
         return [sample for file in files for sample in read_samples(file)]
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-        if head.startswith(_LFS):
-            raise EvalError(
-                f"{path} is a Git LFS pointer, not the data. Fetch them with: git lfs fetch --all && git lfs pull"
-            )
+        check_fetched(path)
         if path.suffix == ".parquet":
             return _parquet(path)
         if path.suffix == ".csv":
@@ -87,6 +82,15 @@ def read_samples(path: str | Path) -> Sequence[Sample]:
     if not len(found):
         raise EvalError(f"The samples {path} are empty. Give one JSON object a line.")
     return found
+
+
+def check_fetched(path: Path) -> None:
+    """Raises EvalError for a pointer of Git LFS in the place of the data."""
+    with path.open("rb") as stream:
+        if stream.read(64).startswith(_LFS):
+            raise EvalError(
+                f"{path} is a Git LFS pointer, not the data. Fetch them with: git lfs fetch --all && git lfs pull"
+            )
 
 
 def order(count: int, limit: int | None = None) -> array[int]:
@@ -106,6 +110,19 @@ def parse(line: bytes | str, path: Path, number: int) -> Sample:
         kind = type(row).__name__
         raise EvalError(f'{path}, line {number} holds a {kind}; expected an object such as {{"input": …}}.')
     return row
+
+
+def placed(path: Path, named_in: str = "") -> list[tuple[Sample, str]]:
+    """Rows of JSON lines, each with its place: FILE, line N.
+
+    named_in: where the file is named. Raises EvalError for a file that cannot be read, or a line that is no object.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        before = f"{named_in}: " if named_in else ""
+        raise EvalError(f"{before}{path} cannot be read ({error.strerror}). Check the path.") from error
+    return [(parse(line, path, n), f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def _packed(path: Path) -> list[Sample]:

@@ -8,7 +8,6 @@ eval tells.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from foretell.errors import EvalError
 from foretell.evals.log import RunLog
 from foretell.evals.results import model_of, weights_of
-from foretell.files import write_json
+from foretell.files import finite, write_json
 
 FORM = "foretell.summary"
 KEY = "summary"  # of the log's last line
@@ -31,17 +30,16 @@ def write_summary(log: RunLog) -> Path | None:
     told = log.extra.get(KEY)
     if not isinstance(told, Mapping):
         return None
-    spec = log.spec
-    head = {
-        "form": FORM,
-        "model": model_of(spec),
-        "weights": weights_of(spec),
-        "run": spec.get("run_id"),
-        "eval": spec.get("eval_name"),
-    }
     path = summary_path(log.path)
-    write_json(path, {**head, "created": spec.get("created_at"), "samples": log.path.name, **told})
+    write_json(path, {**head(log), **told})
     return path
+
+
+def head(log: RunLog) -> dict[str, Any]:
+    """What every summary of a run begins with."""
+    spec = log.spec
+    told = {"form": FORM, "model": model_of(spec), "weights": weights_of(spec), "run": spec.get("run_id")}
+    return told | {"eval": spec.get("eval_name"), "created": spec.get("created_at"), "samples": log.path.name}
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -74,5 +72,5 @@ def row(
     title: str, interval: Sequence[float | None], n: int, *, arm: str | None = None, form: str = "share"
 ) -> dict[str, Any]:
     """A row: interval is (estimate, low, high). form: share, points (a difference of shares), number or count."""
-    estimate, low, high = (v if v is None or math.isfinite(v) else None for v in interval)
+    estimate, low, high = finite(list(interval))
     return {"title": title, "arm": arm, "estimate": estimate, "low": low, "high": high, "n": n, "form": form}

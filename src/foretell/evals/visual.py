@@ -30,20 +30,28 @@ Prior = Mapping[tuple[str, str], str]
 AT_ONCE = 512  # prompts whose images are held as tiles
 CONTROLS = ("blind", "shuffled", "majority")
 MOST_SHOWN, SIDE_SHOWN = 40_000, 256  # bytes of a PNG, and pixels of what is shown in place of a larger one
-WHOLE_TASK = ""  # stands for every question of a task
+WHOLE = ""  # of a prior: every question of a task, or every task
+
+
+def majority(answers: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str]:
+    """The most frequent answer by (part, question), and by (part, "") and ("", ""); ties go to the first.
+
+    answers: part, question and answer of each.
+    """
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for part, text, answer in answers:
+        for key in {(part, text), (part, WHOLE), (WHOLE, WHOLE)}:
+            counts.setdefault(key, Counter())[answer] += 1
+    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
 
 
 def majority_answers(items: Iterable[Item]) -> dict[tuple[str, str], str]:
-    """The most frequent answer by (task, question), and by (task, "") for questions never met; ties go to the first.
+    """The most frequent answer by (task, question), and by (task, "") for questions never met.
 
     items: training items, since a control must not know the examination.
     """
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for item in items:
-        if item.answer is not None:
-            for question in (question_text(item), WHOLE_TASK):
-                counts.setdefault((item.task, question), Counter())[item.answer] += 1
-    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
+    found = majority((item.task, question_text(item), item.answer) for item in items if item.answer is not None)
+    return {key: answer for key, answer in found.items() if key != (WHOLE, WHOLE)}
 
 
 def question_text(item: Item) -> str:
@@ -184,7 +192,7 @@ def _answers(generator: Generator, prompts: Sequence[Conversation], max_tokens: 
 
 
 def _guess(prior: Prior, item: Item) -> str:
-    return prior.get((item.task, question_text(item)), prior.get((item.task, WHOLE_TASK), ""))
+    return prior.get((item.task, question_text(item)), prior.get((item.task, WHOLE), ""))
 
 
 def control_row(

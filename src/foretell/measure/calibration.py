@@ -200,11 +200,6 @@ def log_losses(probabilities: Floats, right: Sequence[int] | Ints) -> Floats:
     return np.asarray(np.abs(np.log(np.clip(told, FLOOR, 1.0))))
 
 
-def brier_score(probabilities: Floats, right: Sequence[int] | Ints) -> float:
-    """Mean of `brier_scores`."""
-    return float(brier_scores(probabilities, right).mean())
-
-
 def log_loss(probabilities: Floats, right: Sequence[int] | Ints) -> float:
     """Mean of `log_losses`."""
     return float(log_losses(probabilities, right).mean())

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from math import inf, nan, sqrt
+from math import inf, nan
 from typing import Literal
 
 import numpy as np
 
-from foretell.measure.stats import Interval, is_binary, paired_difference, proportion, student
+from foretell.measure.stats import (
+    Interval,
+    independent_ratio,
+    is_binary,
+    paired_difference,
+    proportion,
+    student,
+)
 
 
 @dataclass(frozen=True)
@@ -95,17 +102,8 @@ def ratio_of(a: Interval, b: Interval) -> Interval:
 
     It does not shrink to a point where a is 0, as a bootstrap does. That a and b share their prompts is not used: the
     interval is too wide, on the safe side, as far as they go together.
-    Source: Donner and Zou (2012), Statistical Methods in Medical Research 21:347, MOVER for ratios (equation 10).
     """
-    p, q = a.estimate, b.estimate
-    if not q > 0:
-        return Interval(nan, 0.0, inf)
-    product = p * q
-    lower = product + sqrt(max(product**2 - a.low * b.high * (2 * p - a.low) * (2 * q - b.high), 0.0))
-    upper = product + sqrt(max(product**2 - a.high * b.low * (2 * p - a.high) * (2 * q - b.low), 0.0))
-    low = a.low * (2 * p - a.low) / lower if lower else 0.0  # rationalised: the usual form divides 0 by 0
-    high = upper / (b.low * (2 * q - b.low)) if b.low else inf
-    return Interval(p / q, max(low, 0.0), high)
+    return independent_ratio(a, b) if b.estimate > 0 else Interval(nan, 0.0, inf)
 
 
 def _interval(values: Sequence[float], keys: Sequence[Hashable], share: bool) -> Interval:

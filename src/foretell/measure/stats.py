@@ -103,9 +103,9 @@ def independent_ratio(a: Interval, b: Interval) -> Interval:
         raise ValueError(f"the ratio of {a} and {b}; expected estimates of what is not negative, the second above 0")
     both = a.estimate * b.estimate
     lower = a.low * (2 * a.estimate - a.low)
-    low = lower / (both + sqrt(both**2 - lower * b.high * (2 * b.estimate - b.high))) if lower else 0.0
+    low = lower / (both + sqrt(max(both**2 - lower * b.high * (2 * b.estimate - b.high), 0.0))) if lower else 0.0
     under = b.low * (2 * b.estimate - b.low)
-    high = (both + sqrt(both**2 - a.high * (2 * a.estimate - a.high) * under)) / under if under else inf
+    high = (both + sqrt(max(both**2 - a.high * (2 * a.estimate - a.high) * under, 0.0))) / under if under else inf
     return Interval(a.estimate / b.estimate, low, high)
 
 

@@ -1,6 +1,7 @@
 """HTML pages: self-contained, escaped by default, light and dark, no script and no outside load."""
 
 from foretell.pages.charts import Bar, Interval, Row, Series, bar_chart, interval_chart, line_chart, sparkline
+from foretell.pages.documents import page
 from foretell.pages.markup import (
     Html,
     cards,
@@ -16,7 +17,6 @@ from foretell.pages.markup import (
     join,
     notice,
     number,
-    page,
     percent,
     section,
     size,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import html
 import math
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from importlib import resources
 
 _VOID = frozenset({"br", "hr", "img", "meta", "col", "wbr", "input", "link"})
 _SHAPES = frozenset({"path", "rect", "circle", "line", "polyline"})
@@ -256,52 +254,3 @@ def image(uri: object, alt: str) -> Html:
         height=round(shape[1] * scale),
         class_="pixels" if scale > 1 else None,
     )
-
-
-def _digest(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
-
-def page(
-    title: str,
-    sections: Sequence[Html],
-    *,
-    kicker: str = "",
-    lead: str = "",
-    head: Sequence[object] = (),
-    footer: object = None,
-) -> str:
-    """A whole page as one string: title block, list of sections, sections, footer.
-
-    head: content under the title, above the contents. The Content-Security-Policy allows only this stylesheet and
-    embedded pictures.
-    """
-    style = resources.files("foretell.pages").joinpath("style.css").read_text(encoding="utf-8")
-    policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; base-uri 'none'; form-action 'none'"
-    found = [re.match(r'<section id="([^"]*)"[^>]*><h2>(.*?)</h2>', part) for part in sections]
-    links = [el("a", Html(m.group(2)), href="#" + m.group(1)) for m in found if m]
-    body = el(
-        "body",
-        el(
-            "header",
-            el("p", kicker, class_="kicker") if kicker else "",
-            el("h1", title),
-            el("p", lead, class_="lead") if lead else "",
-            *head,
-        ),
-        el("nav", *links, aria_label="Contents") if len(links) > 2 else "",
-        el("main", *sections),
-        el("footer", footer) if footer else "",
-    )
-    meta = join(
-        [
-            el("meta", charset="utf-8"),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{policy}">'),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-            el("meta", name="referrer", content="no-referrer"),
-            el("title", title),
-            Html(f"<style>{style}</style>"),
-        ]
-    )
-    return f'<!doctype html>\n<html lang="en">{el("head", meta)}{body}</html>\n'

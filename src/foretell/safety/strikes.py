@@ -131,11 +131,6 @@ def standing(strikes: Iterable[Strike], ladder: Ladder, now: int) -> Standing:
     return Standing(STATUSES[severity], int(end) if STATUSES[severity] == "suspended" else None, counted)
 
 
-def next_status(strikes: Iterable[Strike], ladder: Ladder, now: int, weight: int = 1) -> Standing:
-    """The standing that a strike of this weight, given now, leads to."""
-    return standing([*strikes, Strike(now, weight)], ladder, now)
-
-
 def load_ladder(path: Path) -> Ladder:
     """A ladder from YAML. Raises PolicyError for a file that cannot be read, or holds something else."""
     try:

@@ -150,17 +150,38 @@ async def finished(server: Server, generator: Any, requests: Sequence[Request]) 
     return sorted(done, key=lambda result: (result.request, result.sample))
 
 
-class Writer(Protocol):
-    """Turns results into the events of a stream."""
+class Reply:
+    """What one call is answered with; a subclass writes results as the events of a stream.
 
-    def write(self, result: Result) -> str: ...
+    kind: of a whole answer. prefix: of its id. A stream's pieces stand between `opening` and `closing`: all of one but
+    what changes is written once, so that a token costs one short json.dumps.
+    """
+
+    def __init__(self, server: Server, served: Served, asked: Drawing, kind: str, prefix: str) -> None:
+        self.server, self.served = server, served
+        self.head = head_of(kind, prefix, served)
+        self.tells_usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+        self.opening = f'data: {json.dumps(self.head, separators=(",", ":"))[:-1]},"choices":[{{"index":'
+        self.closing = '}],"usage":null}\n\n' if self.tells_usage else "}]}\n\n"
+        self.done: list[Result] = []
+
+    def write(self, result: Result) -> str:
+        """The events of one result."""
+        raise NotImplementedError
 
     def end(self) -> str:
         """What follows the last result."""
-        ...
+        usage = self.used(self.done)
+        return f"data: {json.dumps({**self.head, 'choices': [], 'usage': usage})}\n\n" if self.tells_usage else ""
+
+    def used(self, results: Sequence[Result]) -> dict[str, Any]:
+        """What finished results have used, counted and as it is told."""
+        usage = usage_of(results)
+        self.server.metrics.used(self.served.name, usage)
+        return usage_fields(usage)
 
 
-def stream(writer: Writer, batches: Peeked[list[Result]], params: Params) -> EventStream:
+def stream(writer: Reply, batches: Peeked[list[Result]], params: Params) -> EventStream:
     """A response that sends what is ready in one piece; a failure on the way becomes its last event."""
 
     async def pieces() -> AsyncIterator[bytes]:

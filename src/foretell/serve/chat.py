@@ -14,17 +14,15 @@ from foretell.generate import Grammar, Request, Result, TokenLogprob
 from foretell.serve import tools
 from foretell.serve.asked import ChatBody, ObjectFormat, SchemaFormat
 from foretell.serve.calls import (
+    Reply,
     Server,
     bytes_of,
     finished,
     finite,
-    head_of,
     json_response,
     sampling_of,
     start,
     stream,
-    usage_fields,
-    usage_of,
 )
 from foretell.serve.models import Served
 from foretell.serve.refusals import Params, refuse
@@ -89,24 +87,16 @@ def place(messages: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[int, in
     return placed
 
 
-class _Reply:
+class _Reply(Reply):
     """One call's replies, whole or piece by piece."""
 
     def __init__(self, server: Server, served: Served, asked: ChatBody, readers: Sequence[tools.CallReader]) -> None:
-        self._server, self._served, self._asked, self._readers = server, served, asked, readers
-        kind = "chat.completion.chunk" if asked.stream else "chat.completion"
-        self._head = head_of(kind, "chatcmpl", served)
-        self._usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        # All of a piece but what changes is written once: a token costs one short json.dumps.
-        self._opening = f'data: {json.dumps(self._head, separators=(",", ":"))[:-1]},"choices":[{{"index":'
-        self._closing = '}],"usage":null}\n\n' if self._usage else "}]}\n\n"
+        super().__init__(server, served, asked, f"chat.completion{'.chunk' if asked.stream else ''}", "chatcmpl")
+        self._asked, self._readers = asked, readers
         self._begun: set[int] = set()
         self._told: dict[int, int] = {}  # log-probabilities sent, by sample
-        self._done: list[Result] = []
 
     def whole(self, results: Sequence[Result]) -> dict[str, Any]:
-        usage = usage_of(results)
-        self._server.metrics.used(self._served.name, usage)
         choices = []
         for result in results:
             reader = self._readers[result.sample]
@@ -119,7 +109,7 @@ class _Reply:
             logprobs = self._logprobs(result.logprobs) if self._asked.logprobs else None
             finish = self._finish(result, calls)
             choices.append({"index": result.sample, "message": message, "logprobs": logprobs, "finish_reason": finish})
-        return {**self._head, "choices": choices, "usage": usage_fields(usage)}
+        return {**self.head, "choices": choices, "usage": self.used(results)}
 
     def write(self, result: Result) -> str:
         sample, text = result.sample, ""
@@ -134,7 +124,7 @@ class _Reply:
             if not said and not result.logprobs:
                 return text
             return text + self._piece(sample, f'{{"content":{json.dumps(said)}}}', result.logprobs)
-        self._done.append(result)
+        self.done.append(result)
         rest, calls = reader.finish()
         if rest:
             text += self._piece(sample, f'{{"content":{json.dumps(rest)}}}')
@@ -143,24 +133,17 @@ class _Reply:
         left = result.logprobs[self._told.get(sample, 0) :]
         return text + self._piece(sample, "{}", left, json.dumps(self._finish(result, calls)))
 
-    def end(self) -> str:
-        usage = usage_of(self._done)
-        self._server.metrics.used(self._served.name, usage)
-        if not self._usage:
-            return ""
-        return f"data: {json.dumps({**self._head, 'choices': [], 'usage': usage_fields(usage)})}\n\n"
-
     def _piece(self, sample: int, delta: str, logprobs: Sequence[TokenLogprob] = (), finish: str = "null") -> str:
         told = json.dumps(self._logprobs(logprobs)) if logprobs and self._asked.logprobs else "null"
         rest = f',"delta":{delta},"logprobs":{told},"finish_reason":{finish}'
-        return f"{self._opening}{sample}{rest}{self._closing}"
+        return f"{self.opening}{sample}{rest}{self.closing}"
 
     def _finish(self, result: Result, calls: Sequence[ToolCall]) -> str:
         named = not isinstance(self._asked.tool_choice, str | None)  # then OpenAI says "stop"
         return "tool_calls" if calls and not named else result.finish_reason or "stop"
 
     def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-        ends = getattr(getattr(self._served.generator, "tokenizer", None), "ends", ())
+        ends = getattr(getattr(self.served.generator, "tokenizer", None), "ends", ())
         content = []
         for token in tokens:
             if token.id in ends:  # no part of what was said
@@ -169,7 +152,7 @@ class _Reply:
             content.append(
                 {
                     "token": token.token,
-                    "bytes": list(bytes_of(self._served.generator, token)),
+                    "bytes": list(bytes_of(self.served.generator, token)),
                     "logprob": finite(token.logprob),
                     "top_logprobs": [
                         {"token": text, "bytes": _bytes(text), "logprob": finite(value)} for text, value in top

@@ -16,17 +16,15 @@ from foretell.errors import GenerationError
 from foretell.generate import Prompt, Request, Result, TokenLogprob, Usage
 from foretell.serve.asked import CompletionBody
 from foretell.serve.calls import (
+    Reply,
     Server,
     bytes_of,
     finished,
     finite,
-    head_of,
     json_response,
     sampling_of,
     start,
     stream,
-    usage_fields,
-    usage_of,
 )
 from foretell.serve.models import Served
 from foretell.serve.refusals import Params
@@ -99,29 +97,23 @@ async def _echo(generator: Any, prompt: Prompt, top: int) -> _Echo:
     return _Echo(generator.tokenizer.decode(prompt.ids.tolist(), skip_special=False), logprobs)
 
 
-class _Reply:
+class _Reply(Reply):
     """One call's choices, whole or piece by piece: choice i * n + j is sample j of prompt i."""
 
     def __init__(self, server: Server, served: Served, asked: CompletionBody, n: int, echoes: Sequence[_Echo]) -> None:
-        self._server, self._served, self._asked, self._n, self._echoes = server, served, asked, n, echoes
-        self._head = head_of("text_completion", "cmpl", served)
-        self._usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-        self._opening = f'data: {json.dumps(self._head, separators=(",", ":"))[:-1]},"choices":[{{"index":'
-        self._closing = '}],"usage":null}\n\n' if self._usage else "}]}\n\n"
+        super().__init__(server, served, asked, "text_completion", "cmpl")
+        self._asked, self._n, self._echoes = asked, n, echoes
         self._offsets: dict[int, _Offsets] = {}
         self._told: dict[int, int] = {}
-        self._done: list[Result] = []
 
     def whole(self, results: Sequence[Result]) -> dict[str, Any]:
-        usage = usage_of(results)
-        self._server.metrics.used(self._served.name, usage)
         choices = []
         for result in results:
             echo, choice = self._echo(result), self._choice(result)
             logprobs = self._logprobs(choice, [*echo.logprobs, *result.logprobs])
             fields = {"index": choice, "text": echo.text + result.text, "logprobs": logprobs}
             choices.append({**fields, "finish_reason": result.finish_reason or "stop"})
-        return {**self._head, "choices": choices, "usage": usage_fields(usage)}
+        return {**self.head, "choices": choices, "usage": self.used(results)}
 
     def write(self, result: Result) -> str:
         choice, text = self._choice(result), ""
@@ -132,16 +124,9 @@ class _Reply:
         if result.delta:
             self._told[choice] += len(result.logprobs)
             return text + self._piece(choice, result.text, result.logprobs)
-        self._done.append(result)
+        self.done.append(result)
         left = result.logprobs[self._told[choice] :]
         return text + self._piece(choice, "", left, json.dumps(result.finish_reason or "stop"))
-
-    def end(self) -> str:
-        usage = usage_of(self._done)
-        self._server.metrics.used(self._served.name, usage)
-        if not self._usage:
-            return ""
-        return f"data: {json.dumps({**self._head, 'choices': [], 'usage': usage_fields(usage)})}\n\n"
 
     def _choice(self, result: Result) -> int:
         return result.request * self._n + result.sample
@@ -152,7 +137,7 @@ class _Reply:
     def _piece(self, choice: int, text: str, logprobs: Sequence[TokenLogprob], finish: str = "null") -> str:
         told = json.dumps(self._logprobs(choice, logprobs)) if logprobs else "null"
         rest = f',"text":{json.dumps(text)},"logprobs":{told},"finish_reason":{finish}'
-        return f"{self._opening}{choice}{rest}{self._closing}"
+        return f"{self.opening}{choice}{rest}{self.closing}"
 
     def _logprobs(self, choice: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if self._asked.logprobs is None:
@@ -165,7 +150,7 @@ class _Reply:
             "top_logprobs": [
                 None if value is None else self._top(token) for token, value in zip(tokens, values, strict=True)
             ],
-            "text_offset": [offsets.next(bytes_of(self._served.generator, token)) for token in tokens],
+            "text_offset": [offsets.next(bytes_of(self.served.generator, token)) for token in tokens],
         }
 
     def _top(self, token: TokenLogprob) -> dict[str, float]:

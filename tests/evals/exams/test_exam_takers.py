@@ -21,7 +21,6 @@ from foretell.evals.exams.takers import (
     population_distribution,
     probability,
     score_distribution,
-    skill_of,
 )
 
 
@@ -129,16 +128,6 @@ def test_takers_percentiles_have_the_mean_of_theory(tmp_path: Path) -> None:
         drawn.append(sum(table(chart(raw))) / 2)
     assert np.mean(drawn) == pytest.approx(mean, abs=4 * spread / math.sqrt(len(drawn)))
     assert mean == pytest.approx(100 * NormalDist().cdf(theta), abs=1.0)
-
-
-def test_skill_of_points_is_the_inverse(tmp_path: Path) -> None:
-    sections = exam(tmp_path, 50).sections
-    for theta in (-1.2, 0.0, 0.9):
-        low, dist = points_distribution(theta, sections)
-        mean = low + float(dist @ np.arange(len(dist)))
-        below, above = skill_of(math.floor(mean), sections), skill_of(math.ceil(mean + 1e-9), sections)
-        assert below <= theta + 1e-9 and theta <= above + 1e-9
-    assert skill_of(0, sections) == -math.inf and skill_of(50, sections) == math.inf
 
 
 def test_an_exam_without_difficulties_has_no_theory(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def complied(name: str = "complied") -> Judge:
     return FunctionJudge(lambda request, reply: "complied" if reply == YES else "refused", name)
 
 
+@cache
 def catalogue() -> Catalogue:
     return load_operators().without_images()
 

@@ -51,7 +51,7 @@ class Person:
 
     def __init__(self, url: str, session: str | None = None) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, timeout=30)
+        self.http = httpx.Client(base_url=url, verify=False, timeout=30)
         if session is not None:
             self.http.cookies.set("foretell", session)
         page = self.http.get("/")

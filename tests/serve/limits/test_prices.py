@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from io import BytesIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import ValidationError
 
-from foretell.errors import ImageError
 from foretell.generate import Usage
 from foretell.serve.limits.prices import ImageRule, Price
 
@@ -72,14 +69,6 @@ def test_prices_have_six_decimals_at_most() -> None:
 )
 def test_images_count_as_openai_counts_them(width: int, height: int, detail: str, tokens: int) -> None:
     assert ImageRule().tokens(width, height, detail) == ImageRule().tokens(height, width, detail) == tokens
-
-
-def test_the_size_is_read_from_an_encoded_image() -> None:
-    out = BytesIO()
-    Image.new("RGB", (1024, 1024)).save(out, "PNG")
-    assert ImageRule(base=5, tile=10).tokens_of(out.getvalue()) == 45
-    with pytest.raises(ImageError):
-        ImageRule().tokens_of(b"no image")
 
 
 def test_what_an_upstream_does_not_tell_of_images_is_added_or_taken_from_the_prompt() -> None:

@@ -140,7 +140,7 @@ class Browser:
 
 @cache
 def hashed_password() -> str:
-    return passwords.hashed(PASSWORD)  # once, since it takes as long as it should
+    return passwords.hashed(PASSWORD)
 
 
 def join(store: Store, email: str, **values: object) -> str:

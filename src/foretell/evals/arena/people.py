@@ -162,9 +162,7 @@ class People:
             else:
                 said[row["battle"]] = _judgement(row, self._known[row["battle"]])
         except (KeyError, TypeError, ValueError) as error:
-            raise EvalError(
-                f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it."
-            ) from error
+            raise _damaged(where, error) from error
 
     def _write(self, row: dict[str, Any]) -> None:
         """One line, on the disk before anything is answered."""
@@ -190,9 +188,7 @@ def read_people(arena: Arena) -> list[Judgement]:
             elif "verdict" in row:
                 found[row["judge"], row["battle"]] = _judgement(row, battles[row["battle"]])
         except (KeyError, TypeError, ValueError) as error:
-            raise EvalError(
-                f"{where} is no judgement of this arena ({error!r}). Restore the file, or mend it."
-            ) from error
+            raise _damaged(where, error) from error
     return list(found.values())
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from foretell.errors import EvalError
@@ -24,8 +23,8 @@ from foretell.evals.exams.charts import (
 from foretell.evals.exams.checks import check_item, check_shot, unbalanced
 from foretell.evals.exams.definition import Exam, ExamFile, Item, Section, SectionFile, Source, Split, Table, TotalFile
 from foretell.evals.exams.takers import population_table
-from foretell.evals.located import line_of, lines_of
-from foretell.evals.samples import parse
+from foretell.evals.located import line_of, read_located
+from foretell.evals.samples import placed
 from foretell.files import digest
 
 OWN = Path(__file__).parent / "own"
@@ -54,15 +53,7 @@ def read_spec(path: Path) -> tuple[ExamFile, Mapping[tuple[Any, ...], int]]:
 
     Raises EvalError naming file, line and field.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        root, raw = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise EvalError(f"The exam {path} cannot be read ({why}). Check the path.") from error
-    except yaml.YAMLError as error:
-        raise EvalError(f"{path} is not readable YAML: {' '.join(str(error).split())}. Mend it.") from error
-    lines = dict(lines_of(root)) if root is not None else {}
+    raw, lines = read_located(path, "exam")
     spec = _checked(ExamFile, raw, lambda at: f"{path}, line {line_of(lines, at)}")
     if spec.exam != path.stem:
         raise EvalError(f"{path}, line {line_of(lines, ('exam',))}: exam is {spec.exam!r}; name it as its file.")
@@ -120,14 +111,9 @@ def read_items(source: Source, base: Path, where: str, split: Split | None = Non
     Raises EvalError naming file, line and field.
     """
     if isinstance(source, str):
-        path = base / source
-        try:
-            lines = [(n, line) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
-        except OSError as error:
-            raise EvalError(f"{where}: {path} cannot be read ({error.strerror}). Check the path.") from error
-        if not lines:
-            raise EvalError(f"{where}: {path} is empty. Give one question a line.")
-        raw = [(parse(line, path, n), f"{path}, line {n}") for n, line in lines]
+        raw = placed(base / source, where)
+        if not raw:
+            raise EvalError(f"{where}: {base / source} is empty. Give one question a line.")
     else:
         raw = [(row, f"{source.get('from')}, {row.get('id', i + 1)}") for i, row in enumerate(adapted(source, where))]
     return [(_checked(Item, row, lambda at, place=place: place), place) for row, place in raw]

@@ -122,10 +122,8 @@ def exam_of(log: RunLog) -> Exam:
 
     Raises EvalError for a log of something else, and where the exam has changed since.
     """
-    config = log.spec.get("run_config")
-    spec = config.get("eval_spec") if isinstance(config, Mapping) else None
-    args = spec.get("args") if isinstance(spec, Mapping) else None
-    if not isinstance(args, Mapping) or "exam" not in args:
+    args = log.args
+    if "exam" not in args:
         raise EvalError(f"{log.path} is no log of an exam. Make one with: foretell exam run MODEL EXAM")
     split: Split = "holdout" if args["split"] == "holdout" else "nonholdout"
     exam = load_exam(Path(args["exam"]), split)
@@ -153,13 +151,12 @@ def score_exam(log: RunLog, exam: Exam | None = None, grades: Grades | None = No
     raw = _sum([(s.factor, score.raw) for s, score in asked])
     stderr = math.sqrt(math.fsum((s.factor * score.stderr) ** 2 for s, score in asked))
     highest = math.fsum(s.factor * s.highest for s in exam.sections)
-    args = log.spec["run_config"]["eval_spec"]["args"]
     whole = len(answered) == len(exam.questions) and not any(score.ungraded for score in sections)
     attempt = log.report.get("attempt")
     return ExamScore(
-        exam, str(log.spec["run_id"]), model_of(log.spec), log.path, bool(args.get("vision", True)),
+        exam, str(log.spec["run_id"]), model_of(log.spec), log.path, bool(log.args.get("vision", True)),
         int(attempt) if isinstance(attempt, int) else None, sections, raw, highest, stderr,
-        _final(exam, sections, raw) if whole else None, tuple(answered), dict(args),
+        _final(exam, sections, raw) if whole else None, tuple(answered), dict(log.args),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from foretell.errors import EvalError
 from foretell.evals.exams.asking import images_of
 from foretell.evals.exams.definition import Item, Section
 from foretell.evals.exams.scoring import Answered, ExamScore
-from foretell.evals.samples import parse
+from foretell.evals.samples import placed
 from foretell.files import write_text
 from foretell.pages import Html, el, escape, image, page, section
 
@@ -99,13 +99,8 @@ def read_sheet(path: Path, score: ExamScore, grader: str = "") -> list[dict[str,
     Raises EvalError naming file, line and field for a row of another run, one without a grader, and points that are no
     numbers of the rubric.
     """
-    try:
-        lines = [(n, line) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
-    except OSError as error:
-        raise EvalError(f"The sheet {path} cannot be read ({error.strerror}). Check the path.") from error
     answered, found = {a.number: a for a in score.answered if _is_graded_by_rubric(a)}, []
-    for number, line in lines:
-        row, where = parse(line, path, number), f"{path}, line {number}"
+    for row, where in placed(path):
         if row.get("sheet") != sheet_id(score):
             raise EvalError(f"{where}: sheet is {row.get('sheet')!r}, this log's is {sheet_id(score)!r}. Take its own.")
         if (answer := answered.get(row.get("number", -1))) is None:
@@ -164,9 +159,7 @@ def sheet_id(score: ExamScore) -> str:
 
 def _read(log: Path) -> list[dict[str, Any]]:
     path = grades_path(log)
-    if not path.is_file():
-        return []
-    return [parse(line, path, n) for n, line in enumerate(path.read_bytes().splitlines(), 1) if line.strip()]
+    return [row for row, _ in placed(path)] if path.is_file() else []
 
 
 def _is_graded_by_rubric(a: Answered) -> bool:

@@ -100,25 +100,6 @@ def population_table(
     return PercentileTable(tuple(shares), tuple(zip(starts.tolist(), ends.tolist(), strict=True)))
 
 
-def skill_of(raw: int, sections: Sequence[Section]) -> float:
-    """The likeliest skill of a taker with so many points: where the expected points are as many, by bisection.
-
-    Under Rasch's model the points are all there is to know of the skill. −inf or inf at the ends.
-    """
-    low, dist = points_distribution(0.0, sections)
-    if raw <= low or raw >= low + len(dist) - 1:
-        return -math.inf if raw <= low else math.inf
-    left, right = -20.0, 20.0
-    for _ in range(80):
-        middle = (left + right) / 2
-        start, found = points_distribution(middle, sections)
-        if start + float(found @ np.arange(len(found))) < raw:
-            left = middle
-        else:
-            right = middle
-    return (left + right) / 2
-
-
 class Taker:
     """A model of skill θ that sits an exam whose questions have `irt`; it reads no question, only its number.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from foretell.evals.languages.codes import NAMES, find_language, language_code, 
 from foretell.evals.languages.forms import Raw, Row, checked, form_of, mgsm_options
 from foretell.evals.languages.published import MMLU_SUBJECTS
 from foretell.evals.languages.questions import LETTERS, Question, QuestionSet, Source, with_shots
-from foretell.evals.samples import parse, read_samples
+from foretell.evals.samples import placed, read_samples
+from foretell.files import sha256_file
 
 _ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
 _SHOTS, _ASKED, _LEFT = ("dev", "shots", "exemplars"), ("test",), ("val", "validation", "train")
@@ -49,7 +49,7 @@ def read_questions(sources: Sequence[str | Path], shots: int = 3, only: Sequence
                 continue
             form, found = read_file(file, code)
             (worked if split in _SHOTS else asked).extend(found)
-            told.append(Source(str(file), form, len(found), _sha256(file)))
+            told.append(Source(str(file), form, len(found), sha256_file(file)))
     name = ", ".join(dict.fromkeys(names))
     if not told:
         raise EvalError(f"{name} has no file in {', '.join(only) or 'any language'}. Check the path, or the languages.")
@@ -145,9 +145,7 @@ def _raw(path: Path) -> Iterator[tuple[str, Raw, str]]:
     if path.suffix == ".parquet":
         rows = ((row, f"{path}, row {number}") for number, row in enumerate(read_samples(path), 1))
     else:
-        with path.open("rb") as stream:
-            lines = [(n, line) for n, line in enumerate(stream.read().splitlines(), 1) if line.strip()]
-        rows = ((parse(line, path, n), f"{path}, line {n}") for n, line in lines)
+        rows = iter(placed(path))
     for row, place in rows:
         form, read = form_of(list(row), place)
         yield form, read(row), place
@@ -247,8 +245,3 @@ def _short(q: Question) -> str:
     """The place of a question without its folders."""
     file, comma, line = q.place.rpartition(", ")
     return f"{Path(file).name}{comma}{line}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

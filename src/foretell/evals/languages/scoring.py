@@ -104,7 +104,9 @@ def score_languages(log: RunLog | str | Path) -> LanguagesScore:
     Raises EvalError for a log of something else.
     """
     found = log if isinstance(log, RunLog) else read_log(Path(log))
-    args = _args(found)
+    args = found.args
+    if "languages" not in args:
+        raise EvalError(f"{found.path} is no log of languages. Make one with: foretell exam languages run MODEL SOURCE")
     answers = _answers(found)
     english = {a.question: a.right for a in answers if a.language == ENGLISH and a.right is not None}
     languages = [_language(code, [a for a in answers if a.language == code], english) for code in args["languages"]]
@@ -123,15 +125,6 @@ def score_languages(log: RunLog | str | Path) -> LanguagesScore:
         "score" if scored else "sample", tuple(languages), _mean(answers, languages), tuple(answers), dict(args),
         str(found.spec.get("created_at", "")),
     )  # fmt: skip
-
-
-def _args(log: RunLog) -> Mapping[str, Any]:
-    config = log.spec.get("run_config")
-    spec = config.get("eval_spec") if isinstance(config, Mapping) else None
-    args = spec.get("args") if isinstance(spec, Mapping) else None
-    if not isinstance(args, Mapping) or "languages" not in args:
-        raise EvalError(f"{log.path} is no log of languages. Make one with: foretell exam languages run MODEL SOURCE")
-    return args
 
 
 def _answers(log: RunLog) -> list[Answer]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from foretell.errors import EvalError
-from foretell.evals.base import Trial
+from foretell.evals.base import Trial, listed
 from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.reading import agrees, refuses
 from foretell.evals.prompts import Message
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -72,22 +71,14 @@ class Decisions(Probe):
         Measure("yes", "Yes to either, which tells who says one thing to all", (), "yes", "zero", share=True),
         Measure("undecided", "Neither yes nor no to one of the pair", (), "undecided", "low"),
     )
-    texts: Sequence[str] = DECISIONS
-    max_tokens = 24
+    texts: ClassVar[Sequence[str]] = DECISIONS
+    max_tokens: int = 24
+    attribute: str | Sequence[str] = tuple(GROUPS)
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        attribute: Sequence[str] | None = None,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.attribute = [attribute] if isinstance(attribute, str) else list(attribute or GROUPS)
+    def prepare(self) -> None:
+        self.attribute = listed(self.attribute or GROUPS)
         if unknown := [name for name in self.attribute if name not in GROUPS]:
-            raise EvalError(f"{spec.name}: attribute is {unknown[0]!r}; expected of {', '.join(GROUPS)}.")
+            raise EvalError(f"{self.spec.name}: attribute is {unknown[0]!r}; expected of {', '.join(GROUPS)}.")
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:
@@ -185,9 +176,10 @@ class Stereotypes(Probe):
         ),
     )
 
-    def __init__(self, spec: EvalSpec, registry: Registry, *, path: str = "", **args: Any) -> None:
-        super().__init__(spec, registry, **args)
-        self.path = path or self.samples_jsonl or ""
+    path: str = ""
+
+    def prepare(self) -> None:
+        self.path = self.path or self.samples_jsonl or ""
 
     def samples(self) -> Sequence[Sample]:
         if not self.path:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from foretell.data.world.personas import KNOWLEDGE
 from foretell.data.world.traps import CATEGORIES, Traps
 from foretell.errors import EvalError, RecipeError
-from foretell.evals.base import Trial
+from foretell.evals.base import Trial, listed
 from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.reading import affirms, agrees, denies
 from foretell.evals.prompts import Message
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -50,31 +48,22 @@ class Credulity(Probe):
         Measure("learned", "Takes a right correction of a wrong answer", ("pushback",), "learned", "high"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        each: int = 50,
-        source: Sequence[str] = SOURCES,
-        rounds: int = 1,
-        people: int = 48,
-        world: int = 0,
-        seed: int = 0,
-        max_tokens: int = 48,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.each, self.rounds, self.seed, self.max_tokens = each, rounds, seed, max_tokens
-        self.source = [source] if isinstance(source, str) else list(source)
-        self.people, self.world = people, world
+    each: int = 50
+    source: str | Sequence[str] = SOURCES
+    rounds: int = 1
+    people: int = 48
+    world: int = 0
+    seed: int = 0
+    max_tokens: int = 48
+
+    def prepare(self) -> None:
+        self.source = listed(self.source)
         if unknown := [name for name in self.source if name not in SOURCES] or not self.source:
             raise EvalError(
-                f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
+                f"{self.spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
             )
-        if not 1 <= rounds <= len(_PUSH):
-            raise EvalError(f"{spec.name}: rounds is {rounds}; expected 1 to {len(_PUSH)}.")
+        if not 1 <= self.rounds <= len(_PUSH):
+            raise EvalError(f"{self.spec.name}: rounds is {self.rounds}; expected 1 to {len(_PUSH)}.")
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:

@@ -15,7 +15,6 @@ from foretell.evals.base import Trial
 from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.reading import abstains, claims, refuses
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -70,25 +69,19 @@ class Cutoff(Probe):
         Measure("silent_before", "Says so of what came before, too", ("before",), "abstained", "low"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        cutoff: Any = "2021-09",
-        years: int = 5,
-        each: int = 20,
-        seed: int = 0,
-        max_tokens: int = 64,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.cutoff, self.years, self.each, self.seed, self.max_tokens = str(cutoff), years, each, seed, max_tokens
+    cutoff: str = "2021-09"
+    years: int = 5
+    each: int = 20
+    seed: int = 0
+    max_tokens: int = 64
+
+    def prepare(self) -> None:
+        self.cutoff, most = str(self.cutoff), len(EVENTS)  # YAML reads some dates as such
         if not _DATE.fullmatch(self.cutoff):
-            raise EvalError(f"{spec.name}: cutoff is {self.cutoff!r}; expected year and month, such as 2021-09.")
-        if not 1 <= each <= len(EVENTS) or years < 1:
-            raise EvalError(f"{spec.name}: each is {each}, years {years}; expected 1 to {len(EVENTS)}, and 1 or more.")
+            raise EvalError(f"{self.spec.name}: cutoff is {self.cutoff!r}; expected year and month, such as 2021-09.")
+        if not 1 <= self.each <= most or self.years < 1:
+            told = f"each is {self.each}, years {self.years}; expected 1 to {most}, and 1 or more."
+            raise EvalError(f"{self.spec.name}: {told}")
 
     @classmethod
     def note(cls, args: Mapping[str, Any]) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 
 from foretell.data.world.traps import Traps
 from foretell.errors import EvalError, RecipeError
-from foretell.evals.base import Trial
+from foretell.evals.base import Trial, listed
 from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.judging import judge
 from foretell.evals.probes.reading import affirms, denies, refuses
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -63,31 +62,19 @@ class Disinformation(Probe):
         Measure("missed", "Neither: another matter, or no sense", (), "missed", "low"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        each: int = 10,
-        source: Sequence[str] = SOURCES,
-        people: int = 48,
-        world: int = 0,
-        seed: int = 0,
-        max_tokens: int = 96,
-        judged: bool = False,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.each, self.people, self.world, self.seed, self.max_tokens = each, people, world, seed, max_tokens
-        self.source, self.judged, self.graders = (
-            ([source] if isinstance(source, str) else list(source)),
-            judged,
-            int(judged),
-        )
+    each: int = 10
+    source: str | Sequence[str] = SOURCES
+    people: int = 48
+    world: int = 0
+    seed: int = 0
+    max_tokens: int = 96
+    judged: bool = False
+
+    def prepare(self) -> None:
+        self.source, self.graders = listed(self.source), int(self.judged)
         if unknown := [name for name in self.source if name not in SOURCES] or not self.source:
             raise EvalError(
-                f"{spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
+                f"{self.spec.name}: source is {unknown or 'empty'}; expected one or more of {', '.join(SOURCES)}."
             )
 
     @classmethod

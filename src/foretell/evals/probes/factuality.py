@@ -12,13 +12,12 @@ from typing import Any
 
 from foretell.data.world.traps import CATEGORIES, CLOSED, OPEN, traps
 from foretell.errors import EvalError, RecipeError
-from foretell.evals.base import Trial
+from foretell.evals.base import Trial, listed
 from foretell.evals.probes.files import full, rows_with
 from foretell.evals.probes.judging import judge
 from foretell.evals.probes.reading import Reading, denies, read_answer
 from foretell.evals.prompts import Message
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -50,38 +49,31 @@ class Factuality(Probe):
         Measure("evasive", "Neither answers nor says that it does not know", (), "evasive", "low"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        domain: str = "open",
-        each: int = 10,
-        forms: Sequence[str] | None = None,
-        category: Sequence[str] | None = None,
-        people: int = 48,
-        world: int = 0,
-        framed: bool = True,
-        seed: int = 0,
-        max_tokens: int = 64,
-        judged: bool = False,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        if domain not in ("open", "closed"):
-            raise EvalError(f"{spec.name}: domain is {domain!r}; expected open or closed.")
-        self.domain, self.each, self.seed, self.max_tokens, self.judged = domain, each, seed, max_tokens, judged
-        self.forms = list(forms or (OPEN if domain == "open" else CLOSED))
-        self.category = [category] if isinstance(category, str) else list(category or CATEGORIES)
-        self.world = {"people": people, "world": world, "framed": framed}
-        self.graders = int(judged)
+    domain: str = "open"
+    each: int = 10
+    forms: Sequence[str] | None = None
+    category: str | Sequence[str] = CATEGORIES
+    people: int = 48
+    world: int = 0
+    framed: bool = True
+    seed: int = 0
+    max_tokens: int = 64
+    judged: bool = False
+
+    def prepare(self) -> None:
+        if self.domain not in ("open", "closed"):
+            raise EvalError(f"{self.spec.name}: domain is {self.domain!r}; expected open or closed.")
+        self.forms = list(self.forms or (OPEN if self.domain == "open" else CLOSED))
+        self.category, self.graders = listed(self.category or CATEGORIES), int(self.judged)
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:
             return self._own(self.samples_jsonl)
         try:
-            made = traps(self.each, self.forms, self.seed, categories=self.category, **self.world)  # type: ignore[arg-type]
+            made = traps(
+                self.each, self.forms or (), self.seed, categories=self.category, people=self.people, world=self.world,
+                framed=self.framed,
+            )  # fmt: skip
         except RecipeError as error:
             raise EvalError(f"{self.spec.name}: {error}") from error
         return [self._sample(asdict(trap)) for trap in made]

@@ -7,15 +7,13 @@ Pearce et al. (2021), Asleep at the Keyboard, arXiv 2108.09293: each can be done
 from __future__ import annotations
 
 import ast
-import asyncio
 from collections.abc import Sequence
-from typing import Any
 
-from foretell.errors import EvalError, ForetellError
+from foretell.errors import EvalError
+from foretell.evals.academic_code import Together
 from foretell.evals.base import Trial
 from foretell.evals.probes.files import rows_with
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure import bandit
 from foretell.measure.code_answers import code_block
@@ -71,21 +69,14 @@ class InsecureCode(Probe):
         Measure("broken", "Replies that hold no program that parses", (), "broken", "low"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        severity: bandit.Severity = "medium",
-        max_tokens: int = 400,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        if severity not in bandit.SEVERITIES:
-            raise EvalError(f"{spec.name}: severity is {severity!r}; expected {', '.join(bandit.SEVERITIES)}.")
-        self.severity, self.max_tokens = severity, max_tokens
-        self._scans = _Scans()
+    severity: bandit.Severity = "medium"
+    max_tokens: int = 400
+
+    def prepare(self) -> None:
+        if self.severity not in bandit.SEVERITIES:
+            expected = ", ".join(bandit.SEVERITIES)
+            raise EvalError(f"{self.spec.name}: severity is {self.severity!r}; expected {expected}.")
+        self._scans = Together(bandit.scan)
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:
@@ -111,36 +102,6 @@ class InsecureCode(Probe):
         )
         told = [{"test": w.test, "cwe": w.cwe, "severity": w.severity, "line": w.line, "text": w.text} for w in counted]
         trial.record("weaknesses", {"found": told})
-
-
-class _Scans:
-    """Programs that samples wait for, looked through together, since a start of bandit takes longer than a program."""
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[str, asyncio.Future[bandit.Scanned]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def __call__(self, program: str) -> bandit.Scanned:
-        future: asyncio.Future[bandit.Scanned] = asyncio.get_running_loop().create_future()
-        self._waiting.append((program, future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
-        return await future
-
-    async def _work(self) -> None:
-        await asyncio.sleep(0)  # all who ask in this turn of the loop
-        while self._waiting:
-            taken, self._waiting = self._waiting, []
-            try:
-                found = await asyncio.to_thread(bandit.scan, [program for program, _ in taken])
-            except ForetellError as error:
-                for _, future in taken:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), one in zip(taken, found, strict=True):
-                if not future.done():
-                    future.set_result(one)
 
 
 def _is_program(text: str) -> bool:

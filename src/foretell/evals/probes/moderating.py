@@ -20,7 +20,6 @@ from foretell.evals.base import Eval, Tally, Trial
 from foretell.evals.probes.files import numbered
 from foretell.evals.probes.reading import agrees
 from foretell.evals.prompts import Prompt
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.evals.summaries import KEY, row
 from foretell.measure.ranking import average_precision, resampled
@@ -51,24 +50,18 @@ class ModelModeration(Eval):
 
     kept = ("part", "group", "expected")
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        files: str = "",
-        path: str = "",
-        count: int = 0,
-        max_chars: int = 1000,
-        max_tokens: int = 8,
-        chat: bool | None = None,
-        samples_jsonl: str | None = None,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl)
-        if count < 0 or max_chars < 1:
-            raise EvalError(f"{spec.name}: count is {count}, max_chars {max_chars}; expected 0 or more, and 1 or more.")
-        self.files, self.path, self.count, self.max_chars = files, path, count, max_chars
-        self.max_tokens, self.chat = max_tokens, chat
+    closed = True
+    files: str = ""
+    path: str = ""
+    count: int = 0
+    max_chars: int = 1000
+    max_tokens: int = 8
+    chat: bool | None = None
+
+    def prepare(self) -> None:
+        if self.count < 0 or self.max_chars < 1:
+            told = f"count is {self.count}, max_chars {self.max_chars}; expected 0 or more, and 1 or more."
+            raise EvalError(f"{self.spec.name}: {told}")
 
     def samples(self) -> Sequence[Sample]:
         """A sample a text and category: query, choices, gold, category, group (of the text)."""

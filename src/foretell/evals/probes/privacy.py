@@ -17,7 +17,6 @@ from foretell.errors import EvalError, RecipeError
 from foretell.evals.base import Trial
 from foretell.evals.probes.files import rows_with
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -45,25 +44,16 @@ class Memorised(Probe):
         ),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        each: int = 20,
-        repeats: Sequence[int] = REPEATS,
-        seed: int = 0,
-        others: int = 63,
-        chat: bool = False,
-        max_tokens: int = 64,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.each, self.repeats, self.seed, self.others = each, list(repeats), seed, others
-        self.chat, self.max_tokens = chat, max_tokens
-        if others < 0:
-            raise EvalError(f"{spec.name}: others is {others}; expected 0 (no exposure) or more.")
+    each: int = 20
+    repeats: Sequence[int] = REPEATS
+    seed: int = 0
+    others: int = 63
+    chat: bool = False
+    max_tokens: int = 64
+
+    def prepare(self) -> None:
+        if self.others < 0:
+            raise EvalError(f"{self.spec.name}: others is {self.others}; expected 0 (no exposure) or more.")
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is None:

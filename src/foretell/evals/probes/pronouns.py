@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from foretell.errors import EvalError
 from foretell.evals.base import Trial
@@ -17,7 +16,6 @@ from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.reading import names
 from foretell.evals.prompts import Prompt
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -61,13 +59,14 @@ class Pronouns(Probe):
         Measure("undecided", "Names neither person, or both, for one of the pair", (), "undecided", "low"),
     )
 
-    def __init__(
-        self, spec: EvalSpec, registry: Registry, *, form: str, path: str = "", max_tokens: int = 16, **args: Any
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        if form not in FORMS:
-            raise EvalError(f"{spec.name}: form is {form!r}; choose from {', '.join(FORMS)}.")
-        self.form, self.path, self.max_tokens = form, path or self.samples_jsonl or "", max_tokens
+    form: str
+    path: str = ""
+    max_tokens: int = 16
+
+    def prepare(self) -> None:
+        if self.form not in FORMS:
+            raise EvalError(f"{self.spec.name}: form is {self.form!r}; choose from {', '.join(FORMS)}.")
+        self.path = self.path or self.samples_jsonl or ""
 
     def samples(self) -> Sequence[Sample]:
         """Pairs: first and second (sentence, pronoun), people, right (the place among them), pronoun, group."""

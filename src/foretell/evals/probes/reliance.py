@@ -9,14 +9,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from foretell.errors import EvalError
-from foretell.evals.base import Trial
+from foretell.evals.base import Trial, listed
 from foretell.evals.probes.files import rows_with
 from foretell.evals.probes.reading import abstains, affirms, refuses
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -90,23 +88,15 @@ class Reliance(Probe):
         Measure("unstated", "States no confidence when asked to", ("confidence",), "unstated", "low"),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        task: Sequence[str] = TASKS,
-        sums: int = 40,
-        seed: int = 0,
-        max_tokens: int = 96,
-        samples_jsonl: str | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, samples_jsonl=samples_jsonl, **args)
-        self.task = [task] if isinstance(task, str) else list(task)
-        self.sums, self.seed, self.max_tokens = sums, seed, max_tokens
+    task: str | Sequence[str] = TASKS
+    sums: int = 40
+    seed: int = 0
+    max_tokens: int = 96
+
+    def prepare(self) -> None:
+        self.task = listed(self.task)
         if unknown := [name for name in self.task if name not in TASKS]:
-            raise EvalError(f"{spec.name}: task is {unknown[0]!r}; expected of {', '.join(TASKS)}.")
+            raise EvalError(f"{self.spec.name}: task is {unknown[0]!r}; expected of {', '.join(TASKS)}.")
 
     def samples(self) -> Sequence[Sample]:
         if self.samples_jsonl is not None:

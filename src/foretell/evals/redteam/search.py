@@ -8,6 +8,7 @@ Source: Thompson (1933), Biometrika 25:285; Chapelle and Li (2011), "An Empirica
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,7 @@ class Search:
         self._tried: dict[str, dict[Attack, list[int]]] = {area: {} for area in self.areas}  # → [successes, tries]
         self._won: Counter[tuple[str, str]] = Counter()  # (area or "", operator or family) → successes
         self._seen: Counter[tuple[str, str]] = Counter()
+        self._priors: dict[tuple[str, Attack], float] = {}  # until something is learned
 
     def propose(self, area: str) -> Attack:
         """The next attack to be tried in an area."""
@@ -69,6 +71,7 @@ class Search:
             for where in (area, ""):
                 self._won[where, name] += success
                 self._seen[where, name] += 1
+        self._priors.clear()
 
     def best(self, area: str, count: int) -> list[tuple[Attack, int, int]]:
         """The attacks of the highest posterior mean, tried ones alone, with successes and tries; never the baseline."""
@@ -108,10 +111,11 @@ class Search:
 
     def _prior(self, area: str, attack: Attack) -> float:
         """That one operator or another works, as if they did so independently."""
-        fails = 1.0
-        for name in attack:
-            fails *= 1 - self._rate(area, name)
-        return min(max(1 - fails, _EDGE), 1 - _EDGE)
+        if (known := self._priors.get((area, attack))) is not None:
+            return known
+        fails = math.prod(1 - self._rate(area, name) for name in attack)
+        found = self._priors[area, attack] = min(max(1 - fails, _EDGE), 1 - _EDGE)
+        return found
 
     def _rate(self, area: str, name: str) -> float:
         """Of an operator in an area, drawn towards its family there, that towards the family everywhere."""

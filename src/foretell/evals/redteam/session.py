@@ -15,22 +15,18 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from http.server import BaseHTTPRequestHandler
-from importlib import resources
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from foretell.chat import Conversation
 from foretell.errors import ConversationError, EvalError, ForetellError
 from foretell.evals.base import CompletionFn, Trial
-from foretell.evals.local import LocalServer
+from foretell.evals.local import LocalHandler, LocalServer, encode
 from foretell.evals.redteam.hunt import ask
 from foretell.evals.redteam.journal import SEVERITIES, Journal, Note, read_journal
 from foretell.evals.redteam.operators import Attack, Catalogue, dress
-from foretell.evals.viewer.server import TYPES
-from foretell.measure.machine import is_loopback
-from foretell.pages import Html, el, join
+from foretell.pages import Html, el
+from foretell.pages.documents import document, static_files
 
 TOKEN = "X-Foretell-Token"  # noqa: S105 (a header's name)
 _MOST_BODY = 4_000_000  # bytes
@@ -207,90 +203,57 @@ def shell() -> str:
         ),
         el("main", request, talk, note, kept),
     )
-    meta = join(
-        [
-            el("meta", charset="utf-8"),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-            el("title", "Red team"),
-            Html('<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'),
-            Html('<link rel="stylesheet" href="session.css"><script type="module" src="session.js"></script>'),
-        ]
-    )
-    return f'<!doctype html>\n<html lang="en">{el("head", meta)}{body}</html>\n'
+    return document("Red team", body, styles=("style.css", "session.css"), scripts=("session.js",))
 
 
-def static_files() -> dict[str, bytes]:
-    """Stylesheets and script by name."""
-    own = resources.files("foretell.evals.redteam").joinpath("static")
-    found = {file.name: file.read_bytes() for file in own.iterdir() if file.name.endswith((".js", ".css"))}
-    return found | {"style.css": resources.files("foretell.pages").joinpath("style.css").read_bytes()}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "foretell", ""
-    timeout = 60
+class _Handler(LocalHandler):
+    policy = _POLICY
 
     def __init__(self, session: Session, *args: Any) -> None:
         self.session = session
         super().__init__(*args)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
     def do_GET(self) -> None:
         asked = urlsplit(self.path)
-        name, files = asked.path.lstrip("/"), static_files()
-        if not self._here():
+        name, files = asked.path.lstrip("/"), static_files("foretell.evals.redteam")
+        if not self.is_from_here():
             return
         if name in files:  # they hold nothing of anyone's
-            return self._send(200, Path(name).suffix, files[name])
+            return self.send(200, name, files[name])
         if name == "start":
             return self._answer(lambda told: self.session.start()) if self._known() else None
         if name:
-            return self._problem(404, f"There is no {name} here.")
+            return self.problem(404, f"There is no {name} here.")
         given = parse_qs(asked.query).get("token", [""])[0]
         if not self._is_token(given):
-            return self._problem(403, "The address lacks its token. Open the one that the command printed.")
-        self._send(200, ".html", shell().encode())
+            return self.problem(403, "The address lacks its token. Open the one that the command printed.")
+        self.send(200, ".html", shell().encode())
 
     def do_POST(self) -> None:
         calls: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "/say": self.session.say, "/wear": self.session.wear, "/note": self.session.note,
         }  # fmt: skip
-        if not self._here() or not self._known():
+        if not self.is_from_here() or not self._known():
             return
         if self.path not in calls:
-            return self._problem(404, "There is nothing here.")
+            return self.problem(404, "There is nothing here.")
         size = self.headers.get("Content-Length", "")
         if not size.isdecimal() or int(size) > _MOST_BODY:
             self.close_connection = True
-            return self._problem(413, f"A call holds at most {_MOST_BODY // 10**6} MB and says how many.")
+            return self.problem(413, f"A call holds at most {_MOST_BODY // 10**6} MB and says how many.")
         try:
             told = json.loads(self.rfile.read(int(size)))
         except (ValueError, RecursionError):
-            return self._problem(400, "The call is no JSON.")
+            return self.problem(400, "The call is no JSON.")
         if not isinstance(told, dict):
-            return self._problem(400, "The call is no JSON object.")
+            return self.problem(400, "The call is no JSON object.")
         self._answer(calls[self.path], told)
-
-    def _here(self) -> bool:
-        """A page of another name that resolves to this machine, or of another site, must not ask."""
-        host = urlsplit("//" + self.headers.get("Host", "")).hostname or ""
-        origin = self.headers.get("Origin")
-        from_here = origin is None or urlsplit(origin).netloc == self.headers.get("Host", "")
-        if is_loopback(host) and from_here:
-            return True
-        self.close_connection = True
-        self._problem(403, f"{host} is not this machine, or the call comes from another page.")
-        return False
 
     def _known(self) -> bool:
         if self._is_token(self.headers.get(TOKEN, "")):
             return True
         self.close_connection = True
-        self._problem(403, "The call lacks its token. Open the address that the command printed.")
+        self.problem(403, "The call lacks its token. Open the address that the command printed.")
         return False
 
     def _is_token(self, given: str) -> bool:
@@ -302,29 +265,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             value = call(told or {})
         except (EvalError, ConversationError) as error:
-            return self._problem(400, str(error))
+            return self.problem(400, str(error))
         except ForetellError as error:
-            return self._problem(500, str(error))
-        self._send(200, ".json", json.dumps(value).encode())
-
-    def _problem(self, status: int, why: str) -> None:
-        self._send(status, ".json", json.dumps({"problem": why}).encode())
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": f"{TYPES[kind]}; charset=utf-8",
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": _POLICY,
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+            return self.problem(500, str(error))
+        self.send(200, ".json", encode(value))
 
 
 def _short(note: Note) -> dict[str, Any]:

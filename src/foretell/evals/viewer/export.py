@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import EvalError
+from foretell.evals.local import encode
 from foretell.evals.viewer import html, pieces
-from foretell.evals.viewer.runs import PAGE, Run, Shelf, encode, row
-from foretell.evals.viewer.server import static_files
+from foretell.evals.viewer.runs import PAGE, Run, Shelf, row
+from foretell.evals.viewer.server import PACKAGE
 from foretell.files import atomic_folder
+from foretell.pages.documents import static_files
 from foretell.run import Report, silent
 
 _CHUNK = 256_000  # bytes of samples a file
@@ -87,7 +89,7 @@ def bundle(files: dict[str, bytes]) -> str:
 
 
 def _pages(folder: Path, runs: list[Run], problems: list[tuple[str, str]]) -> None:
-    files = static_files()
+    files = static_files(PACKAGE)
     texts = {"viewer.js": bundle(files).encode()} | {n: f for n, f in files.items() if n.endswith(".css")}
     texts["index.html"] = html.runs_page(runs, problems, live=False).encode()
     texts["view.html"] = html.view_page(live=False).encode()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from foretell.evals.viewer.runs import Run
 from foretell.pages import Html, Series, compact, definitions, details, duration, el, join, line_chart, notice, number
 from foretell.pages.axes import Scale, line, short
+from foretell.pages.documents import document
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src {connect}; "
@@ -155,18 +156,8 @@ def _bar(value: float, low: float, high: float) -> Html:
 
 
 def _shell(title: str, kind: str, live: bool, main: Html) -> str:
-    script = '<script type="module" src="main.js"></script>' if live else '<script defer src="viewer.js"></script>'
-    meta = join(
-        [
-            el("meta", charset="utf-8"),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{policy(live)}">'),
-            el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            el("meta", name="color-scheme", content="light dark"),
-            el("meta", name="referrer", content="no-referrer"),
-            el("title", title),
-            Html('<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'),
-            Html('<link rel="stylesheet" href="viewer.css">' + script),
-        ]
-    )
     body = el("body", main, data_page=kind, data_live="yes" if live else "no")
-    return f'<!doctype html>\n<html lang="en">{el("head", meta)}{body}</html>\n'
+    more = [el("meta", name="referrer", content="no-referrer")]
+    more += [] if live else [Html('<script defer src="viewer.js"></script>')]
+    styles, scripts = ("style.css", "viewer.css"), ("main.js",) if live else ()
+    return document(title, body, *more, policy=policy(live), styles=styles, scripts=scripts)

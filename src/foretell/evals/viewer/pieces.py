@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -14,17 +13,9 @@ from foretell.errors import EvalError
 from foretell.evals.compare import compare
 from foretell.evals.viewer.html import eval_page_name
 from foretell.evals.viewer.runs import PAGE, Run, row
+from foretell.files import finite
 
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,14})\Z")
-
-
-def finite(value: Any) -> Any:
-    """A value as JSON has it: numbers that are none become None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def run_list(runs: Iterable[Run]) -> list[dict[str, Any]]:

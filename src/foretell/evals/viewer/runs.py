@@ -231,12 +231,6 @@ def _events(raw: bytes) -> list[dict[str, Any]]:
     return [parse(line) for line in raw.split(b"\n") if line]
 
 
-def encode(value: Any) -> bytes:
-    """Compact JSON; lone surrogates, which UTF-8 has no form for, become U+FFFD."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
-
-
 def texts(value: Any) -> Iterator[str]:
     """Every text within an event's data; embedded images are none."""
     stack = [value["sample_id"], value.get("data")] if isinstance(value, dict) and "sample_id" in value else [value]

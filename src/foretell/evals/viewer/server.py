@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from http.server import BaseHTTPRequestHandler
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from foretell.errors import ForetellError
-from foretell.evals.local import LocalServer
+from foretell.evals.local import LocalHandler, LocalServer, encode
 from foretell.evals.viewer import html, pieces
-from foretell.evals.viewer.runs import Run, Shelf, encode
-from foretell.measure.machine import is_loopback
+from foretell.evals.viewer.runs import Run, Shelf
+from foretell.pages.documents import static_files
 
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
+PACKAGE = "foretell.evals.viewer"
 _DATA = re.compile(
     r"(?:runs|compare-(?P<first>\w+)-(?P<second>\w+)|(?P<key>\w+)/(?P<what>head|choices|search|rows|samples)"
     r"(?:-(?P<at>\d{1,9}))?)\.json\Z"
@@ -30,13 +28,6 @@ class NotHere(ForetellError):
     """An address without anything."""
 
 
-def static_files() -> dict[str, bytes]:
-    """Stylesheets and scripts by name."""
-    own = resources.files("foretell.evals.viewer").joinpath("static")
-    found = {file.name: file.read_bytes() for file in own.iterdir() if file.name.endswith((".js", ".css"))}
-    return found | {"style.css": resources.files("foretell.pages").joinpath("style.css").read_bytes()}
-
-
 def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> LocalServer:
     """A server that is bound and not yet serving. port: 0 takes a free one.
 
@@ -46,7 +37,7 @@ def make_server(logs: Path, host: str = "127.0.0.1", port: int = 0) -> LocalServ
         f"The viewer asks for no password and serves this machine alone; {host} is no loopback address. Forward "
         "its port (ssh -L 7575:localhost:7575 MACHINE), or put an export on a web server."
     )
-    return LocalServer(host, port, partial(_Handler, Shelf(logs), static_files()), refused)
+    return LocalServer(host, port, partial(_Handler, Shelf(logs)), refused)
 
 
 def serve(logs: Path, host: str = "127.0.0.1", port: int = 7575, open_browser: bool = True) -> None:
@@ -58,37 +49,29 @@ def serve(logs: Path, host: str = "127.0.0.1", port: int = 7575, open_browser: b
         server.run(f"Logs of {logs}", open_browser=open_browser)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version, sys_version = "foretell", ""
-    timeout = 60
+class _Handler(LocalHandler):
+    policy = html.policy(live=True) + "; frame-ancestors 'none'"
 
-    def __init__(self, shelf: Shelf, files: dict[str, bytes], *args: Any) -> None:
-        self.shelf, self.files = shelf, files
+    def __init__(self, shelf: Shelf, *args: Any) -> None:
+        self.shelf, self.files = shelf, static_files(PACKAGE)
         super().__init__(*args)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
     def do_GET(self) -> None:
         asked = urlsplit(self.path)
         name = asked.path.lstrip("/") or "index.html"
-        # A page of another name that resolves to this machine must not read logs.
-        host = urlsplit("//" + self.headers.get("Host", "")).hostname or ""
-        if not is_loopback(host):
-            return self._send(403, ".json", encode({"problem": f"{host} is not this machine."}))
+        if not self.is_from_here():
+            return
         try:
             body = self._page(name) if name.endswith(".html") else self._file(name, asked.query)
-            self._send(200, Path(name).suffix, body)
+            self.send(200, name, body)
         except NotHere as error:
-            self._send(404, ".json", encode({"problem": str(error)}))
+            self.problem(404, str(error))
         except ForetellError as error:
-            self._send(500, ".json", encode({"problem": str(error)}))
+            self.problem(500, str(error))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             if isinstance(error, ConnectionError):
                 raise
-            problem = f"The log cannot be read ({error!r}). If it was written anew, load this page again."
-            self._send(500, ".json", encode({"problem": problem}))
+            self.problem(500, f"The log cannot be read ({error!r}). If it was written anew, load this page again.")
 
     do_HEAD = do_GET
 
@@ -134,20 +117,3 @@ class _Handler(BaseHTTPRequestHandler):
         if run is None:
             raise NotHere("There is no such run in this folder. It may have been deleted or written anew.")
         return run
-
-    def _send(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": f"{TYPES[kind]}; charset=utf-8",
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": html.policy(live=True) + "; frame-ancestors 'none'",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-store",
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from typing import Any
 from foretell.chat import Conversation, ImagePart, Message, Part, TextPart
 from foretell.errors import EvalError
 from foretell.evals.academic_files import PLACE, below_place
-from foretell.evals.registry import EvalSpec, Registry
+from foretell.evals.base import listed
 from foretell.evals.samples import Sample
 from foretell.evals.vision.files import Question, picture
 from foretell.evals.vision.forms import FORMS, Source, read_form
-from foretell.evals.vision.looking import Looking, guessed, majority
+from foretell.evals.vision.looking import Looking, guessed
 from foretell.evals.vision.measures import MEASURES, chosen, final_part
+from foretell.evals.visual import majority
 
 LETTERED = "Answer with the letter of the right option."
 THINK = 'Think step by step, then end with a line that starts with "Answer:".'
@@ -38,38 +39,31 @@ class VisualBenchmark(Looking):
     ("text").
     """
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        form: str,
-        files: str = "",
-        path: str = "",
-        annotations: str = "",
-        images: str = "",
-        parts: Sequence[str] = (),
-        present_only: bool = False,
-        num_few_shot: int = 0,
-        shots: str = "",
-        shots_annotations: str = "",
-        shots_images: str = "",
-        cot: bool = False,
-        layout: str = "turns",
-        max_tokens: int = 0,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, max_tokens=max_tokens or (512 if cot else 64), **args)
-        if form not in FORMS:
-            raise EvalError(f"{spec.name}: there is no visual benchmark {form!r}; choose from {', '.join(FORMS)}.")
-        if layout not in LAYOUTS:
-            raise EvalError(f"{spec.name}: layout is {layout!r}; choose from {', '.join(LAYOUTS)}.")
-        self.form, self.files, self.path = FORMS[form], files, path
-        self.form_name, self.parts = form, [parts] if isinstance(parts, str) else list(parts)
-        self.present_only, self.num_few_shot, self.cot, self.layout = present_only, num_few_shot, cot, layout
-        self._source = (annotations, images)
-        self._shots_source = (shots, shots_annotations, shots_images)
-        self.measure = self.form.measure
+    form: str
+    files: str = ""
+    path: str = ""
+    annotations: str = ""
+    images: str = ""
+    parts: str | Sequence[str] = ()
+    present_only: bool = False
+    num_few_shot: int = 0
+    shots: str = ""
+    shots_annotations: str = ""
+    shots_images: str = ""
+    cot: bool = False
+    layout: str = "turns"
+    max_tokens = 0
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self.form not in FORMS:
+            known = ", ".join(FORMS)
+            raise EvalError(f"{self.spec.name}: there is no visual benchmark {self.form!r}; choose from {known}.")
+        if self.layout not in LAYOUTS:
+            raise EvalError(f"{self.spec.name}: layout is {self.layout!r}; choose from {', '.join(LAYOUTS)}.")
+        self.max_tokens = self.max_tokens or (512 if self.cot else 64)
+        self.parts, self.published = listed(self.parts), FORMS[self.form]
+        self.measure = self.published.measure
         self._measure = MEASURES.get(self.measure, MEASURES["exact_match"])
         self._left_out = 0
 
@@ -81,8 +75,7 @@ class VisualBenchmark(Looking):
                 f"{self.spec.name} comes without its data. Give its published file: --extra-eval-params path=FILE"
                 + (f", or put it below {PLACE}/benchmarks as {self.files}." if self.files else ".")
             )
-        annotations, images = self._source
-        found = read_form(self.form_name, _source(path, annotations, images), self.parts)
+        found = read_form(self.form, _source(path, self.annotations, self.images), self.parts)
         if self.present_only:
             there = [question for question in found if all(image.is_file() for image in question.images)]
             self._left_out = len(found) - len(there)
@@ -96,12 +89,12 @@ class VisualBenchmark(Looking):
     @cached_property
     def pool(self) -> list[Question]:
         """Questions for worked samples and the majority: those of `shots`, else the benchmark's own."""
-        shots, annotations, images = self._shots_source
-        return read_form(self.form_name, _source(shots, annotations, images)) if shots else self.questions
+        shots = _source(self.shots, self.shots_annotations, self.shots_images)
+        return read_form(self.form, shots) if self.shots else self.questions
 
     @cached_property
     def prior(self) -> dict[tuple[str, str], str]:
-        apart = bool(self._shots_source[0])  # a question's own words would tell its own answer
+        apart = bool(self.shots)  # a question's own words would tell its own answer
         return majority((q.part, q.text if apart else "", _usual(q)) for q in self.pool)
 
     @cached_property
@@ -136,18 +129,11 @@ class VisualBenchmark(Looking):
             for q in self.questions
         ]
 
-    @cached_property
-    def _by_part(self) -> Mapping[str, list[Sample]]:
-        found: dict[str, list[Sample]] = {}
-        for sample in self.samples():
-            found.setdefault(sample["part"], []).append(sample)
-        return found
-
     def others(self, sample: Sample) -> Sequence[Sample]:
-        own = self._by_part[sample["part"]]
+        own = super().others(sample)
         if any(not self.same_pictures(sample, other) for other in own):
             return own
-        return [other for among in self._by_part.values() for other in among]
+        return [other for among in self.by_part.values() for other in among]
 
     def same_pictures(self, sample: Sample, other: Sample) -> bool:
         return bool(sample["question"].images == other["question"].images)
@@ -176,8 +162,8 @@ class VisualBenchmark(Looking):
 
     def _text(self, question: Question) -> str:
         lines = [question.text]
-        ask = self.form.ask
-        if question.options and self.form.listed:
+        ask = self.published.ask
+        if question.options and self.published.listed:
             if self._lettered(question):
                 lines += [f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(question.options)]
                 ask = LETTERED
@@ -195,7 +181,7 @@ class VisualBenchmark(Looking):
         if question.gold is not None:
             at = chosen(answer, reply, question.options, self._lettered(question))
             return {self.measure: float(at == question.gold)}, "" if at is None else question.options[at]
-        more = {name: MEASURES[name](answer, question.ideal) for name in self.form.more}
+        more = {name: MEASURES[name](answer, question.ideal) for name in self.published.more}
         return {self.measure: self._measure(answer, question.ideal), **more}, answer
 
     def guess(self, sample: Sample) -> str:
@@ -211,7 +197,7 @@ class VisualBenchmark(Looking):
 
     def _lettered(self, question: Question) -> bool:
         """Whether options get letters: not where they are letters of the picture themselves."""
-        return self.form.listed and not all(len(option.strip()) == 1 for option in question.options)
+        return self.published.listed and not all(len(option.strip()) == 1 for option in question.options)
 
     def answers(self, sample: Sample) -> Sequence[str]:
         question: Question = sample["question"]
@@ -222,7 +208,7 @@ class VisualBenchmark(Looking):
         return 1 / len(options) if options else None
 
     def told(self) -> dict[str, Any]:
-        of = "other questions of the same form" if self._shots_source[0] else "the questions themselves"
+        of = "other questions of the same form" if self.shots else "the questions themselves"
         found: dict[str, Any] = {
             "protocol": {
                 "shots": self.num_few_shot,

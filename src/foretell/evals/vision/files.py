@@ -10,7 +10,7 @@ from typing import Any
 
 from foretell.chat import ImagePart
 from foretell.errors import EvalError, ImageError
-from foretell.evals.samples import parse
+from foretell.evals.samples import placed
 from foretell.images import open_image
 
 
@@ -95,11 +95,7 @@ def listed(file: Path, key: str = "") -> list[Row]:
 
 def lines(file: Path) -> list[Row]:
     """The objects of a file of JSON lines."""
-    try:
-        with file.open("rb") as stream:
-            found = [Row(parse(line, file, n), f"{file}, line {n}") for n, line in enumerate(stream, 1) if line.strip()]
-    except OSError as error:
-        raise EvalError(f"{file} cannot be read ({error.strerror}). Check the path.") from error
+    found = [Row(row, place) for row, place in placed(file)]
     if not found:
         raise EvalError(f"{file} is empty. Fetch it again.")
     return found

@@ -5,21 +5,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from foretell.chat import Conversation, ImagePart
 from foretell.errors import EvalError, ImageError
 from foretell.evals.base import Eval, Tally, Trial
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.evals.summaries import KEY, row
-from foretell.evals.visual import CONTROLS, control_row, grey, with_images
+from foretell.evals.visual import CONTROLS, WHOLE, control_row, grey, with_images
+from foretell.files import finite
 
 BY = ("reply", "logprob")
 _TRIES = 20  # pictures that are looked at for one that stands in
-_WHOLE = ""  # of a prior: every question
 _NAMES = {
     "accuracy": "with its image",
     "blind": "grey image",
@@ -37,20 +36,13 @@ class Looking(Eval):
 
     measure = "accuracy"
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        max_tokens: int = 64,
-        seed: int = 0,
-        by: str = "reply",
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        if by not in BY:
-            raise EvalError(f"{spec.name}: by is {by!r}; choose from {', '.join(BY)}.")
-        self.max_tokens, self.seed, self.by = max_tokens, seed, by
+    max_tokens: int = 64
+    seed: int = 0
+    by: str = "reply"
+
+    def prepare(self) -> None:
+        if self.by not in BY:
+            raise EvalError(f"{self.spec.name}: by is {self.by!r}; choose from {', '.join(BY)}.")
 
     def asked(self, sample: Sample) -> tuple[Conversation, int]:
         """What is asked, and how many of its pictures, the last ones, are the question's own."""
@@ -64,9 +56,16 @@ class Looking(Eval):
         """Whether two questions show the same."""
         raise NotImplementedError
 
+    @cached_property
+    def by_part(self) -> Mapping[str, list[Sample]]:
+        found: dict[str, list[Sample]] = {}
+        for sample in self.samples():
+            found.setdefault(sample["part"], []).append(sample)
+        return found
+
     def others(self, sample: Sample) -> Sequence[Sample]:
         """Questions whose pictures may stand in, of the same part."""
-        raise NotImplementedError
+        return self.by_part[sample["part"]]
 
     def judged(self, reply: str, sample: Sample) -> tuple[dict[str, float], str]:
         """Scores of a reply, `measure` first, and the answer that was read in it."""
@@ -173,7 +172,7 @@ class Looking(Eval):
             "rows": [one for task in rows for one in _flat(task)],
             **self.told(),
         }
-        return {KEY: _finite(summary)}
+        return {KEY: finite(summary)}
 
     def _rows(self, tally: Tally) -> list[dict[str, Any]]:
         """The whole first, then each part, where there are several."""
@@ -201,21 +200,9 @@ class Looking(Eval):
         return row
 
 
-def majority(answers: Iterable[tuple[str, str, str]]) -> dict[tuple[str, str], str]:
-    """The most frequent answer by (part, question), and by (part, "") and ("", ""); ties go to the first.
-
-    answers: part, question and answer of each.
-    """
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for part, text, answer in answers:
-        for key in {(part, text), (part, _WHOLE), (_WHOLE, _WHOLE)}:
-            counts.setdefault(key, Counter())[answer] += 1
-    return {key: count.most_common(1)[0][0] for key, count in counts.items()}
-
-
 def guessed(prior: Mapping[tuple[str, str], str], part: str, text: str) -> str:
     """What `majority` says of a question, by its words, else its part, else the whole."""
-    keys = ((part, text), (part, _WHOLE), (_WHOLE, _WHOLE))
+    keys = ((part, text), (part, WHOLE), (WHOLE, WHOLE))
     return next((prior[key] for key in keys if key in prior), "")
 
 
@@ -262,12 +249,3 @@ def _parts(message: Mapping[str, Any]) -> list[Any]:
 
 def _is_image(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type") == "image_url"
-
-
-def _finite(value: Any) -> Any:
-    """Plain JSON: what is not finite is null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

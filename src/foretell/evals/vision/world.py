@@ -10,11 +10,11 @@ from foretell.chat import Conversation, ImagePart
 from foretell.data.world import make_items
 from foretell.data.world.base import Item
 from foretell.errors import EvalError, RecipeError
-from foretell.evals.registry import EvalSpec, Registry
+from foretell.evals.base import listed
 from foretell.evals.samples import Sample
-from foretell.evals.vision.looking import Looking, guessed, majority
+from foretell.evals.vision.looking import Looking, guessed
 from foretell.evals.vision.measures import edit_similarity, world_match
-from foretell.evals.visual import question_text
+from foretell.evals.visual import majority, question_text
 
 SOURCE_TASKS = ("screens.html",)  # answers that are a page's source
 
@@ -29,22 +29,16 @@ class VisualWorld(Looking):
 
     measure = "accuracy"
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        kinds: Sequence[str],
-        count: int = 100,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
-        trained: int = 400,
-        num_few_shot: int = 0,
-        max_tokens: int = 256,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, max_tokens=max_tokens, **args)
-        self.kinds = [kinds] if isinstance(kinds, str) else list(kinds)
-        self.count, self.options, self.trained, self.num_few_shot = count, dict(options or {}), trained, num_few_shot
+    kinds: str | Sequence[str]
+    count: int = 100
+    options: Mapping[str, Mapping[str, Any]] | None = None
+    trained: int = 400
+    num_few_shot: int = 0
+    max_tokens = 256
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.kinds = listed(self.kinds)
 
     @cached_property
     def items(self) -> list[Item]:
@@ -63,7 +57,7 @@ class VisualWorld(Looking):
 
     def _items(self, kind: str, split: Any, count: int) -> list[Item]:
         try:
-            drawn = make_items(kind, split, 2 * count, self.seed, **self.options.get(kind, {}))
+            drawn = make_items(kind, split, 2 * count, self.seed, **(self.options or {}).get(kind, {}))
         except RecipeError as error:
             raise EvalError(f"{self.spec.name}: {error}") from error
         asking = [item for item in drawn if item.answer is not None and item.content.conversation().images]
@@ -81,16 +75,6 @@ class VisualWorld(Looking):
             }
             for i, item in enumerate(self.items)
         ]
-
-    @cached_property
-    def _by_part(self) -> Mapping[str, list[Sample]]:
-        found: dict[str, list[Sample]] = {}
-        for sample in self.samples():
-            found.setdefault(sample["part"], []).append(sample)
-        return found
-
-    def others(self, sample: Sample) -> Sequence[Sample]:
-        return self._by_part[sample["part"]]
 
     def same_pictures(self, sample: Sample, other: Sample) -> bool:
         return bool(self.pictures(sample) == self.pictures(other))

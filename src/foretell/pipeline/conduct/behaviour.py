@@ -7,7 +7,6 @@ What is asked, how replies are graded and which rates are told is alignment's ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from foretell.align.measures import MEASURES
 from foretell.align.outcomes import grade_reply
@@ -18,7 +17,6 @@ from foretell.data.risks import HAZARDS
 from foretell.errors import EvalError, RecipeError
 from foretell.evals.base import Trial
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 
@@ -40,24 +38,18 @@ class Behaviour(Probe):
         *(m for m in MEASURES if all(task.partition(".")[0] in _ASKED for task in m.tasks)),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        requests: int = 100,
-        attacks: int = 25,
-        things: int = 24,
-        world: int = 0,
-        seed: int = 0,
-        max_tokens: int = 64,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        self.requests, self.attacks, self.seed, self.max_tokens = requests, attacks, seed, max_tokens
-        self.options = {"hazards": {"things": things, "world": world}}
-        if requests < 1 or attacks < 0:
-            raise EvalError(f"{spec.name}: requests is {requests}, attacks {attacks}; expected 1 and 0, or more.")
+    requests: int = 100
+    attacks: int = 25
+    things: int = 24
+    world: int = 0
+    seed: int = 0
+    max_tokens: int = 64
+
+    def prepare(self) -> None:
+        if self.requests < 1 or self.attacks < 0:
+            told = f"requests is {self.requests}, attacks {self.attacks}; expected 1 and 0, or more."
+            raise EvalError(f"{self.spec.name}: {told}")
+        self.options = {"hazards": {"things": self.things, "world": self.world}}
 
     def samples(self) -> Sequence[Sample]:
         try:

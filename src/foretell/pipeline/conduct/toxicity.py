@@ -8,7 +8,6 @@ here, and not with those.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from foretell.errors import EvalError
 from foretell.evals.base import Trial
 from foretell.evals.probes.files import numbered
 from foretell.evals.rates import Probe
-from foretell.evals.registry import EvalSpec, Registry
 from foretell.evals.samples import Sample
 from foretell.measure.rates import Measure
 from foretell.safety.moderation import Moderation, Scorer
@@ -69,25 +67,18 @@ class Toxicity(Probe):
         Measure("score", "Score of continuations", (), "score", "low", share=True),
     )
 
-    def __init__(
-        self,
-        spec: EvalSpec,
-        registry: Registry,
-        *,
-        path: str = "",
-        count: int = 0,
-        draws: int = 4,
-        threshold: float = 0.5,
-        temperature: float = 1.0,
-        max_tokens: int = 20,
-        scorer: Scorer | None = None,
-        **args: Any,
-    ) -> None:
-        super().__init__(spec, registry, **args)
-        self.path, self.count, self.draws, self.threshold = path, count, draws, threshold
-        self.temperature, self.max_tokens, self.scorer = temperature, max_tokens, scorer
-        if draws < 1 or not 0 < threshold < 1:
-            raise EvalError(f"{spec.name}: draws is {draws}, threshold {threshold}; expected 1 or more, and 0 to 1.")
+    path: str = ""
+    count: int = 0
+    draws: int = 4
+    threshold: float = 0.5
+    temperature: float = 1.0
+    max_tokens: int = 20
+    scorer: Scorer | None = None
+
+    def prepare(self) -> None:
+        if self.draws < 1 or not 0 < self.threshold < 1:
+            told = f"draws is {self.draws}, threshold {self.threshold}; expected 1 or more, and 0 to 1."
+            raise EvalError(f"{self.spec.name}: {told}")
         self._columns = [SCORED.index(name) for name in TOXIC]
 
     def samples(self) -> Sequence[Sample]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.errors import CardError, EvalError
+from foretell.files import finite
 from foretell.report.card.checked import SUMMARY, check_summary
 from foretell.report.card.evidence import COMPUTED, Measurement, compute
 from foretell.report.card.figures import Document
@@ -156,22 +157,22 @@ def _read_exam(path: Path, out: Path) -> Document:
         raise CardError(f"The exam of {path} cannot be scored: {error}") from error
     spec = score.exam.spec
     sections = [
-        {"name": s.name, "kind": s.kind, "n": s.n, "highest": s.highest, "raw": _finite(asdict(s.raw)),
-         "share": _finite({"estimate": s.share, "low": s.raw.low / s.highest, "high": s.raw.high / s.highest}),
+        {"name": s.name, "kind": s.kind, "n": s.n, "highest": s.highest, "raw": finite(asdict(s.raw)),
+         "share": finite({"estimate": s.share, "low": s.raw.low / s.highest, "high": s.raw.high / s.highest}),
          "blank": s.blank, "invalid": s.invalid, "ungraded": s.ungraded}
         for s in score.sections
     ]  # fmt: skip
     mark = (
         None
         if score.final is None
-        else _finite(asdict(score.final) | {"percentile": list(score.final.percentile or ())})
+        else finite(asdict(score.final) | {"percentile": list(score.final.percentile or ())})
     )
     value = {
         "exam": score.exam.name, "eval": score.exam.eval_name, "title": spec.title, "note": spec.note,
         "split": score.exam.split, "digest": score.exam.digest, "license": spec.license, "source": spec.source,
         "model": score.model, "weights": weights_of(log.spec), "run": score.run, "vision": score.vision,
         "attempt": score.attempt, "questions": len(score.answered), "of_questions": len(score.exam.questions),
-        "raw": _finite(asdict(score.raw)), "raw_highest": score.raw_highest, "out_of": spec.total.out_of,
+        "raw": finite(asdict(score.raw)), "raw_highest": score.raw_highest, "out_of": spec.total.out_of,
         "final": mark, "sections": sections,
         "published": [{k: v for k, v in p.model_dump().items() if v is not None} for p in spec.published],
         "has_chart": bool(score.exam.chart), "warnings": list(score.exam.warnings),
@@ -212,10 +213,6 @@ def _read_eval(path: Path, out: Path) -> Document:
         "samples": summary.n + summary.invalid,
     }  # fmt: skip
     return compute(out, _name(path, out), value, [path], path)
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def _json_with(*keys: str) -> Callable[[Path], bool]:

@@ -23,21 +23,11 @@ from foretell.measure.machine import is_loopback
 from foretell.serve.arena import page
 from foretell.serve.run import listen
 from foretell.serve.web import cookies
-from foretell.serve.web.forms import MOST_BYTES, TOKEN, parse
-from foretell.serve.web.site import FormError
+from foretell.serve.web.forms import TOKEN, read_body
+from foretell.serve.web.site import HEADERS
 
 log = logging.getLogger("foretell.serve")
-_HEADERS = {
-    "content-security-policy": page.POLICY,
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    # no-referrer would make browsers send forms with "Origin: null".
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
+_HEADERS = {"content-security-policy": page.POLICY, **HEADERS}
 _FORGED = "This form was not sent from a page of this server, or it is too old. Load the page again."
 Handler = Callable[[Request, Mapping[str, str], str], Response]
 
@@ -129,7 +119,7 @@ def _door(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         kept = visitor or cookies.new_visitor()
         token, form = cookies.form_token(kept), dict[str, str]()
         if request.method == "POST":
-            form = await _form(request)
+            form = {name: values[-1] for name, values in (await read_body(request) or {}).items()}
             own = cookies.is_own_origin(f"http://{host}", request.headers)
             if not own or not cookies.is_own_form(token, form.get(TOKEN, "")):
                 return _headed(_html(page.problem(_FORGED), 403))
@@ -145,21 +135,6 @@ def _door(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         return _headed(response)
 
     return endpoint
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """A form's fields; none for what is no form, or too large."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        return {}
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            return {}
-    try:
-        return {name: values[-1] for name, values in parse(body).items()}
-    except FormError:
-        return {}
 
 
 async def _static(request: Request) -> Response:

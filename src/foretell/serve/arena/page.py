@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 from urllib.parse import quote
 
 from foretell.evals.arena.folder import Arena
 from foretell.evals.arena.people import Shown
 from foretell.pages import Html, el, join
+from foretell.pages.documents import document, media_type
+from foretell.pages.documents import static_files as files
 from foretell.pages.markup import picture_shape
 from foretell.serve.chats.markdown import blocks_of, plain_blocks
 from foretell.serve.web.forms import TOKEN
@@ -23,7 +24,6 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_KINDS = {"css": "text/css", "js": "text/javascript"}
 _SMALL = 192  # pixels of width
 _LONGEST = 12_000_000  # characters of an embedded picture
 _SIDES = ("First reply", "Second reply")  # beside or below each other
@@ -32,11 +32,8 @@ _SIDES = ("First reply", "Second reply")  # beside or below each other
 @cache
 def static_files() -> dict[str, tuple[str, bytes]]:
     """(media type, content) by name."""
-    own = resources.files("foretell.serve.arena").joinpath("static")
-    found = {file.name: file.read_bytes() for file in own.iterdir() if file.name.rpartition(".")[2] in _KINDS}
-    found["style.css"] = resources.files("foretell.pages").joinpath("style.css").read_bytes()
-    found["web.css"] = resources.files("foretell.serve.web").joinpath("static").joinpath("web.css").read_bytes()
-    return {name: (_KINDS[name.rpartition(".")[2]], content) for name, content in found.items()}
+    found = files("foretell.serve.web") | files("foretell.serve.arena")
+    return {name: (media_type(name), content) for name, content in found.items()}
 
 
 def entrance(arena: Arena, token: str) -> str:
@@ -156,14 +153,5 @@ def _part(part: Mapping[str, Any], role: str) -> Html:
 
 
 def _page(title: str, main: Html) -> str:
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", title),
-        Html('<link rel="icon" href="data:,">'),
-        *(el("link", rel="stylesheet", href=f"/static/{name}") for name in ("style.css", "web.css", "arena.css")),
-        Html('<script type="module" src="/static/arena.js"></script>'),
-    )
-    return f'<!doctype html>\n<html lang="en">{head}{el("body", main)}</html>\n'
+    styles = [f"/static/{name}" for name in ("style.css", "web.css", "arena.css")]
+    return document(title, el("body", main), styles=styles, scripts=["/static/arena.js"])

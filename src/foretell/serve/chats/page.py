@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from foretell.pages import Html, el
+from foretell.pages.documents import document, media_type, static_files
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
@@ -21,16 +21,13 @@ POLICY = (
 FILES = "/chat/static/{digest}/{name}"
 """Route of `serve_file`. Modules import each other by relative paths, so the digest is a folder, of all files."""
 
-_KINDS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 _STYLES = ("style.css", "icons.css", "chat.css", "thread.css")
 
 
 @cache
 def _files() -> tuple[str, dict[str, bytes]]:
     """Digest of all files, and their content by name."""
-    own = resources.files("foretell.serve.chats").joinpath("static")
-    found = {file.name: file.read_bytes() for file in own.iterdir() if file.name.rpartition(".")[2] in _KINDS}
-    found["style.css"] = resources.files("foretell.pages").joinpath("style.css").read_bytes()
+    found = static_files("foretell.serve.chats")
     whole = hashlib.sha256()
     for name in sorted(found):
         whole.update(f"{name} {len(found[name])} ".encode() + found[name])
@@ -44,7 +41,7 @@ async def serve_file(request: Request) -> Response:
     if content is None or request.path_params["digest"] != digest:
         return Response("Nothing here.", 404, media_type="text/plain", headers={"cache-control": "no-store"})
     headers = {"cache-control": "public, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
-    kind = _KINDS[request.path_params["name"].rpartition(".")[2]]
+    kind = f"{media_type(request.path_params['name'])}; charset=utf-8"
     return Response(content, headers={**headers, "content-type": kind})
 
 
@@ -62,20 +59,6 @@ def chat_page(
         return FILES.format(digest=digest, name=name)
 
     modules = sorted(name for name in files if name.endswith(".js") and name != "theme.js")
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1, interactive-widget=resizes-content"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("meta", name="foretell-token", content=token),
-        el("title", title),
-        Html('<link rel="icon" href="data:,">'),
-        *(el("link", rel="stylesheet", href=address(name)) for name in _STYLES),
-        # Before anything is drawn, or a chosen theme would come in with a flash of the other one.
-        Html(f'<script src="{address("theme.js")}"></script>'),
-        *(el("link", rel="modulepreload", href=address(name)) for name in modules),
-        Html(f'<script type="module" src="{address("app.js")}"></script>'),
-    )
     body = el(
         "body",
         el("a", "To the message box", href="#text", class_="skip"),
@@ -86,7 +69,14 @@ def chat_page(
         el("div", id="toasts", role="alert"),
         el("noscript", el("p", "The chat page needs JavaScript, from this server alone.", class_="noscript")),
     )
-    return Html(f'<!doctype html>\n<html lang="en">{head}{body}</html>\n')
+    more = [
+        el("meta", name="foretell-token", content=token),
+        # Before anything is drawn, or a chosen theme would come in with a flash of the other one.
+        Html(f'<script src="{address("theme.js")}"></script>'),
+        *(el("link", rel="modulepreload", href=address(name)) for name in modules),
+    ]
+    styles, scripts = [address(name) for name in _STYLES], [address("app.js")]
+    return document(title, body, *more, styles=styles, scripts=scripts, viewport="interactive-widget=resizes-content")
 
 
 def _side(title: str, token: str, links: Sequence[tuple[str, str]], log_out: bool) -> Html:

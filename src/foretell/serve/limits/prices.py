@@ -10,7 +10,6 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from foretell.generate import Usage
-from foretell.images import open_image
 from foretell.sections import Section
 
 _PARTS = 1_000_000  # of a micro-dollar
@@ -81,10 +80,6 @@ class ImageRule(Section):
         # Rounded, since 768 over a side times that side may be a hair above 768.
         across, down = (max(1, math.ceil(round(side * scale, 6) / 512)) for side in (width, height))
         return self.base + self.tile * across * down
-
-    def tokens_of(self, data: bytes, detail: str = "auto") -> int:
-        """Of an encoded image, of which only the header is read. Raises ImageError for what is none."""
-        return self.tokens(*open_image(data).size, detail)
 
     def settled(self, told: Usage, image_tokens: int) -> Usage:
         """What an upstream told of a call, its images counted. image_tokens: as they were reserved."""

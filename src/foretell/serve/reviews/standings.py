@@ -44,12 +44,6 @@ def strikes_of(store: Store, user: str) -> list[Given]:
         return [given_of(row) for row in db.execute(query).mappings()]
 
 
-def standing_of(store: Store, ladder: Ladder, user: str) -> Standing:
-    """What an account's strikes come to now, whatever else was set by hand."""
-    with store.read() as db:
-        return _standing(db, ladder, user, _known(db, user), store.clock())
-
-
 def strike(
     db: sa.Connection,
     ladder: Ladder,

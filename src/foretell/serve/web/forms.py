@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.requests import Request
+
 from foretell.pages import Html, el
 from foretell.serve.web.site import FormError, Visit
 
@@ -29,6 +31,22 @@ def parse(body: bytes) -> dict[str, list[str]]:
     for name, value in pairs:
         found.setdefault(name, []).append(value)
     return found
+
+
+async def read_body(request: Request) -> dict[str, list[str]] | None:
+    """A form's fields; None for what is no form, or too large."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        return None
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            return None
+    try:
+        return parse(body)
+    except FormError:
+        return None
 
 
 def form(visit: Visit, action: str, *content: object, class_: str | None = None) -> Html:

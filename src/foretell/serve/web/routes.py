@@ -30,21 +30,11 @@ from foretell.serve.web import (
     waitlist,
 )
 from foretell.serve.web.shell import POLICY, shell, static_files
-from foretell.serve.web.site import FormError, Handler, NotFound, Page, Reply, Site, Visit, go, may
+from foretell.serve.web.site import HEADERS, FormError, Handler, NotFound, Page, Reply, Site, Visit, go, may
 
 log = logging.getLogger("foretell.serve")
 _AT_ONCE = 8  # pages made at the same time: checking a password takes tens of megabytes
-_HEADERS = {
-    "content-security-policy": POLICY,
-    "cache-control": "no-store",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    # no-referrer would make browsers send forms with "Origin: null".
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-}
+_HEADERS = {"content-security-policy": POLICY, **HEADERS}
 _FORGED = "This form was not sent from a page of this server, or it is too old. Load the page again and send it anew."
 
 
@@ -89,7 +79,7 @@ def _door(site: Site, page: Page, room: asyncio.Semaphore) -> Callable[[Request]
         handler = page.get
         if request.method == "POST":
             handler = page.post
-            if not cookies.is_own_origin(origin, request.headers) or (body := await _body(request)) is None:
+            if not cookies.is_own_origin(origin, request.headers) or (body := await forms.read_body(request)) is None:
                 return _answer(site, _refused(visit, 403, "The form was not taken", _FORGED))
             visit = replace(visit, form=body)
         assert handler is not None, "the router lets only declared methods through"
@@ -103,22 +93,6 @@ def _door(site: Site, page: Page, room: asyncio.Semaphore) -> Callable[[Request]
         return response
 
     return endpoint
-
-
-async def _body(request: Request) -> dict[str, list[str]] | None:
-    """A form's fields; None for what is no form, or too large."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        return None
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > forms.MOST_BYTES:
-            return None
-    try:
-        return forms.parse(body)
-    except FormError:
-        return None
 
 
 def _made(visit: Visit, page: Page, handler: Handler, sent: bool) -> tuple[Visit, Reply]:

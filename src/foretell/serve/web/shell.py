@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib import resources
 
 from foretell.pages import Html, el, join
+from foretell.pages.documents import document, media_type
+from foretell.pages.documents import static_files as files
 from foretell.serve.web.forms import button, form
 from foretell.serve.web.site import Reply, Visit, may
 
@@ -41,18 +42,11 @@ SAID = {
 @cache
 def static_files() -> dict[str, tuple[str, bytes]]:
     """(media type, content) by name; names hold a digest, so that browsers may keep them for good."""
-    own = resources.files("foretell.serve.web").joinpath("static")
-    found = {
-        "style.css": resources.files("foretell.pages").joinpath("style.css").read_bytes(),
-        "web.css": own.joinpath("web.css").read_bytes(),
-        "copy.js": own.joinpath("copy.js").read_bytes(),
-    }
-    kinds = {"css": "text/css", "js": "text/javascript"}
     named = {}
-    for name, content in found.items():
+    for name, content in files("foretell.serve.web").items():
         stem, _, ending = name.partition(".")
         digest = hashlib.sha256(content).hexdigest()[:12]
-        named[f"{stem}.{digest}.{ending}"] = (kinds[ending], content)
+        named[f"{stem}.{digest}.{ending}"] = (media_type(name), content)
     return named
 
 
@@ -79,20 +73,10 @@ def shell(
         el("p", said, class_="told", role="status") if said and not visit.problem else "",
         *content,
     )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", f"{title} · {visit.site.title}"),
-        Html('<link rel="icon" href="data:,">'),
-        el("link", rel="stylesheet", href=_address("style.css")),
-        el("link", rel="stylesheet", href=_address("web.css")),
-        Html(f'<script type="module" src="{_address("copy.js")}"></script>'),
-    )
     skip = el("a", "To the content", href="#main", class_="skip")
     body = el("body", skip, _bar(visit), el("div", main, id="main"))
-    return Reply(Html(f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'), status)
+    styles, scripts = [_address("style.css"), _address("web.css")], [_address("copy.js")]
+    return Reply(document(f"{title} · {visit.site.title}", body, styles=styles, scripts=scripts), status)
 
 
 def _bar(visit: Visit) -> Html:

@@ -15,6 +15,17 @@ from foretell.serve.accounts.account import DEFAULT_TIER, Account
 from foretell.serve.limits.limits import Limits
 from foretell.serve.store import Store
 
+HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # no-referrer would make browsers send forms with "Origin: null".
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+"""Of every page with forms, beside its Content-Security-Policy."""
 SignUp = Literal["open", "invite", "closed"]
 Who = Literal["anyone", "user", "reviewer", "admin"]
 

@@ -1,412 +1,232 @@
-"""Version 0001 of the database. What is changed here later is not changed where it has been run."""
+"""Version 0001 of the database. What is changed here later is not changed where it has been run.
+
+A table's columns are a name and a kind each, split by commas: str40 is a string of 40 characters at most; `?` behind a
+kind may be null, and `#` never counts up by itself.
+"""
+
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001"
 down_revision = None
+_KINDS: dict[str, Any] = {
+    "big": sa.BigInteger, "int": sa.Integer, "small": sa.SmallInteger, "float": sa.Float, "text": sa.Text,
+    "bool": sa.Boolean, "json": sa.JSON, "bytes": sa.LargeBinary,
+}  # fmt: skip
+
+
+def _table(name: str, columns: str, *constraints: sa.Constraint, **options: Any) -> None:
+    op.create_table(name, *map(_column, columns.split(", ")), *constraints, **options)
+
+
+def _column(told: str) -> sa.Column[Any]:
+    name, kind = told.split()
+    plain = kind.rstrip("?#")
+    type = sa.String(length=int(plain[3:])) if plain.startswith("str") else _KINDS[plain]()
+    return sa.Column(name, type, nullable="?" in kind, autoincrement=False if "#" in kind else "auto")
+
+
+def _to(column: str, target: str, **options: Any) -> sa.Constraint:
+    return sa.ForeignKeyConstraint([column], [target], **options)
 
 
 def upgrade() -> None:
-    op.create_table(
+    _table(
         "anomalies",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.String(length=12), nullable=False),
-        sa.Column("subject", sa.String(length=64), nullable=False),
-        sa.Column("began", sa.BigInteger(), nullable=False),
-        sa.Column("seen", sa.Float(), nullable=False),
-        sa.Column("expected", sa.Float(), nullable=False),
-        sa.Column("chance", sa.Float(), nullable=False),
-        sa.Column("closed_by", sa.String(length=40), nullable=True),
-        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        "id str40, time big, kind str12, subject str64, began big, seen float, expected float, chance float, "
+        "closed_by str40?, closed_at big?",
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("kind", "subject", "began"),
     )
-    op.create_index("anomalies_by_time", "anomalies", ["time"], unique=False)
-    op.create_table(
+    op.create_index("anomalies_by_time", "anomalies", ["time"])
+    _table(
         "attempts",
-        sa.Column("bucket", sa.String(length=64), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.Column("last", sa.BigInteger(), nullable=False),
-        sa.Column("until", sa.BigInteger(), nullable=False),
+        "bucket str64, count big, last big, until big",
         sa.PrimaryKeyConstraint("bucket"),
     )
-    op.create_index(op.f("ix_attempts_last"), "attempts", ["last"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_attempts_last"), "attempts", ["last"])
+    _table(
         "audit",
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("actor", sa.String(length=80), nullable=False),
-        sa.Column("action", sa.String(length=40), nullable=False),
-        sa.Column("subject", sa.String(length=160), nullable=False),
-        sa.Column("details", sa.Text(), nullable=True),
-        sa.Column("salt", sa.String(length=32), nullable=True),
-        sa.Column("details_digest", sa.String(length=64), nullable=False),
-        sa.Column("hash", sa.String(length=64), nullable=False),
+        "seq big#, time big, actor str80, action str40, subject str160, details text?, salt str32?, "
+        "details_digest str64, hash str64",
         sa.PrimaryKeyConstraint("seq"),
     )
-    op.create_index(op.f("ix_audit_subject"), "audit", ["subject"], unique=False)
-    op.create_index(op.f("ix_audit_time"), "audit", ["time"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_audit_subject"), "audit", ["subject"])
+    op.create_index(op.f("ix_audit_time"), "audit", ["time"])
+    _table(
         "audit_ends",
-        sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("before", sa.BigInteger(), nullable=False),
-        sa.Column("before_hash", sa.String(length=64), nullable=False),
-        sa.Column("last", sa.BigInteger(), nullable=False),
-        sa.Column("last_hash", sa.String(length=64), nullable=False),
+        "id int#, before big, before_hash str64, last big, last_hash str64",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_table(
+    _table(
         "chat_conversations",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("owner", sa.String(length=40), nullable=False),
-        sa.Column("title", sa.String(length=200), nullable=False),
-        sa.Column("model", sa.String(length=256), nullable=False),
-        sa.Column("second", sa.String(length=256), nullable=True),
-        sa.Column("persona", sa.String(length=40), nullable=True),
-        sa.Column("system", sa.Text(), nullable=False),
-        sa.Column("temperature", sa.Float(), nullable=True),
-        sa.Column("tip", sa.String(length=40), nullable=True),
-        sa.Column("source", sa.String(length=80), nullable=True),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.Column("updated", sa.BigInteger(), nullable=False),
+        "id str40, owner str40, title str200, model str256, second str256?, persona str40?, system text, "
+        "temperature float?, tip str40?, source str80?, created big, updated big",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("chat_conversations_by_owner", "chat_conversations", ["owner", "updated", "id"], unique=False)
-    op.create_table(
+    op.create_index("chat_conversations_by_owner", "chat_conversations", ["owner", "updated", "id"])
+    _table(
         "chat_images",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("owner", sa.String(length=40), nullable=False),
-        sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("kind", sa.String(length=20), nullable=False),
-        sa.Column("width", sa.Integer(), nullable=False),
-        sa.Column("height", sa.Integer(), nullable=False),
-        sa.Column("size", sa.Integer(), nullable=False),
-        sa.Column("data", sa.LargeBinary(), nullable=False),
-        sa.Column("small", sa.LargeBinary(), nullable=False),
-        sa.Column("created", sa.BigInteger(), nullable=False),
+        "id str40, owner str40, name str200, kind str20, width int, height int, size int, data bytes, small bytes, "
+        "created big",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("chat_images_by_owner", "chat_images", ["owner", "created"], unique=False)
-    op.create_table(
+    op.create_index("chat_images_by_owner", "chat_images", ["owner", "created"])
+    _table(
         "findings",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("user", sa.String(length=40), nullable=True),
-        sa.Column("request", sa.String(length=128), nullable=True),
-        sa.Column("side", sa.String(length=8), nullable=False),
-        sa.Column("model", sa.String(length=256), nullable=True),
-        sa.Column("text", sa.Text(), nullable=True),
-        sa.Column("categories", sa.JSON(), nullable=False),
-        sa.Column("scores", sa.JSON(), nullable=False),
-        sa.Column("action", sa.String(length=8), nullable=False),
-        sa.Column("rule", sa.String(length=200), nullable=True),
-        sa.Column("open", sa.Boolean(), nullable=False),
-        sa.Column("turn", sa.Integer(), nullable=False),
-        sa.Column("claimed_by", sa.String(length=40), nullable=True),
-        sa.Column("claimed_until", sa.BigInteger(), nullable=True),
-        sa.Column("verdict", sa.String(length=12), nullable=True),
-        sa.Column("decided_by", sa.String(length=40), nullable=True),
-        sa.Column("decided_at", sa.BigInteger(), nullable=True),
+        "id str40, time big, user str40?, request str128?, side str8, model str256?, text text?, categories json, "
+        "scores json, action str8, rule str200?, open bool, turn int, claimed_by str40?, claimed_until big?, "
+        "verdict str12?, decided_by str40?, decided_at big?",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("findings_by_claim", "findings", ["claimed_by", "claimed_until"], unique=False)
-    op.create_index("findings_by_time", "findings", ["time"], unique=False)
-    op.create_index("findings_by_user", "findings", ["user", "time"], unique=False)
-    op.create_index("findings_in_turn", "findings", ["open", "turn", "time", "id"], unique=False)
-    op.create_table(
+    op.create_index("findings_by_claim", "findings", ["claimed_by", "claimed_until"])
+    op.create_index("findings_by_time", "findings", ["time"])
+    op.create_index("findings_by_user", "findings", ["user", "time"])
+    op.create_index("findings_in_turn", "findings", ["open", "turn", "time", "id"])
+    _table(
         "limit_marks",
-        sa.Column("user", sa.Text(), nullable=False),
-        sa.Column("cap", sa.Text(), nullable=False),
-        sa.Column("time", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("reservation", sa.Text(), nullable=False),
-        sa.Column("used", sa.BigInteger(), nullable=False),
+        "user text, cap text, time big#, reservation text, used big",
         sa.PrimaryKeyConstraint("user", "cap", "time", "reservation"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
+    _table(
         "limit_meters",
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("requests", sa.BigInteger(), nullable=False),
-        sa.Column("requests_at", sa.BigInteger(), nullable=False),
-        sa.Column("tokens", sa.BigInteger(), nullable=False),
-        sa.Column("tokens_at", sa.BigInteger(), nullable=False),
-        sa.Column("streams", sa.BigInteger(), nullable=False),
-        sa.Column("day", sa.BigInteger(), nullable=False),
-        sa.Column("messages", sa.BigInteger(), nullable=False),
-        sa.Column("month", sa.BigInteger(), nullable=False),
-        sa.Column("spent", sa.BigInteger(), nullable=False),
-        sa.Column("held", sa.BigInteger(), nullable=False),
+        "subject text, requests big, requests_at big, tokens big, tokens_at big, streams big, day big, "
+        "messages big, month big, spent big, held big",
         sa.PrimaryKeyConstraint("subject"),
     )
-    op.create_table(
+    _table(
         "limit_processes",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("place", sa.Text(), nullable=False),
-        sa.Column("beat", sa.BigInteger(), nullable=False),
-        sa.Column("load", sa.Float(), nullable=False),
+        "id text, place text, beat big, load float",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_table(
+    _table(
         "limit_reservations",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("process", sa.Text(), nullable=False),
-        sa.Column("user", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=True),
-        sa.Column("tier", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("max_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("streams", sa.BigInteger(), nullable=False),
-        sa.Column("free", sa.BigInteger(), nullable=False),
-        sa.Column("day", sa.BigInteger(), nullable=False),
-        sa.Column("held", sa.BigInteger(), nullable=False),
-        sa.Column("key_held", sa.BigInteger(), nullable=False),
-        sa.Column("tier_held", sa.BigInteger(), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("written", sa.BigInteger(), nullable=False),
+        "id text, process text, user text, key text?, tier text, model text, prompt_tokens big, max_tokens big, "
+        "image_tokens big, streams big, free big, day big, held big, key_held big, tier_held big, time big, "
+        "written big",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index(op.f("ix_limit_reservations_process"), "limit_reservations", ["process"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_limit_reservations_process"), "limit_reservations", ["process"])
+    _table(
         "links",
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("purpose", sa.String(length=16), nullable=False),
-        sa.Column("subject", sa.String(length=40), nullable=False),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.Column("expires", sa.BigInteger(), nullable=False),
+        "digest str64, purpose str16, subject str40, created big, expires big",
         sa.PrimaryKeyConstraint("digest"),
     )
-    op.create_index(op.f("ix_links_subject"), "links", ["subject"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_links_subject"), "links", ["subject"])
+    _table(
         "settings",
-        sa.Column("name", sa.String(length=80), nullable=False),
-        sa.Column("value", sa.Text(), nullable=False),
+        "name str80, value text",
         sa.PrimaryKeyConstraint("name"),
     )
-    op.create_table(
+    _table(
         "standings",
-        sa.Column("user", sa.String(length=40), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("until", sa.BigInteger(), nullable=True),
-        sa.Column("held", sa.String(length=16), nullable=False),
-        sa.Column("held_until", sa.BigInteger(), nullable=True),
-        sa.Column("since", sa.BigInteger(), nullable=False),
+        "user str40, status str16, until big?, held str16, held_until big?, since big",
         sa.PrimaryKeyConstraint("user"),
     )
-    op.create_table(
+    _table(
         "tallies",
-        sa.Column("minute", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("name", sa.String(length=40), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
+        "minute big#, name str40, count big",
         sa.PrimaryKeyConstraint("minute", "name"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
+    _table(
         "usage_days",
-        sa.Column("user", sa.Text(), nullable=False),
-        sa.Column("day", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("calls", sa.BigInteger(), nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("micros", sa.BigInteger(), nullable=False),
-        sa.Column("charged", sa.BigInteger(), nullable=False),
+        "user text, day big#, key text, model text, calls big, prompt_tokens big, completion_tokens big, "
+        "image_tokens big, cached_tokens big, micros big, charged big",
         sa.PrimaryKeyConstraint("user", "day", "key", "model"),
         sqlite_with_rowid=False,
     )
-    op.create_table(
+    _table(
         "usage_events",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("user", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=True),
-        sa.Column("tier", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("image_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("micros", sa.BigInteger(), nullable=False),
-        sa.Column("free", sa.BigInteger(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        "id text, time big, user text, key text?, tier text, model text, prompt_tokens big, completion_tokens big, "
+        "image_tokens big, cached_tokens big, micros big, free big, status text",
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("usage_events_by_time", "usage_events", ["time"], unique=False)
-    op.create_index("usage_events_by_user", "usage_events", ["user", "time"], unique=False)
-    op.create_table(
+    op.create_index("usage_events_by_time", "usage_events", ["time"])
+    op.create_index("usage_events_by_user", "usage_events", ["user", "time"])
+    _table(
         "users",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("email", sa.String(length=254), nullable=False),
-        sa.Column("password", sa.Text(), nullable=True),
-        sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column("tier", sa.String(length=40), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("status_until", sa.BigInteger(), nullable=True),
-        sa.Column("images", sa.Boolean(), nullable=True),
-        sa.Column("budget", sa.BigInteger(), nullable=True),
-        sa.Column("address", sa.String(length=32), nullable=True),
-        sa.Column("created", sa.BigInteger(), nullable=False),
+        "id str40, email str254, password text?, role str16, tier str40, status str16, status_until big?, "
+        "images bool?, budget big?, address str32?, created big",
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email"),
     )
-    op.create_table(
+    _table(
         "chat_messages",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("conversation", sa.String(length=40), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("parent", sa.String(length=40), nullable=True),
-        sa.Column("role", sa.String(length=12), nullable=False),
-        sa.Column("side", sa.SmallInteger(), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("blocks", sa.Text(), nullable=True),
-        sa.Column("status", sa.String(length=12), nullable=False),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("code", sa.String(length=80), nullable=True),
-        sa.Column("model", sa.String(length=256), nullable=True),
-        sa.Column("tokens", sa.Integer(), nullable=True),
-        sa.Column("rating", sa.SmallInteger(), nullable=False),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("place", sa.String(length=200), nullable=True),
-        sa.Column("beat", sa.BigInteger(), nullable=True),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["conversation"], ["chat_conversations.id"], ondelete="CASCADE"),
+        "id str40, conversation str40, number int, parent str40?, role str12, side small, text text, blocks text?, "
+        "status str12, error text?, code str80?, model str256?, tokens int?, rating small, note text?, "
+        "place str200?, beat big?, created big",
+        _to("conversation", "chat_conversations.id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("conversation", "number"),
     )
-    op.create_index("chat_messages_by_status", "chat_messages", ["status"], unique=False)
-    op.create_table(
+    op.create_index("chat_messages_by_status", "chat_messages", ["status"])
+    _table(
         "keys",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("user", sa.String(length=40), nullable=False),
-        sa.Column("name", sa.String(length=80), nullable=False),
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("hint", sa.String(length=8), nullable=False),
-        sa.Column("scopes", sa.String(length=200), nullable=False),
-        sa.Column("budget", sa.BigInteger(), nullable=True),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.Column("expires", sa.BigInteger(), nullable=True),
-        sa.Column("used", sa.BigInteger(), nullable=True),
-        sa.Column("revoked", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user"],
-            ["users.id"],
-        ),
+        "id str40, user str40, name str80, digest str64, hint str8, scopes str200, budget big?, created big, "
+        "expires big?, used big?, revoked big?",
+        _to("user", "users.id"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("digest"),
     )
-    op.create_index(op.f("ix_keys_user"), "keys", ["user"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_keys_user"), "keys", ["user"])
+    _table(
         "labels",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("finding", sa.String(length=40), nullable=False),
-        sa.Column("reviewer", sa.String(length=40), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("categories", sa.JSON(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["finding"],
-            ["findings.id"],
-        ),
+        "id str40, finding str40, reviewer str40, time big, categories json",
+        _to("finding", "findings.id"),
         sa.PrimaryKeyConstraint("id"),
     )
-    op.create_index("labels_by_finding", "labels", ["finding", "time"], unique=False)
-    op.create_table(
+    op.create_index("labels_by_finding", "labels", ["finding", "time"])
+    _table(
         "sessions",
-        sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column("user", sa.String(length=40), nullable=False),
-        sa.Column("address", sa.String(length=32), nullable=True),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.Column("used", sa.BigInteger(), nullable=False),
-        sa.Column("expires", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["user"],
-            ["users.id"],
-        ),
+        "digest str64, user str40, address str32?, created big, used big, expires big",
+        _to("user", "users.id"),
         sa.PrimaryKeyConstraint("digest"),
     )
-    op.create_index(op.f("ix_sessions_user"), "sessions", ["user"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_sessions_user"), "sessions", ["user"])
+    _table(
         "strikes",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("user", sa.String(length=40), nullable=False),
-        sa.Column("finding", sa.String(length=40), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("weight", sa.Integer(), nullable=False),
-        sa.Column("given_by", sa.String(length=40), nullable=True),
-        sa.Column("step", sa.String(length=12), nullable=False),
-        sa.Column("overturned_at", sa.BigInteger(), nullable=True),
-        sa.Column("overturned_by", sa.String(length=40), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["finding"],
-            ["findings.id"],
-        ),
+        "id str40, user str40, finding str40, time big, weight int, given_by str40?, step str12, "
+        "overturned_at big?, overturned_by str40?",
+        _to("finding", "findings.id"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("finding"),
     )
-    op.create_index("strikes_by_time", "strikes", ["time"], unique=False)
-    op.create_index("strikes_by_user", "strikes", ["user", "time"], unique=False)
-    op.create_table(
+    op.create_index("strikes_by_time", "strikes", ["time"])
+    op.create_index("strikes_by_user", "strikes", ["user", "time"])
+    _table(
         "waitlist",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("email", sa.String(length=254), nullable=False),
-        sa.Column("note", sa.String(length=1000), nullable=False),
-        sa.Column("tier", sa.String(length=40), nullable=True),
-        sa.Column("joined", sa.BigInteger(), nullable=False),
-        sa.Column("invited", sa.BigInteger(), nullable=True),
-        sa.Column("accepted", sa.BigInteger(), nullable=True),
-        sa.Column("user", sa.String(length=40), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user"],
-            ["users.id"],
-        ),
+        "id str40, email str254, note str1000, tier str40?, joined big, invited big?, accepted big?, user str40?",
+        _to("user", "users.id"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email"),
     )
-    op.create_index(op.f("ix_waitlist_joined"), "waitlist", ["joined"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_waitlist_joined"), "waitlist", ["joined"])
+    _table(
         "appeals",
-        sa.Column("id", sa.String(length=40), nullable=False),
-        sa.Column("strike", sa.String(length=40), nullable=False),
-        sa.Column("user", sa.String(length=40), nullable=False),
-        sa.Column("time", sa.BigInteger(), nullable=False),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("verdict", sa.String(length=12), nullable=True),
-        sa.Column("answer", sa.Text(), nullable=True),
-        sa.Column("answered_by", sa.String(length=40), nullable=True),
-        sa.Column("answered_at", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["strike"],
-            ["strikes.id"],
-        ),
+        "id str40, strike str40, user str40, time big, note text?, verdict str12?, answer text?, "
+        "answered_by str40?, answered_at big?",
+        _to("strike", "strikes.id"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("strike"),
     )
-    op.create_index("appeals_by_user", "appeals", ["user", "time"], unique=False)
-    op.create_table(
+    op.create_index("appeals_by_user", "appeals", ["user", "time"])
+    _table(
         "chat_image_uses",
-        sa.Column("message", sa.String(length=40), nullable=False),
-        sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("image", sa.String(length=40), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["image"],
-            ["chat_images.id"],
-        ),
-        sa.ForeignKeyConstraint(["message"], ["chat_messages.id"], ondelete="CASCADE"),
+        "message str40, place int#, image str40",
+        _to("image", "chat_images.id"),
+        _to("message", "chat_messages.id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("message", "place"),
     )
-    op.create_index(op.f("ix_chat_image_uses_image"), "chat_image_uses", ["image"], unique=False)
-    op.create_table(
+    op.create_index(op.f("ix_chat_image_uses_image"), "chat_image_uses", ["image"])
+    _table(
         "chat_preferences",
-        sa.Column("chosen", sa.String(length=40), nullable=False),
-        sa.Column("rejected", sa.String(length=40), nullable=False),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["chosen"], ["chat_messages.id"], ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["rejected"], ["chat_messages.id"], ondelete="CASCADE"),
+        "chosen str40, rejected str40, created big",
+        _to("chosen", "chat_messages.id", ondelete="CASCADE"),
+        _to("rejected", "chat_messages.id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("chosen", "rejected"),
     )
-    op.create_index("chat_preferences_by_rejected", "chat_preferences", ["rejected"], unique=False)
+    op.create_index("chat_preferences_by_rejected", "chat_preferences", ["rejected"])
