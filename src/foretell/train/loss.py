@@ -22,21 +22,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(dtype, torch.float32)
         weight = weight_VD.to(dtype)
         nll = torch.empty(targets.numel(), dtype=exact, device=hidden_ND.device)
+        places = torch.arange(chunk, device=hidden_ND.device) * len(weight)
         grad_hidden = torch.zeros_like(hidden_ND) if train else None
         grad_weight = torch.zeros_like(weight_VD, dtype=exact) if train and ctx.needs_input_grad[1] else None
         for start in range(0, targets.numel(), chunk):
             part = slice(start, start + chunk)
             rows = part if index is None else index[part]
-            hidden, target = hidden_ND[rows], targets[part].unsqueeze(1)
+            hidden, target = hidden_ND[rows], targets[part]
             logits = hidden @ weight.T
             # In training the probabilities are needed in the compute type anyway, and bfloat16 logits are no more
             # exact than bfloat16 probabilities; softmax widens them while it works.
             probs = torch.softmax(logits, dim=-1, dtype=dtype if train else exact)
-            p = probs.gather(1, target)
-            nll[part] = p.to(exact).clamp_min(torch.finfo(exact).tiny).log_().neg_().squeeze(1)
+            # Of the flat matrix, since scatter_ on a CPU copies all of its target, twice.
+            flat, place = probs.view(-1), target + places[: len(target)]
+            p = flat[place]
+            nll[part] = p.to(exact).clamp_min(torch.finfo(exact).tiny).log_().neg_()
             if grad_hidden is None:
                 continue
-            probs.scatter_(1, target, p - 1)
+            flat[place] = p - 1
             grad_hidden[rows] = probs @ weight
             if grad_weight is None:
                 continue
