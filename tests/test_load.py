@@ -44,6 +44,17 @@ def test_a_run_and_its_checkpoint_load_as_the_same_model(run):
     assert model.complete("the cat", seed=1).token_ids == again.complete("the cat", seed=1).token_ids
 
 
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_weights_in_few_bits_load_and_answer(run, weights):
+    model = foretell.load(run, weights=weights)
+    assert model.generator.model.compute_dtype is torch.bfloat16
+    assert model.complete("the cat", seed=1, max_tokens=4).token_ids
+    with pytest.raises(GenerationError, match="multiply in bfloat16 on a CPU"):
+        foretell.load(run, weights=weights, dtype="float32")
+    with pytest.raises(GenerationError, match="allowed are full, int8, int4"):
+        foretell.load(run, weights="int3")
+
+
 def test_chat_reads_images_in_every_python_form(run, tmp_path):
     model = foretell.load(run)
     image = Image.new("RGB", (20, 30), "red")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from foretell.chat import Conversation
 from foretell.errors import CheckpointError, GenerationError, MissingExtraError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The stages of a run that end in a checkpoint, the one to talk to first.
 TRAINED = ("ppo", "grpo", "dpo", "sft", "pretrain", "reward")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+WEIGHTS: dict[str, Literal[8, 4] | None] = {"full": None, "int8": 8, "int4": 4}
 _URL = re.compile(r"https?:", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+([@:][\w./ -]+)*")
 
@@ -52,14 +53,16 @@ class Model:
         return generate_sync(self.generator, [Request(text, _sampling({**self.sampling, **sampling}))])[0][0]
 
 
-def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model:
+def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto", weights: str = "full") -> Model:
     """Load a model by reference.
 
     ref: a run directory (its final checkpoint is used), a checkpoint folder, a folder in Hugging Face form, a .gguf
     file, a hub id (org/name), or the URL of an OpenAI-compatible endpoint (http://localhost:8000/v1, with #MODEL behind
     it where that offers several; its key from OPENAI_API_KEY). device: "auto" (CUDA, then MPS, then CPU), or a torch
     device, of which an endpoint takes no notice. dtype: what to compute
-    in; "auto" takes float32 for weights stored so, and otherwise bfloat16 where the hardware multiplies it.
+    in; "auto" takes float32 for weights stored so, and otherwise bfloat16 where the hardware multiplies it. weights:
+    "full", or "int8" or "int4" for matrices held in so many bits and multiplied in bfloat16, on a CPU; docs/speed.md
+    says what that gains and loses.
     Raises CheckpointError for what holds no model, a damaged one, or one that cannot be represented, GenerationError
     for a URL that is none, TrainingError for a device that is not here, MissingExtraError without torch.
     """
@@ -70,6 +73,8 @@ def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model
         return Model(Endpoint(url, name or None), Path(url))
     if dtype not in DTYPES:
         raise GenerationError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
+    if weights not in WEIGHTS:
+        raise GenerationError(f"weights is {weights!r}; allowed are {', '.join(WEIGHTS)}.")
     foreign = is_foreign(ref)
     folder = Path(ref) if foreign else find_checkpoint(ref)
     try:
@@ -83,8 +88,16 @@ def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model
             raise
         raise MissingExtraError("Loading a model", "torch") from error
     place = pick_device(device)
+    bits = WEIGHTS[weights]
+    if bits is not None and (place.type != "cpu" or dtype not in ("auto", "bfloat16")):
+        raise GenerationError(
+            f"Weights in {weights} multiply in bfloat16 on a CPU, not in {dtype} on {place}. Leave them full, or give "
+            "device cpu and dtype bfloat16."
+        )
 
     def compute_in(stored: torch.dtype) -> torch.dtype:
+        if bits is not None:
+            return torch.bfloat16
         if dtype == "auto" and stored == torch.float32:
             return stored
         picked: torch.dtype = getattr(torch, pick_precision("auto", place) if dtype == "auto" else dtype)
@@ -96,7 +109,8 @@ def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model
     torch.set_num_threads(1)
     try:
         opened = load_source(ref, compute_in) if foreign else load_checkpoint(folder, compute_in)
-        engine = Engine(opened.model.to(place), opened.tokenizer, opened.template)  # rearranges the weights
+        # This rearranges the weights.
+        engine = Engine(opened.model.to(place), opened.tokenizer, opened.template, bits=bits)
     finally:
         torch.set_num_threads(threads)
     return Model(engine, folder, opened.sampling)

@@ -157,13 +157,14 @@ def chat(
     seed: Annotated[int | None, typer.Option()] = None,
     device: Annotated[str, typer.Option()] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    weights: Annotated[str, typer.Option(help="full, or int8 or int4: less memory, on a CPU.")] = "full",
 ) -> None:
     """Talk to a model in the terminal; images by their path."""
     from foretell.engine.terminal import chat_loop
     from foretell.generate import Sampling
     from foretell.loading import load as load_model
 
-    loaded = load_model(model, device=device, dtype=dtype)
+    loaded = load_model(model, device=device, dtype=dtype, weights=weights)
     given = {key: value for key, value in {"temperature": temperature, "top_p": top_p}.items() if value is not None}
     advised = {"temperature": 0.7, "top_p": 0.95, **loaded.sampling, **given}
     sampling = Sampling(max_tokens=max_tokens, seed=seed, **advised)

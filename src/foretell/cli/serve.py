@@ -73,11 +73,12 @@ def serve(
     ] = None,
     device: Annotated[str, typer.Option()] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    weights: Annotated[str, typer.Option(help="full, or int8 or int4: less memory, on a CPU.")] = "full",
 ) -> None:
     """Serve models, or another server, behind an API in OpenAI's form."""
     from foretell.cli.chats import open_in_browser, place_of_chats
     from foretell.errors import GenerationError, MissingExtraError, StoreError
-    from foretell.loading import DTYPES
+    from foretell.loading import DTYPES, WEIGHTS
 
     if bool(models) == bool(upstream):
         raise GenerationError("Give models to serve (such as runs/quickstart), or --upstream URL, and not both.")
@@ -110,6 +111,10 @@ def serve(
         raise GenerationError(f"The name {doubled[0]} is given twice. Name one of them otherwise: NAME=…")
     if dtype not in DTYPES:
         raise GenerationError(f"--dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
+    if weights not in WEIGHTS:
+        raise GenerationError(f"--weights is {weights!r}; allowed are {', '.join(WEIGHTS)}.")
+    if adapters and weights != "full":
+        raise GenerationError("Adapters cannot be merged into weights of few bits. Leave --weights full.")
     for ref in refs.values():
         _check_place(ref)
     for name, folder in adapters.items():
@@ -127,7 +132,7 @@ def serve(
             import torch
 
             torch.set_num_threads(count)
-        return load_model(ref, device=device, dtype=dtype)
+        return load_model(ref, device=device, dtype=dtype, weights=weights)
 
     set_up, first = None, list[str]()
     if asked:

@@ -28,6 +28,7 @@ from foretell.errors import ContextLengthError, GenerationError
 from foretell.generate import Prompt, Request, Result, Sampling, TokenLogprob
 from foretell.measure.machine import memory_bytes
 from foretell.model.lora import read_lora
+from foretell.model.quantized import Bits
 from foretell.template import ChatTemplate, Encoded
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class Engine:
     the same time. max_waiting: replies that wait, from which on newcomers get an OverloadedError. cache_tokens: for
     how many tokens keys and values are kept; None for as many as max_batch can use, within a quarter of memory.
     step_tokens: prompt tokens read in a step, while replies are being written. The weights are those at the first call
-    after nothing ran: training in between is seen.
+    after nothing ran: training in between is seen. bits: of the weights, 8 or 4 (see `model.quantized`), which takes
+    the model's own away; None leaves them.
     """
 
     can_score = True
@@ -58,6 +60,7 @@ class Engine:
         max_waiting: int = 4096,
         cache_tokens: int | None = None,
         step_tokens: int = 256,
+        bits: Bits | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -68,7 +71,8 @@ class Engine:
         allowed[list(tokenizer.ends)] = True
         self._allowed = torch.from_numpy(allowed).to(model.device)
         self._constrainer = Constrainer(tokenizer, model.config.vocab_size)
-        self._runner = Runner(model, tokenizer.pad)
+        self._runner = Runner(model, tokenizer.pad, bits)
+        self._bits = bits
         cache = self._runner.cache(max(cache_tokens or self._affordable(), self.max_length))
         self._scheduler = Scheduler(
             self._runner, cache, partial(advance, allowed_V=self._allowed), max_batch, max_waiting, step_tokens
@@ -85,6 +89,10 @@ class Engine:
         """Let requests name a LoRA adapter in PEFT's form. It waits for a step's end; it takes the decoder's memory
         once more. Raises CheckpointError for one that is damaged or another model's, GenerationError for a name in use.
         """
+        if self._bits is not None:
+            raise GenerationError(
+                f"Adapters cannot be merged into weights of {self._bits} bits. Load the model with full weights."
+            )
         if name in self.adapters:
             raise GenerationError(f"An adapter {name!r} is loaded already. Choose another name.")
         lora = read_lora(folder, self.model)

@@ -21,7 +21,8 @@ from torch import Tensor
 from foretell.engine.cache import BLOCK, Cache, chain
 from foretell.model.fused import linear
 from foretell.model.lora import Lora, merged
-from foretell.model.packed import Attend, PackedDecoder, row_multiple
+from foretell.model.packed import Attend, PackedDecoder, give_up_matrices, row_multiple
+from foretell.model.quantized import Bits
 
 if TYPE_CHECKING:
     from foretell.model.multimodal import Multimodal
@@ -89,17 +90,20 @@ class _Group:
 
 
 class Runner:
-    """A model on its device. pad: an id that fills short batches."""
+    """A model on its device. pad: an id that fills short batches. bits: of the weights, 8 or 4 in place of those of
+    the compute type; the model then gives up its matrices, which saves their memory and makes it of no other use."""
 
-    def __init__(self, model: Multimodal, pad: int) -> None:
-        self.model, self.pad, self.device = model, pad, model.device
+    def __init__(self, model: Multimodal, pad: int, bits: Bits | None = None) -> None:
+        self.model, self.pad, self.device, self._bits = model, pad, model.device, bits
         self._features: OrderedDict[bytes, Tensor] = OrderedDict()
         self._loras: dict[str, Lora] = {}
         self.pack()
 
     def pack(self) -> None:
         """Take the model's weights as they are now."""
-        plain = PackedDecoder(self.model.decoder, self.model.compute_dtype)
+        plain = PackedDecoder(self.model.decoder, self.model.compute_dtype, bits=self._bits)
+        if self._bits is not None:
+            give_up_matrices(self.model.decoder)
         self._decoders: dict[str | None, PackedDecoder] = {None: plain}
         self._head = plain.head
         for name, lora in self._loras.items():
@@ -119,6 +123,11 @@ class Runner:
 
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self.model.parameters()]
+
+    @property
+    def weight_bytes(self) -> int:
+        """What a step reads of the weights."""
+        return self._decoders[None].weight_bytes
 
     @property
     def token_bytes(self) -> int:

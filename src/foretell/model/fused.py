@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foretell.model.quantized import Quantized
+
 PLAIN_ROWS = 4  # from which on a row of MKL's float32 products has the same bits whatever their number
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | Quantized, bias: Tensor | None = None) -> Tensor:
     """x @ weightᵀ + bias, in x's type. x: (..., D); weight: (N, D), as it is or by `packed.pack`. Returns (..., N)."""
     bias = None if bias is None else bias.to(x.dtype)
+    if isinstance(weight, Quantized):
+        return weight.product(x) if bias is None else weight.product(x).add_(bias)
     if weight.layout is torch._mkldnn:  # type: ignore[attr-defined]
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight.to(x.dtype), bias)
