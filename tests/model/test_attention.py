@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+import torch.nn.attention.varlen
 
+from foretell.model import attention, multimodal
 from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
@@ -36,6 +40,50 @@ def test_packed_attention_equals_masked_attention_with_gradients(kv_heads: int) 
     torch.testing.assert_close(ours, theirs)
     for ours_gradient, their_gradient in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours_gradient, their_gradient)
+
+
+def test_scores_made_anew_give_the_gradients_of_those_that_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(3, heads, 384, 16, generator=generator, requires_grad=True) for heads in (4, 2, 2)]
+    layout = plan(document_spans(packed_segments()), 384)
+    upstream = torch.randn(3, 384, 4, 16, generator=generator)
+    found = []
+    for kept in (attention.KEPT, 250):
+        monkeypatch.setattr(attention, "KEPT", kept)
+        out = packed_attention(*inputs, layout)
+        held = sum(t.numel() for t in out.grad_fn.kept)  # type: ignore[union-attr]
+        found.append((out, *torch.autograd.grad(out, inputs, upstream), held))
+    (*before, most), (*after, least) = found
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and least < most
+
+
+def reference_varlen(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: torch.Tensor, *rest: object, **options: object
+) -> torch.Tensor:
+    """What the GPU's kernel computes, document by document in plain products."""
+    (left, _), repeat = options["window_size"], q.shape[1] // k.shape[1]  # type: ignore[misc]
+    out = torch.empty_like(q)
+    for a, b in itertools.pairwise(ends.tolist()):
+        reach = torch.ones(b - a, b - a).tril().bool()
+        seen = reach if left < 0 else reach.triu(-left)  # type: ignore[operator]
+        one = [x[a:b].transpose(0, 1).repeat_interleave(r, 0) for x, r in ((q, 1), (k, repeat), (v, repeat))]
+        out[a:b] = torch.nn.functional.scaled_dot_product_attention(*one, seen).transpose(0, 1)
+    return out
+
+
+@pytest.mark.parametrize("window", [None, 70])
+def test_the_gpus_kernel_is_asked_for_the_same_documents(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    sliding = {} if window is None else {"sliding_window": window, "sliding_layers": (1,)}
+    config = ModelConfig(
+        vocab_size=320, width=64, depth=2, head_dim=16, kv_heads=2, max_length=384, zero_init_outputs=False, **sliding
+    )
+    model, segments = Multimodal(config), packed_segments()
+    tokens = torch.randint(0, 320, segments.shape, generator=torch.Generator().manual_seed(0))
+    positions = torch.cat([torch.arange(e - s) for _, s, e in document_spans(segments)]).view(segments.shape)
+    expected = model.hidden(tokens, positions, segments)
+    monkeypatch.setattr(multimodal, "flash_ready", lambda *_: True)
+    monkeypatch.setattr(torch.nn.attention.varlen, "varlen_attn", reference_varlen)
+    torch.testing.assert_close(model.hidden(tokens, positions, segments), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_document_is_read_the_same_whatever_it_is_packed_with() -> None:

@@ -146,8 +146,10 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
 
 def _scores(length: int) -> float:
     """Scores that a query and head of a row of one document keeps on a CPU, where they are made block by block."""
-    from foretell.model.attention import BLOCK, STEP
+    from foretell.model.attention import BLOCK, KEPT, STEP
 
+    if length > KEPT:
+        return 0  # made anew
     if length <= BLOCK:
         return -(-length // STEP) * STEP
     ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 BLOCK = 192  # query rows of a long document multiplied at once; its scores then stay in cache
 STEP = 32  # short documents are padded to a multiple of this
+KEPT = 1024  # of longer documents the probabilities, which grow with the square, are made anew in the backward pass
 
 Span = tuple[int, int, int]
 
@@ -42,6 +44,31 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Te
     """Attention by torch's fused kernels: mask is boolean, None means plain causal. Returns (B, T, H, D)."""
     out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1])
     return out.transpose(1, 2)
+
+
+def flash_ready(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether this GPU and this torch have the kernel of `flash_attention` for a type."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0) and find_spec("torch.nn.attention.varlen") is not None
+
+
+def flash_attention(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, longest: int, window: int | None = None) -> Tensor:
+    """Causal attention within each document by the GPU's flash kernel, which visits no pair of two documents.
+
+    q: (B, H, T, D); k, v: (B, G, T, D), float16 or bfloat16. bounds: (documents + 1,) int32, where each begins in the
+    rows laid end to end. longest: of their lengths, or more. window: positions a query sees. Returns (B, T, H, D).
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    batch, heads, time, dim = q.shape
+    left = -1 if window is None else window - 1
+    grouped = heads != k.shape[1]
+    out = varlen_attn(
+        _flat(q), _flat(k), _flat(v), bounds, bounds, longest, longest, window_size=(left, 0), enable_gqa=grouped
+    )
+    assert isinstance(out, Tensor)
+    return out.view(batch, time, heads, dim)
 
 
 def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -127,12 +154,10 @@ class _PackedAttention(torch.autograd.Function):
             queries, keys, values = _row(q[b], 1).mul_(scale), _row(k[b], repeat), _row(v[b], repeat)
             if keep:
                 kept += [queries, keys, values]
-            for start, i, j in _blocks(documents):
-                p = torch.bmm(queries[:, i:j], keys[:, start:j].transpose(1, 2))
-                p[:, :, i - start :] += bias[: j - i, : j - i]
-                p = torch.softmax(p, -1)
+            for start, i, j, end in _blocks(documents):
+                p = _probabilities(queries[:, i:j], keys[:, start:j], bias)
                 out[b, i:j] = torch.bmm(p, values[:, start:j]).transpose(0, 1)
-                if keep:
+                if keep and end - start <= KEPT:
                     kept.append(p)
         ctx.kept, ctx.plan, ctx.shape, ctx.groups = kept, plan, q.shape, k.shape[1]
         return out
@@ -145,6 +170,7 @@ class _PackedAttention(torch.autograd.Function):
         dq = grad.new_empty(batch, time, heads, dim)
         dk, dv = (grad.new_empty(batch, time, groups, dim) for _ in range(2))
         kept = iter(ctx.kept)
+        bias = _causal_bias(BLOCK, grad)
         upstream = _flat(grad.transpose(1, 2))
         into = [_flat(x.transpose(1, 2)) for x in (dq, dk, dv)]
         for bucket in ctx.plan.buckets:
@@ -160,8 +186,9 @@ class _PackedAttention(torch.autograd.Function):
             queries, keys, values = (next(kept) for _ in range(3))
             row = _row(grad[b].transpose(0, 1), 1)
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for start, i, j in _blocks(documents):
-                p, g = next(kept), row[:, i:j]
+            for start, i, j, end in _blocks(documents):
+                p = next(kept) if end - start <= KEPT else _probabilities(queries[:, i:j], keys[:, start:j], bias)
+                g = row[:, i:j]
                 ds = torch._softmax_backward_data(torch.bmm(g, values[:, start:j].transpose(1, 2)), p, -1, p.dtype)
                 dq[b, i:j] = torch.bmm(ds, keys[:, start:j]).mul_(scale).transpose(0, 1)
                 d_keys[:, start:j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
@@ -173,9 +200,17 @@ class _PackedAttention(torch.autograd.Function):
         return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
 
 
-def _blocks(documents: list[tuple[int, int]]) -> list[Span]:
-    """(start of the document, start and end of a block of its queries)"""
-    return [(start, i, min(i + BLOCK, end)) for start, end in documents for i in range(start, end, BLOCK)]
+def _blocks(documents: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """(start of the document, start and end of a block of its queries, end of the document)"""
+    return [(start, i, min(i + BLOCK, end), end) for start, end in documents for i in range(start, end, BLOCK)]
+
+
+def _probabilities(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
+    """(H, S, L) of a block's queries (H, S, D) over its document's keys (H, L, D), which end where the block does."""
+    block = queries.shape[1]
+    scores = torch.bmm(queries, keys.transpose(1, 2))
+    scores[:, :, -block:] += bias[:block, :block]
+    return torch.softmax(scores, -1)
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from foretell.errors import ForetellError
-from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
+from foretell.model.attention import (
+    document_mask,
+    document_spans,
+    flash_attention,
+    flash_ready,
+    masked_attention,
+    packed_attention,
+    plan,
+)
 from foretell.model.decoder import Attend, Decoder
 from foretell.model.fused import linear
 from foretell.model.parametrize import initialize
@@ -70,7 +78,7 @@ class Multimodal(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.embedding.device
+        return self.decoder.norm.device
 
     def weights(self) -> dict[str, Tensor]:
         """What a language model of this configuration has, by name: adapters are merged, which makes all of it float32,
@@ -127,7 +135,12 @@ class Multimodal(nn.Module):
         return states
 
     def _attention(self, tokens: Tensor, segments: Tensor | None) -> Attend:
-        longest, window = tokens.shape[1], self.config.sliding_window
+        longest, window, sliding = tokens.shape[1], self.config.sliding_window, frozenset(self.config.sliding_layers)
+        if segments is not None and flash_ready(tokens.device, self.compute_dtype):
+            starts = [row * longest + start for row, start, _ in document_spans(segments)]
+            bounds = torch.tensor([*starts, tokens.numel()], dtype=torch.int32, device=tokens.device)
+            flash = partial(flash_attention, bounds=bounds, longest=longest)
+            return lambda layer, q, k, v: flash(q, k, v, window=window if layer in sliding else None)
         if tokens.device.type == "cpu" and (segments is not None or self.training):
             spans = document_spans(torch.zeros_like(tokens) if segments is None else segments)
             longest = max(end - start for _, start, end in spans)
@@ -137,7 +150,7 @@ class Multimodal(nn.Module):
         if window is None or longest <= window:
             return lambda layer, q, k, v: full(q, k, v)
         mask = document_mask(torch.zeros_like(tokens) if segments is None else segments, window)
-        near, sliding = partial(masked_attention, mask=mask), frozenset(self.config.sliding_layers)
+        near = partial(masked_attention, mask=mask)
         return lambda layer, q, k, v: (near if layer in sliding else full)(q, k, v)
 
     def logits(self, hidden: Tensor) -> Tensor:
