@@ -1,8 +1,11 @@
 """One training step beside transformers' LlamaForCausalLM: same shape, optimizer, precision and packed rows.
 
     python benchmarks/train_throughput.py [--rounds 7] [--shapes 1m 10m 30m] [--no-compile]
+        [--parts shapes images feeding]
 
-After the shapes come the two figures of feeding.py: the loader's idle share and the tokenizer's rate.
+After the shapes comes what an image costs: the 10 M step whose rows show a tile in every 64 positions beside the same
+step on text, each by its own FLOPs, the tower half as wide as the decoder and as deep; and then the two figures of
+feeding.py, the loader's idle share and the tokenizer's rate. Only a run of all parts is written.
 
 Both train in bfloat16 with float32 master weights (transformers under autocast, as its users run it),
 AdamW(fused=True) and clipping at 1. Rows of 512 tokens are packed from documents whose lengths are exponential with
@@ -17,7 +20,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `foretell` sets it; both candidates run under it
 import torch
@@ -30,7 +34,7 @@ from foretell.measure.machine import matmul_rate
 from foretell.model.describe import parameter_count, training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
-from foretell.recipe import ModelConfig, OptimizerConfig
+from foretell.recipe import ModelConfig, OptimizerConfig, VisionConfig
 from foretell.train.loss import chunked_cross_entropy
 from foretell.weights.families import hugging_face_config
 
@@ -40,10 +44,13 @@ SHAPES = {
     "10m": (ModelConfig(width=320, depth=7, head_dim=64, max_length=TIME), 8),
     "30m": (ModelConfig(width=512, depth=8, head_dim=64, max_length=TIME), 8),
 }
+PARTS = ("shapes", "images", "feeding")
 AIMS = {
-    "ratio_vs_transformers_1m": 1.5, "ratio_vs_transformers_10m": 1.5, "compiled_ratio_10m": 1.1,
-    "matmul_share_1m": 0.45, "matmul_share_30m": 0.65, "loader_idle_pct": 2, "tokenizer_mb_s": 5,
+    "ratio_vs_transformers_1m": 1.5, "ratio_vs_transformers_10m": 1.5, "ratio_vs_transformers_30m": 1.5,
+    "compiled_ratio_10m": 1.1, "matmul_share_1m": 0.5, "matmul_share_30m": 0.7, "multimodal_seconds_per_flop": 1.15,
+    "loader_idle_pct": 2, "tokenizer_mb_s": 5,
 }  # fmt: skip
+EVERY = 64  # positions with a tile each
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Rows:
     targets: Tensor
     positions: Tensor
     segments: Tensor
+    tiles: Tensor | None = None
 
     @property
     def context(self) -> float:
@@ -93,7 +101,7 @@ def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(groups, fused=True)
 
     def step() -> None:
-        hidden = model.hidden(rows.tokens, rows.positions, rows.segments)
+        hidden = model.hidden(rows.tokens, rows.positions, rows.segments, rows.tiles)
         total, _ = chunked_cross_entropy(hidden, model.head_weight, rows.targets)
         (total / rows.targets.numel()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -152,18 +160,43 @@ def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
     return measured
 
 
+def images(rounds: int) -> dict[str, list[float]]:
+    """Seconds a FLOP of the step with tiles over those of the step on text."""
+    config, batch = SHAPES["10m"]
+    tower = VisionConfig(tile=64, patch=8, shuffle=2, width=config.width // 2, depth=config.depth, head_dim=32)
+    seeing = config.model_copy(update={"vision": tower, "image_token": 0})
+    text = packed_rows(batch, config.vocab_size)
+    count = text.tokens.numel() // EVERY
+    slots = torch.arange(TIME) % EVERY < tower.tokens_per_tile
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    shown = replace(text, tokens=text.tokens.masked_fill(slots, seeing.image_token), tiles=pixels)
+    left, right = ours(seeing, shown, False), ours(config, text, False)
+    for _ in range(2):
+        left()
+        right()
+    with_tiles, without = alternate(timed(left), timed(right), rounds)
+    tokens = text.tokens.numel()
+    extra = training_flops(seeing, tokens, count, text.context) / training_flops(config, tokens, context=text.context)
+    return {
+        "multimodal_seconds_per_flop": [ratio / extra for ratio in ratios(with_tiles, without)],
+        "multimodal_flops": [extra],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
-    figures = {}
+    figures: dict[str, Any] = {}
 
     def keep(name: str, values: list[float], unit: str) -> None:
         figures[name] = figure(values, unit, AIMS.get(name))
 
-    for shape in options.shapes:
+    for shape in options.shapes if "shapes" in options.parts else ():
         eager = compare(shape, False, options.rounds)
         keep(f"ratio_vs_transformers_{shape}", eager["ratio"], "x")
         keep(f"eager_matmul_share_{shape}", eager["share"], "of the bfloat16 matmul rate")
@@ -174,9 +207,15 @@ def main() -> None:
         keep(f"compiled_ratio_{shape}", compiled["ratio"], "x")
         keep(f"matmul_share_{shape}", compiled["share"], "of the bfloat16 matmul rate")
         keep(f"tokens_per_s_{shape}", compiled["tokens_per_s"], "tokens/s")
-    keep("loader_idle_pct", loader_idle_pct(options.rounds), "% of training time")
-    keep("tokenizer_mb_s", tokenizer_mb_s(options.rounds), "MB/s in one thread, the Python installation's own text")
-    if set(options.shapes) == set(SHAPES) and not options.no_compile:
+    if "images" in options.parts:
+        for name, values in images(options.rounds).items():
+            unit = "x of the text step's" if name.endswith("per_flop") else "x of the text step's FLOPs"
+            keep(name, values, unit)
+            print(name, figures[name])
+    if "feeding" in options.parts:
+        keep("loader_idle_pct", loader_idle_pct(options.rounds), "% of training time")
+        keep("tokenizer_mb_s", tokenizer_mb_s(options.rounds), "MB/s in one thread, the Python installation's own text")
+    if set(options.shapes) == set(SHAPES) and set(options.parts) == set(PARTS) and not options.no_compile:
         print(write_result("train_throughput", "python benchmarks/train_throughput.py", figures))
 
 

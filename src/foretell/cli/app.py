@@ -8,6 +8,7 @@ from foretell.cli import (
     admin,
     align,
     arena,
+    bench,
     capability,
     card,
     contamination,
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 run.register(app)
 align.register(app)
+app.command()(bench.bench)
 app.command()(card.card)
 app.command()(serve.serve)
 app.add_typer(admin.app, name="admin")

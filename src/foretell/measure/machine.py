@@ -82,6 +82,33 @@ def copy_bandwidth(megabytes: int = 128, seconds: float = 0.3, device: str = "cp
     return 2 * size / _fastest(copy, seconds)
 
 
+def read_bandwidth(megabytes: int = 256, seconds: float = 0.5, device: str = "cpu") -> float:
+    """Fastest observed sum over a large array, in bytes/s. Needs torch."""
+    import torch
+
+    source = torch.ones(megabytes * 250_000, device=device)
+
+    def read() -> None:
+        source.sum()
+        _wait(device)
+
+    return source.nbytes / _fastest(read, seconds)
+
+
+# Dense bfloat16 FLOP/s of what is sold, by a part of torch's name for it. Source: NVIDIA's data sheets.
+_SOLD = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}
+
+
+def datasheet_rate(device: str) -> float | None:
+    """FLOP/s in bfloat16 by the maker's data sheet, of GPUs that are known here."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    name = torch.cuda.get_device_name(device)
+    return next((rate for part, rate in _SOLD.items() if part in name), None)
+
+
 def memory_bytes() -> int:
     """Memory this process may use: the machine's, or its control group's limit where that is lower."""
     try:

@@ -99,6 +99,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return check_recipe(raw, file.name)
 
 
+def override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with `key.path=value` overrides. Raises RecipeError as `load_recipe` does."""
+    raw = recipe.model_dump(mode="json")
+    for each in overrides:
+        _override(raw, each)
+    return check_recipe(raw, recipe.name)
+
+
 def read_collection(kind: type[S], place: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> S:
     """A recipe of a collection: plain data, or a YAML file, with overrides, paths and variables as in `load_recipe`.
 
