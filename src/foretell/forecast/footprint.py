@@ -180,10 +180,13 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
     from foretell.model.parametrize import parameter_groups
     from foretell.train.objective import NextToken
     from foretell.train.optim import build_adamw, clip, gradient_norm
+    from foretell.train.setup import keep_freed_memory
 
     length, vocabulary = recipe.data.sequence_length, recipe.tokenizer.vocab_size
     config = recipe.model.model_copy(update={"vocab_size": vocabulary, "image_token": 0})
     on, train = torch.device(device), recipe.train
+    if on.type == "cpu":
+        keep_freed_memory()  # as training does
     model = Multimodal(config).to(on).train()
     model.compute_dtype = getattr(torch, precision)
     if train.compile:

@@ -29,7 +29,14 @@ from foretell.train.distributed import Group
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
-from foretell.train.setup import check_compiler, peak_rate, pick_device, pick_precision
+from foretell.train.setup import (
+    check_compiler,
+    give_back_memory,
+    keep_freed_memory,
+    peak_rate,
+    pick_device,
+    pick_precision,
+)
 from foretell.train.trainer import Hooks, Observer, Trainer
 
 CHECKPOINTS = "checkpoints"
@@ -158,6 +165,8 @@ def fit(
     objective trains, and its learning rate. task: what progress is reported as.
     """
     group, device = group or Group(), model.device
+    if device.type == "cpu":
+        keep_freed_memory()
     length, rows = loader.sequence_length, loader.rows * group.world
     found = latest(out_dir / CHECKPOINTS, lambda text: report(task, 0, None, text)) if group.rank == 0 else None
     newest = group.share(lambda: found and found[0].name)
@@ -256,3 +265,5 @@ def fit(
     finally:
         loader.close()
         log.close()
+        if device.type == "cpu":
+            give_back_memory()
