@@ -51,7 +51,7 @@ def test_scores_made_anew_give_the_gradients_of_those_that_were_kept(monkeypatch
     for kept in (attention.KEPT, 250):
         monkeypatch.setattr(attention, "KEPT", kept)
         out = packed_attention(*inputs, layout)
-        held = sum(t.numel() for t in out.grad_fn.kept)  # type: ignore[union-attr]
+        held = sum(t.numel() for t in out.grad_fn.saved_tensors)  # type: ignore[union-attr]
         found.append((out, *torch.autograd.grad(out, inputs, upstream), held))
     (*before, most), (*after, least) = found
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True)) and least < most

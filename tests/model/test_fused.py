@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foretell.model.fused import linear, rms_norm, rotary_heads, rotate, swiglu
+from foretell.model.fused import linear, rms_norm, rotary_heads, rotate, swiglu, swiglu_linear
 
 B, T, H, G, D = 2, 5, 4, 2, 8
 
@@ -35,6 +35,7 @@ def plain_heads(qkv: Tensor) -> tuple[Tensor, ...]:
 CASES: list[tuple[str, Callable[..., object], Callable[..., object], list[tuple[int, ...]]]] = [
     ("rms_norm", lambda x, g: rms_norm(x, g, 1e-3), lambda x, g: F.rms_norm(x, (D,), g, 1e-3), [(B, T, D), (D,)]),
     ("swiglu", swiglu, lambda x: F.silu(x[..., :D]) * x[..., D:], [(B, T, 2 * D)]),
+    ("swiglu_linear", swiglu_linear, lambda x, w: F.silu(x @ w[:3].T) * (x @ w[3:].T), [(B, T, D), (6, D)]),
     ("rotary_heads", lambda x: rotary_heads(x, *angles(), H, G), plain_heads, [(B, T, (H + 2 * G) * D)]),
 ]
 

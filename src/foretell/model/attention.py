@@ -159,7 +159,8 @@ class _PackedAttention(torch.autograd.Function):
                 out[b, i:j] = torch.bmm(p, values[:, start:j]).transpose(0, 1)
                 if keep and end - start <= KEPT:
                     kept.append(p)
-        ctx.kept, ctx.plan, ctx.shape, ctx.groups = kept, plan, q.shape, k.shape[1]
+        ctx.save_for_backward(*kept)
+        ctx.plan, ctx.shape, ctx.groups = plan, q.shape, k.shape[1]
         return out
 
     @staticmethod
@@ -169,7 +170,7 @@ class _PackedAttention(torch.autograd.Function):
         repeat, scale = heads // groups, dim**-0.5
         dq = grad.new_empty(batch, time, heads, dim)
         dk, dv = (grad.new_empty(batch, time, groups, dim) for _ in range(2))
-        kept = iter(ctx.kept)
+        kept = iter(ctx.saved_tensors)
         bias = _causal_bias(BLOCK, grad)
         upstream = _flat(grad.transpose(1, 2))
         into = [_flat(x.transpose(1, 2)) for x in (dq, dk, dv)]
@@ -196,7 +197,6 @@ class _PackedAttention(torch.autograd.Function):
             for start, end in documents:
                 dk[b, start:end] = _sum_groups(d_keys[:, start:end], repeat).transpose(0, 1)
                 dv[b, start:end] = _sum_groups(d_values[:, start:end], repeat).transpose(0, 1)
-        ctx.kept = []
         return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foretell.model.fused import linear, rms_norm, rotary_heads, swiglu
+from foretell.model.fused import linear, rms_norm, rotary_heads, swiglu, swiglu_linear
 from foretell.model.lowrank import LowRank
 from foretell.recipe import ModelConfig
 
@@ -113,7 +113,9 @@ class Block(nn.Module):
     def after(self, x: Tensor, attended: Tensor) -> Tensor:
         x = torch.add(x, self.product("attention_out", attended.flatten(2)), alpha=self.branch)
         h = rms_norm(x, self.mlp_norm, self.eps)
-        h = swiglu(self.product("gate_up", h))
+        # Adapters, and tensor parallelism, have a `product` of their own.
+        plain = self.adapter("gate_up") is None and "product" not in vars(self)
+        h = swiglu_linear(h, self.gate_up) if plain else swiglu(self.product("gate_up", h))
         return torch.add(x, self.product("down", h), alpha=self.branch)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend, layer: int) -> Tensor:

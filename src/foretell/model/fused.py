@@ -42,6 +42,13 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def swiglu_linear(x: Tensor, gate_up: Tensor) -> Tensor:
+    """`swiglu(linear(x, gate_up))` of a weight (2F, D) that is not packed."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return swiglu(linear(x, gate_up))
+    return _SwiGLULinear.apply(x, gate_up)  # type: ignore[no-any-return,no-untyped-call]
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + D/2) of x (B, T, H, D) by their angles.
 
@@ -104,6 +111,34 @@ class _SwiGLU(torch.autograd.Function):
         torch.mul(active, grad, out=d_up)
         d_gate.copy_(torch.ops.aten.silu_backward(grad * up, gate.contiguous()))
         return out
+
+
+class _SwiGLULinear(torch.autograd.Function):
+    """Gate and up by a product each: halves of one result, which lie apart row by row, would have to be copied."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate_up: Tensor) -> Tensor:
+        flat, weight = x.flatten(0, -2), gate_up.to(x.dtype)
+        gate, up = (flat @ half.T for half in weight.chunk(2))
+        active = F.silu(gate)
+        ctx.save_for_backward(flat, weight, gate, up, active)
+        ctx.exact = gate_up.dtype
+        return (active * up).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        flat, weight, gate, up, active = ctx.saved_tensors
+        grad = grads[0].flatten(0, -2)
+        d_up = grad * active
+        d_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        d_weight = None
+        if ctx.needs_input_grad[1]:
+            d_weight = torch.empty_like(weight)
+            for half, d_half in zip(d_weight.chunk(2), (d_gate, d_up), strict=True):
+                torch.mm(d_half.T, flat, out=half)
+            d_weight = d_weight.to(ctx.exact)
+        weight_gate, weight_up = weight.chunk(2)
+        return (d_up @ weight_up).addmm_(d_gate, weight_gate).view(*grads[0].shape[:-1], -1), d_weight
 
 
 class _RotaryHeads(torch.autograd.Function):
