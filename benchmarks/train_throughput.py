@@ -9,8 +9,8 @@ feeding.py, the loader's idle share and the tokenizer's rate. Only a run of all 
 
 Both train in bfloat16 with float32 master weights (transformers under autocast, as its users run it),
 AdamW(fused=True) and clipping at 1. Rows of 512 tokens are packed from documents whose lengths are exponential with
-mean 256, kept apart by position ids. The two take turns step by step; the matmul rate (bfloat16, n = 1024) is
-measured between them.
+mean 256, kept apart by position ids. Each in a process of its own, the two take turns step by step; the matmul rate
+(bfloat16, n = 1024) is measured between them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +28,6 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `foretell` sets it; both candidates run under it
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from common import alternate, figure, ratios, write_result
 from feeding import loader_idle_pct, tokenizer_mb_s
@@ -36,6 +37,7 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
 from foretell.recipe import ModelConfig, OptimizerConfig, VisionConfig
 from foretell.train.loss import chunked_cross_entropy
+from foretell.train.setup import keep_freed_memory
 from foretell.weights.families import hugging_face_config
 
 TIME = 512
@@ -83,16 +85,44 @@ def packed_rows(batch: int, vocabulary: int) -> Rows:
     return Rows(stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), positions, segments)
 
 
-def timed(step: Callable[[], None]) -> Callable[[], float]:
-    def run() -> float:
+class Candidate:
+    """A process that takes one training step when it is told to. Each has its own, as its users would: what one does
+    to the C library's memory, or a compiler to torch, is not the other's."""
+
+    def __init__(self, *what: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--candidate", *what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self) -> float:
+        """Seconds of the step."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def __enter__(self) -> Candidate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(who: str, name: str, kind: str) -> None:
+    """Be a candidate."""
+    config, batch = SHAPES[name]
+    rows = packed_rows(batch, config.vocab_size)
+    if who == "seeing":
+        config, rows = showing(config, rows)
+    step = (theirs if who == "theirs" else ours)(config, rows, kind == "compiled")
+    for _ in sys.stdin:
         began = time.perf_counter()
         step()
-        return time.perf_counter() - began
-
-    return run
+        print(time.perf_counter() - began, flush=True)
 
 
 def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+    keep_freed_memory()  # as `train.loop.fit` does
     model = Multimodal(config).train()
     model.compute_dtype = torch.bfloat16
     if compiled:
@@ -112,6 +142,8 @@ def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
 
 
 def theirs(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     model = LlamaForCausalLM(LlamaConfig(**hugging_face_config(config), use_cache=False)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     forward = torch.compile(model) if compiled else model
@@ -131,18 +163,18 @@ def theirs(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None
 
 def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
     config, batch = SHAPES[name]
-    rows = packed_rows(batch, config.vocab_size)
-    left, right = ours(config, rows, compiled), theirs(config, rows, compiled)
-    for _ in range(2):
-        left()
-        right()
+    rows, kind = packed_rows(batch, config.vocab_size), "compiled" if compiled else "eager"
     rates: list[float] = []
+    with Candidate("ours", name, kind) as left, Candidate("theirs", name, kind) as right:
 
-    def with_rate() -> float:
-        rates.append(matmul_rate("bfloat16", seconds=0.2))
-        return timed(left)()
+        def with_rate() -> float:
+            rates.append(matmul_rate("bfloat16", seconds=0.2))
+            return left()
 
-    our_times, their_times = alternate(with_rate, timed(right), rounds)
+        for _ in range(2):
+            left()
+            right()
+        our_times, their_times = alternate(with_rate, right, rounds)
     flops = training_flops(config, rows.tokens.numel(), context=rows.context)
     tokens = rows.tokens.numel()
     measured = {
@@ -153,29 +185,34 @@ def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
         "matmul_gflops": [rate / 1e9 for rate in rates],
         "transformers_tokens_per_s": [tokens / seconds for seconds in their_times],
     }
-    kind = "compiled" if compiled else "eager"
     print(f"{name} {kind}: {parameter_count(config) / 1e6:.1f} M parameters, {tokens} tokens a step")
     for key, values in measured.items():
         print(f"  {key:28} {statistics.median(values):10.4g}   [{min(values):.4g}, {max(values):.4g}]")
     return measured
 
 
+def showing(config: ModelConfig, text: Rows) -> tuple[ModelConfig, Rows]:
+    """The model with a tower, and rows that show a tile in every EVERY positions."""
+    tower = VisionConfig(tile=64, patch=8, shuffle=2, width=config.width // 2, depth=config.depth, head_dim=32)
+    slots = torch.arange(TIME) % EVERY < tower.tokens_per_tile
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (text.tokens.numel() // EVERY, 64, 64, 3), generator=generator, dtype=torch.uint8)
+    seeing = config.model_copy(update={"vision": tower, "image_token": 0})
+    return seeing, replace(text, tokens=text.tokens.masked_fill(slots, seeing.image_token), tiles=pixels)
+
+
 def images(rounds: int) -> dict[str, list[float]]:
     """Seconds a FLOP of the step with tiles over those of the step on text."""
     config, batch = SHAPES["10m"]
-    tower = VisionConfig(tile=64, patch=8, shuffle=2, width=config.width // 2, depth=config.depth, head_dim=32)
-    seeing = config.model_copy(update={"vision": tower, "image_token": 0})
     text = packed_rows(batch, config.vocab_size)
-    count = text.tokens.numel() // EVERY
-    slots = torch.arange(TIME) % EVERY < tower.tokens_per_tile
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, 64, 64, 3), generator=generator, dtype=torch.uint8)
-    shown = replace(text, tokens=text.tokens.masked_fill(slots, seeing.image_token), tiles=pixels)
-    left, right = ours(seeing, shown, False), ours(config, text, False)
-    for _ in range(2):
-        left()
-        right()
-    with_tiles, without = alternate(timed(left), timed(right), rounds)
+    seeing, shown = showing(config, text)
+    with Candidate("seeing", "10m", "eager") as left, Candidate("ours", "10m", "eager") as right:
+        for _ in range(2):
+            left()
+            right()
+        with_tiles, without = alternate(left, right, rounds)
+    assert shown.tiles is not None
+    count = len(shown.tiles)
     tokens = text.tokens.numel()
     extra = training_flops(seeing, tokens, count, text.context) / training_flops(config, tokens, context=text.context)
     return {
@@ -190,7 +227,11 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--candidate", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.candidate:
+        serve(*options.candidate)
+        return
     figures: dict[str, Any] = {}
 
     def keep(name: str, values: list[float], unit: str) -> None:
