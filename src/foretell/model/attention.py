@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 192  # query rows of a long document multiplied at once; its scores then stay in cache
-STEP = 32  # short documents are padded to a multiple of this
+# Documents are padded to a multiple of these, short ones and long: of each shape that is new, oneDNN first compiles
+# a kernel, for which it takes longer than for the product, and the lengths of every batch are new.
+STEP, LONG_STEP = 32, 64
 KEPT = 1024  # of longer documents the probabilities, which grow with the square, are made anew in the backward pass
 
 Span = tuple[int, int, int]
@@ -98,18 +100,18 @@ class Plan:
     """How the documents of a batch are multiplied; one plan serves every layer."""
 
     buckets: list[Bucket]
-    long: dict[int, list[tuple[int, int]]]  # row -> start and end of each document
+    long: list[Span]
 
 
 def plan(spans: list[Span], time: int) -> Plan:
-    """Sort spans by length: up to BLOCK into buckets, longer ones by row."""
+    """Sort spans by length: up to BLOCK into buckets, longer ones stay by themselves."""
     by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    long: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    long = []
     for row, start, end in spans:
         if end - start <= BLOCK:
             by_length[-(-(end - start) // STEP) * STEP].append((row * time + start, end - start))
         else:
-            long[row].append((start, end))
+            long.append((row, start, end))
     buckets = []
     for length, documents in sorted(by_length.items()):
         starts, sizes = torch.tensor(documents).unbind(1)
@@ -118,7 +120,7 @@ def plan(spans: list[Span], time: int) -> Plan:
         index = starts[:, None] + torch.minimum(offsets, sizes[:, None] - 1)
         padded = not bool(real.all())
         buckets.append(Bucket(len(documents), length, index.flatten(), real.flatten() if padded else None))
-    return Plan(buckets, dict(long))
+    return Plan(buckets, long)
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
@@ -150,13 +152,17 @@ class _PackedAttention(torch.autograd.Function):
             _scatter(_flat(out.transpose(1, 2)), bucket, torch.bmm(p, values))
             if keep:
                 kept += [queries, keys, values, p]
-        for b, documents in plan.long.items():
-            queries, keys, values = _row(q[b], 1).mul_(scale), _row(k[b], repeat), _row(v[b], repeat)
+        for b, start, end in plan.long:
+            one = slice(start, end)
+            queries, keys, values = (
+                _padded(x[b, :, one], r) for x, r in zip((q, k, v), (1, repeat, repeat), strict=True)
+            )
+            queries.mul_(scale)
             if keep:
                 kept += [queries, keys, values]
-            for start, i, j, end in _blocks(documents):
-                p = _probabilities(queries[:, i:j], keys[:, start:j], bias)
-                out[b, i:j] = torch.bmm(p, values[:, start:j]).transpose(0, 1)
+            for i, j in _blocks(queries.shape[1]):
+                p = _probabilities(queries[:, i:j], keys[:, :j], bias)
+                out[b, one][i:j] = torch.bmm(p, values[:, :j])[:, : end - start - i].transpose(0, 1)
                 if keep and end - start <= KEPT:
                     kept.append(p)
         ctx.save_for_backward(*kept)
@@ -183,26 +189,26 @@ class _PackedAttention(torch.autograd.Function):
             _scatter(into[0], bucket, torch.bmm(ds, keys).mul_(scale))
             _scatter(into[1], bucket, torch.bmm(ds.transpose(1, 2), queries), repeat)
             _scatter(into[2], bucket, torch.bmm(p.transpose(1, 2), g), repeat)
-        for b, documents in ctx.plan.long.items():
+        for b, start, end in ctx.plan.long:
+            one, length = slice(start, end), end - start
             queries, keys, values = (next(kept) for _ in range(3))
-            row = _row(grad[b].transpose(0, 1), 1)
+            row = _padded(grad[b, one].transpose(0, 1), 1)
             d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for start, i, j, end in _blocks(documents):
-                p = next(kept) if end - start <= KEPT else _probabilities(queries[:, i:j], keys[:, start:j], bias)
+            for i, j in _blocks(queries.shape[1]):
+                p = next(kept) if length <= KEPT else _probabilities(queries[:, i:j], keys[:, :j], bias)
                 g = row[:, i:j]
-                ds = torch._softmax_backward_data(torch.bmm(g, values[:, start:j].transpose(1, 2)), p, -1, p.dtype)
-                dq[b, i:j] = torch.bmm(ds, keys[:, start:j]).mul_(scale).transpose(0, 1)
-                d_keys[:, start:j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
-                d_values[:, start:j].baddbmm_(p.transpose(1, 2), g)
-            for start, end in documents:
-                dk[b, start:end] = _sum_groups(d_keys[:, start:end], repeat).transpose(0, 1)
-                dv[b, start:end] = _sum_groups(d_values[:, start:end], repeat).transpose(0, 1)
+                ds = torch._softmax_backward_data(torch.bmm(g, values[:, :j].transpose(1, 2)), p, -1, p.dtype)
+                dq[b, one][i:j] = torch.bmm(ds, keys[:, :j]).mul_(scale)[:, : length - i].transpose(0, 1)
+                d_keys[:, :j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
+                d_values[:, :j].baddbmm_(p.transpose(1, 2), g)
+            dk[b, one] = _sum_groups(d_keys[:, :length], repeat).transpose(0, 1)
+            dv[b, one] = _sum_groups(d_values[:, :length], repeat).transpose(0, 1)
         return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
 
 
-def _blocks(documents: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """(start of the document, start and end of a block of its queries, end of the document)"""
-    return [(start, i, min(i + BLOCK, end), end) for start, end in documents for i in range(start, end, BLOCK)]
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """Start and end of each block of a document's queries."""
+    return [(i, min(i + BLOCK, length)) for i in range(0, length, BLOCK)]
 
 
 def _probabilities(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
@@ -234,9 +240,11 @@ def _scatter(into: Tensor, bucket: Bucket, x: Tensor, repeat: int = 1) -> None:
         into[bucket.index[bucket.real]] = x[bucket.real]
 
 
-def _row(x: Tensor, repeat: int) -> Tensor:
-    """(G, T, D) -> a new contiguous (G·repeat, T, D)"""
-    return x.clone(memory_format=torch.contiguous_format) if repeat == 1 else x.repeat_interleave(repeat, 0)
+def _padded(x: Tensor, repeat: int) -> Tensor:
+    """(G, L, D) -> a new contiguous (G·repeat, L in whole steps, D), zeros behind the document."""
+    wide = x.new_zeros(x.shape[0], -(-x.shape[1] // LONG_STEP) * LONG_STEP, x.shape[2])
+    wide[:, : x.shape[1]] = x
+    return wide if repeat == 1 else wide.repeat_interleave(repeat, 0)
 
 
 def _sum_groups(x: Tensor, repeat: int) -> Tensor:

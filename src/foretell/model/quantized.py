@@ -15,7 +15,7 @@ from torch import Tensor
 
 Bits = Literal[8, 4]
 GROUP = 32  # numbers of a row that share a scale in int4
-_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range that its 16 levels may span, clipping the rest
+_SHARES = (1.0, 0.9, 0.8)  # of a group's range that its 16 levels may span, clipping the rest
 _DTYPE = torch.bfloat16  # the one type that the kernels are fast for
 
 
