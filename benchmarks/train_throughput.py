@@ -9,8 +9,8 @@ feeding.py, the loader's idle share and the tokenizer's rate. Only a run of all 
 
 Both train in bfloat16 with float32 master weights (transformers under autocast, as its users run it),
 AdamW(fused=True) and clipping at 1. Rows of 512 tokens are packed from documents whose lengths are exponential with
-mean 256, kept apart by position ids. Each in a process of its own, the two take turns step by step; the matmul rate
-(bfloat16, n = 1024) is measured between them.
+mean 256, kept apart by position ids, and new in every step. Each in a process of its own, the two take turns step by
+step; the matmul rate (bfloat16, n = 1024) is measured between them.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ AIMS = {
     "loader_idle_pct": 2, "tokenizer_mb_s": 5,
 }  # fmt: skip
 EVERY = 64  # positions with a tile each
+WARM = 3  # steps that are not counted
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Rows:
         return float(self.positions.float().mean()) + 1
 
 
-def packed_rows(batch: int, vocabulary: int) -> Rows:
-    generator = torch.Generator().manual_seed(0)
+def packed_rows(batch: int, vocabulary: int, seed: int = 0) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
     stream = torch.randint(16, vocabulary, (batch, TIME + 1), generator=generator)
     positions, segments = torch.zeros(batch, TIME, dtype=torch.int64), torch.zeros(batch, TIME, dtype=torch.int64)
     for row in range(batch):
@@ -109,28 +110,28 @@ class Candidate:
 
 
 def serve(who: str, name: str, kind: str) -> None:
-    """Be a candidate."""
+    """Be a candidate: the n-th step reads the rows of seed n."""
     config, batch = SHAPES[name]
-    rows = packed_rows(batch, config.vocab_size)
-    if who == "seeing":
-        config, rows = showing(config, rows)
-    step = (theirs if who == "theirs" else ours)(config, rows, kind == "compiled")
-    for _ in sys.stdin:
+    made = showing(config) if who == "seeing" else config
+    step = (theirs if who == "theirs" else ours)(made, batch * TIME, kind == "compiled")
+    for seed, _ in enumerate(sys.stdin):
+        rows = packed_rows(batch, config.vocab_size, seed)
+        rows = shown(made, rows) if who == "seeing" else rows
         began = time.perf_counter()
-        step()
+        step(rows)
         print(time.perf_counter() - began, flush=True)
 
 
-def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+def ours(config: ModelConfig, tokens: int, compiled: bool) -> Callable[[Rows], None]:
     keep_freed_memory()  # as `train.loop.fit` does
     model = Multimodal(config).train()
     model.compute_dtype = torch.bfloat16
     if compiled:
         model.compile_blocks()
-    groups = parameter_groups(model, OptimizerConfig(lr=1e-3), rows.tokens.numel(), 10**7)
+    groups = parameter_groups(model, OptimizerConfig(lr=1e-3), tokens, 10**7)
     optimizer = torch.optim.AdamW(groups, fused=True)
 
-    def step() -> None:
+    def step(rows: Rows) -> None:
         hidden = model.hidden(rows.tokens, rows.positions, rows.segments, rows.tiles)
         total, _ = chunked_cross_entropy(hidden, model.head_weight, rows.targets)
         (total / rows.targets.numel()).backward()
@@ -141,16 +142,16 @@ def ours(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
     return step
 
 
-def theirs(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None]:
+def theirs(config: ModelConfig, tokens: int, compiled: bool) -> Callable[[Rows], None]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(LlamaConfig(**hugging_face_config(config), use_cache=False)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     forward = torch.compile(model) if compiled else model
-    # Their loss shifts labels itself; position ids that restart tell them where documents end.
-    labels = torch.cat([rows.tokens[:, :1], rows.targets[:, :-1]], 1)
 
-    def step() -> None:
+    def step(rows: Rows) -> None:
+        # Their loss shifts labels itself; position ids that restart tell them where documents end.
+        labels = torch.cat([rows.tokens[:, :1], rows.targets[:, :-1]], 1)
         with torch.autocast("cpu", torch.bfloat16):
             loss = forward(input_ids=rows.tokens, position_ids=rows.positions, labels=labels).loss
         loss.backward()
@@ -163,7 +164,7 @@ def theirs(config: ModelConfig, rows: Rows, compiled: bool) -> Callable[[], None
 
 def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
     config, batch = SHAPES[name]
-    rows, kind = packed_rows(batch, config.vocab_size), "compiled" if compiled else "eager"
+    kind = "compiled" if compiled else "eager"
     rates: list[float] = []
     with Candidate("ours", name, kind) as left, Candidate("theirs", name, kind) as right:
 
@@ -171,17 +172,17 @@ def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
             rates.append(matmul_rate("bfloat16", seconds=0.2))
             return left()
 
-        for _ in range(2):
+        for _ in range(WARM):
             left()
             right()
         our_times, their_times = alternate(with_rate, right, rounds)
-    flops = training_flops(config, rows.tokens.numel(), context=rows.context)
-    tokens = rows.tokens.numel()
+    tokens = batch * TIME
+    flops = [training_flops(config, tokens, context=context) for context in contexts(name, rounds)]
     measured = {
         "ratio": ratios(their_times, our_times),
-        "share": [flops / seconds / rate for seconds, rate in zip(our_times, rates, strict=True)],
+        "share": [f / seconds / rate for f, seconds, rate in zip(flops, our_times, rates, strict=True)],
         "tokens_per_s": [tokens / seconds for seconds in our_times],
-        "gflops": [flops / seconds / 1e9 for seconds in our_times],
+        "gflops": [f / seconds / 1e9 for f, seconds in zip(flops, our_times, strict=True)],
         "matmul_gflops": [rate / 1e9 for rate in rates],
         "transformers_tokens_per_s": [tokens / seconds for seconds in their_times],
     }
@@ -191,34 +192,42 @@ def compare(name: str, compiled: bool, rounds: int) -> dict[str, list[float]]:
     return measured
 
 
-def showing(config: ModelConfig, text: Rows) -> tuple[ModelConfig, Rows]:
-    """The model with a tower, and rows that show a tile in every EVERY positions."""
+def contexts(name: str, rounds: int) -> list[float]:
+    """Mean positions that a query of each counted step sees."""
+    config, batch = SHAPES[name]
+    return [packed_rows(batch, config.vocab_size, WARM + n).context for n in range(rounds)]
+
+
+def showing(config: ModelConfig) -> ModelConfig:
+    """The model with a tower."""
     tower = VisionConfig(tile=64, patch=8, shuffle=2, width=config.width // 2, depth=config.depth, head_dim=32)
-    slots = torch.arange(TIME) % EVERY < tower.tokens_per_tile
+    return config.model_copy(update={"vision": tower, "image_token": 0})
+
+
+def shown(config: ModelConfig, text: Rows) -> Rows:
+    """Rows that show a tile in every EVERY positions."""
+    assert config.vision is not None
+    slots = torch.arange(TIME) % EVERY < config.vision.tokens_per_tile
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (text.tokens.numel() // EVERY, 64, 64, 3), generator=generator, dtype=torch.uint8)
-    seeing = config.model_copy(update={"vision": tower, "image_token": 0})
-    return seeing, replace(text, tokens=text.tokens.masked_fill(slots, seeing.image_token), tiles=pixels)
+    return replace(text, tokens=text.tokens.masked_fill(slots, config.image_token), tiles=pixels)
 
 
 def images(rounds: int) -> dict[str, list[float]]:
     """Seconds a FLOP of the step with tiles over those of the step on text."""
     config, batch = SHAPES["10m"]
-    text = packed_rows(batch, config.vocab_size)
-    seeing, shown = showing(config, text)
     with Candidate("seeing", "10m", "eager") as left, Candidate("ours", "10m", "eager") as right:
-        for _ in range(2):
+        for _ in range(WARM):
             left()
             right()
         with_tiles, without = alternate(left, right, rounds)
-    assert shown.tiles is not None
-    count = len(shown.tiles)
-    tokens = text.tokens.numel()
-    extra = training_flops(seeing, tokens, count, text.context) / training_flops(config, tokens, context=text.context)
-    return {
-        "multimodal_seconds_per_flop": [ratio / extra for ratio in ratios(with_tiles, without)],
-        "multimodal_flops": [extra],
-    }
+    tokens = batch * TIME
+    extra = [
+        training_flops(showing(config), tokens, tokens // EVERY, context)
+        / training_flops(config, tokens, context=context)
+        for context in contexts("10m", rounds)
+    ]
+    return {"multimodal_seconds_per_flop": ratios(ratios(with_tiles, without), extra), "multimodal_flops": extra}
 
 
 def main() -> None:

@@ -41,6 +41,8 @@ def test_it_measures_everything_and_prints_for_any_width(
 def test_a_misspelt_shape_is_told_the_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = invoke(capsys, "bench", "11m")
     assert code == 2 and "measure a shape: tiny, 1m, 10m" in err
+    code, _, err = invoke(capsys, "bench", "tiny", "--set", "model.depht=3")
+    assert code == 2 and "unknown key model.depht" in err
     code, _, err = invoke(capsys, "bench", "1m", "--device", "cuda:77")
     assert code == 2 and "finds only" in err
 
