@@ -38,6 +38,18 @@ def test_it_measures_everything_and_prints_for_any_width(
     assert found["machine"]["torch"] == torch.__version__
 
 
+def test_an_interrupt_leaves_what_was_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "training", stop)
+    code, out, err = invoke(capsys, "bench", "tiny", "--quick")
+    assert code == 130 and "Interrupted" in err
+    assert [line.split()[0] for line in out.splitlines()] == NAMES[:4]
+
+
 def test_a_misspelt_shape_is_told_the_shapes(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = invoke(capsys, "bench", "11m")
     assert code == 2 and "measure a shape: tiny, 1m, 10m" in err

@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foretell.cli import draw
 from foretell.cli.run import Set
+
+if TYPE_CHECKING:
+    from foretell.pipeline.bench import Figure
 
 
 def bench(
@@ -42,12 +45,15 @@ def bench(
             if Path(model).exists():
                 raise
             raise RecipeError(f"{error} Or measure a shape: {', '.join(benchmark.SHAPES)}.") from error
-    printed, figures = str(json) == "-", []
-    with draw.progress() as report:
-        for figure in benchmark.bench(recipe, device=device, quick=quick, report=report):
-            figures.append(figure)
-            if not printed:
-                _show(figure)
+    printed = str(json) == "-"
+    figures: list[benchmark.Figure] = []
+    try:
+        with draw.progress() as report:
+            for figure in benchmark.bench(recipe, device=device, quick=quick, report=report):
+                figures.append(figure)  # noqa: PERF402  (an interrupt keeps those so far)
+    finally:  # what was measured before Ctrl-C is shown, too
+        for figure in figures if not printed else ():
+            _show(figure)
     found = benchmark.as_json(recipe, figures)
     if printed:
         import json as as_text
@@ -57,11 +63,8 @@ def bench(
         write_json(json, found)
 
 
-def _show(figure: object) -> None:
+def _show(figure: Figure) -> None:
     """One line, or several on a narrow terminal."""
-    from foretell.pipeline.bench import Figure
-
-    assert isinstance(figure, Figure)
     width = shutil.get_terminal_size().columns
     digits = 0 if figure.value >= 100 else 1 if figure.value >= 10 else 2
     head = f"{figure.name:<20} {figure.value:>10,.{digits}f} {figure.unit:<9}"

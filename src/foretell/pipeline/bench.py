@@ -20,7 +20,7 @@ from foretell.errors import MissingExtraError
 from foretell.forecast.rungs import DataShape
 from foretell.measure import machine
 from foretell.model.describe import parameter_count, training_flops
-from foretell.recipe import ModelConfig, PythonSource, Recipe, TokenizerConfig, VisionConfig
+from foretell.recipe import ModelConfig, PythonSource, Recipe, TokenizerConfig
 from foretell.recipes import check_recipe
 from foretell.run import Report, code_version, silent
 
@@ -62,12 +62,10 @@ class Trained:
     flops_s_6n: float
 
 
-def shape_recipe(name: str, vision: bool = False) -> Recipe:
-    """A recipe of one of SHAPES, as large a micro-batch as its step. vision: with a tower of half the width, which
-    sees one tile of 16 tokens in every 64 positions."""
+def shape_recipe(name: str) -> Recipe:
+    """A recipe of one of SHAPES; its micro-batch is the step's."""
     width, depth, head, vocabulary, length, rows = SHAPES[name]
-    tower = VisionConfig(tile=64, patch=8, shuffle=2, width=width // 2, depth=depth, head_dim=32) if vision else None
-    model = ModelConfig(width=width, depth=depth, head_dim=head, max_length=length, vision=tower)
+    model = ModelConfig(width=width, depth=depth, head_dim=head, max_length=length)
     raw = {
         "name": name,
         "data": {"sources": [{"kind": "python"}], "sequence_length": length, "tokens": 10**7},
