@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from foretell.model.attention import KEPT
 from foretell.model.describe import describe, parameter_count, training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, VisionConfig
@@ -104,13 +105,15 @@ def test_a_training_step_costs_what_torch_counts_part_by_part(options: dict[str,
 
 @pytest.mark.parametrize("length", [192, 500, 2000])
 def test_causal_scores_are_a_lower_bound_that_blocks_come_near(length: int) -> None:
-    """Long documents are multiplied in blocks of 192 queries, so half a block a query is done and not counted."""
+    """Long documents are multiplied in blocks of 192 queries, so half a block a query is done and not counted, nor is
+    padding to 64 positions; beyond 1,024 the backward pass makes the scores anew, a fifth product beside its four."""
     config = ModelConfig(vocab_size=320, width=64, depth=1, head_dim=16, max_length=2048)
     found = counted(config, [length], length)
     scores = next(part for part in describe(config, (length + 1) / 2) if part.name == "attention scores")
     for direction, flops in (("forward", scores.forward), ("backward", scores.backward)):
         done = found[direction]["scores"] / length
-        assert flops <= done <= flops * (1 + 192 / length)
+        anew = 5 / 4 if direction == "backward" and length > KEPT else 1
+        assert flops <= done / anew <= flops * (1 + (192 + 2 * 64) / length)
 
 
 def test_causal_context_is_the_mean_over_positions() -> None:
