@@ -39,6 +39,8 @@ STRONG = 3
 DENSITY = 0.5
 """What a factor of e in lexicon density adds to the log-odds; cross-validation is flat around it."""
 _WORDS = re.compile(r"\w+")
+_APART = {code: " " for code in range(128) if not _WORDS.match(chr(code))}
+_KNOWN = 100_000  # harmless words that are remembered
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,15 @@ class Lexicon:
     def weight(self, text: str) -> int:
         """What all that is found weighs: a strong phrase 3, a mild one 1."""
         low = text.lower()
-        if not any(_begins(word, self.heads) for word in {*_WORDS.findall(low)}):
+        # Texts repeat their words, and the next text those of this one.
+        harmless = _harmless(self.heads)
+        for word in _words_of(low) - harmless:
+            if any(word[:end] in self.heads for end in range(2, len(word) + 1)):
+                break
+            if len(harmless) > _KNOWN:
+                harmless.clear()
+            harmless.add(word)
+        else:
             return 0
         return STRONG * len(self.strong.findall(low)) + len(self.mild.findall(low))
 
@@ -72,9 +82,16 @@ class Lexicon:
             ) from error
 
 
-@lru_cache(1 << 16)
-def _begins(word: str, heads: frozenset[str]) -> bool:
-    return any(word[:end] in heads for end in range(2, len(word) + 1))
+@lru_cache(4)
+def _harmless(heads: frozenset[str]) -> set[str]:
+    """Words that are known to begin with none of the heads; the same set at each call."""
+    return set()
+
+
+@lru_cache(1)
+def _words_of(low: str) -> frozenset[str]:
+    """The different words of a text, which the lexicon of one kind reads after that of another."""
+    return frozenset(low.translate(_APART).split() if low.isascii() else _WORDS.findall(low))
 
 
 def _joined(phrases: list[str]) -> re.Pattern[str]:

@@ -55,7 +55,9 @@ class LanguageModel:
         groups = _groups(" ".join(windows))
         if len(groups) < FEWEST * LONGEST_GROUP:
             return "und", 0.0
-        mean = self.table[groups].mean(axis=0, dtype=np.float64) * STEP
+        # Whole numbers far below 2^24, which float32 adds without rounding.
+        rows = np.take(self.table, groups, axis=0).astype(np.float32)
+        mean = (np.ones(len(rows), np.float32) @ rows).astype(np.float64) / len(rows) * STEP
         logits = SHARPNESS * (mean - mean.max())
         best = int(mean.argmax())
         usual, deviation = self.typical[best]
