@@ -135,7 +135,7 @@ def test_frozen_parts_keep_their_bits(base: Base, tmp_path: Path, freeze: Any, m
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("lora.rank=-1", "lora.rank is -1; allowed: greater than or equal to 0"),
+        ("lora.rank=-1", "lora.rank is -1; allowed: 0 or more"),
         ("lora.targets=[c_attn]", "lora.targets.0 is 'c_attn'; allowed: 'q_proj', 'k_proj'"),
         ("lora.targets=[]", "lora.targets is []"),
         ("lora.r=4", "unknown key lora.r"),
