@@ -1,8 +1,8 @@
 """Which of Gopher's rules against repeated n-grams a text may break: a bound on each count, all words at once.
 
 datatrove's filter builds every n-gram as a string, nine times over. Most texts are far from every limit, and sorted
-hashes show it: a sum over all n-grams that stand twice, overlapping or not, is never less than what datatrove counts.
-It then counts what is left, which decides; so the verdict and its reason are always its own.
+hashes show it: what all n-grams take that stood before, overlapping or not, is never less than what datatrove counts. It
+then counts what is left, which decides; so the verdict and its reason are always its own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+Keys = npt.NDArray[np.uint64]
 Limits = tuple[tuple[int, float], ...]
 """(n, the share of a text's characters above which a rule removes it)"""
 _BASE = 0x9E3779B97F4A7C15  # odd, and nothing else
@@ -42,14 +43,17 @@ def in_doubt(words: Sequence[str], characters: int, top: Limits, duplicated: Lim
         asked = any(n == m for m, _ in top), any(n == m for m, _ in duplicated)
         if not any(asked):
             continue
-        keys = np.sort(hashes >> np.uint64(_LENGTH) << np.uint64(_LENGTH) | sizes.astype(np.uint64))
-        again = keys[1:] == keys[:-1]
+        keys = hashes >> np.uint64(_LENGTH) << np.uint64(_LENGTH) | sizes.astype(np.uint64)
+        ordered = np.sort(keys)
+        again = ordered[1:] == ordered[:-1]
         if asked[0]:
             ends = np.concatenate((np.flatnonzero(~again), [len(keys) - 1]))
             count = ends - np.concatenate(([-1], ends[:-1]))
-            commonest[n] = int((count * (_size(keys[ends]) + n - 1)).max()) / characters
+            commonest[n] = int((count * (_size(ordered[ends]) + n - 1)).max()) / characters
         if asked[1]:
-            repeated[n] = int(_size(keys[1:][again]).sum()) / characters
+            repeated[n] = int(_size(ordered[1:][again]).sum()) / characters
+            if any(n == m and repeated[n] > share for m, share in duplicated):
+                repeated[n] = _covered(keys, ordered[1:][again], n, lengths) / characters
     spaced = " " in "".join(words)
     return (
         tuple((n, share) for n, share in top if spaced or commonest.get(n, 0) > share),
@@ -57,7 +61,24 @@ def in_doubt(words: Sequence[str], characters: int, top: Limits, duplicated: Lim
     )
 
 
-def _size(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def _covered(keys: Keys, twice: Keys, n: int, lengths: npt.NDArray[np.int64]) -> int:
+    """Characters of the words in n-grams that stood before: what overlaps counts once, so that it is a closer bound.
+
+    twice: sorted, the keys that come more than once.
+    """
+    at = np.flatnonzero(twice[np.minimum(np.searchsorted(twice, keys), len(twice) - 1)] == keys)
+    order = at[np.argsort(keys[at])]
+    ordered = keys[order]
+    first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    edges = np.zeros(len(lengths) + 1, np.int64)
+    edges[at] += 1
+    edges[np.minimum.reduceat(order, first)] -= 1
+    later = np.flatnonzero(edges)
+    edges[later + n] -= 1
+    return int(lengths[np.cumsum(edges[:-1]) > 0].sum())
+
+
+def _size(keys: Keys) -> npt.NDArray[np.int64]:
     return (keys & np.uint64((1 << _LENGTH) - 1)).astype(np.int64)
 
 
