@@ -221,7 +221,7 @@ def beside_peer(scratch: Path, scale: float, rounds: int) -> Figures:
 
 
 def speed(scratch: Path, scale: float, rounds: int) -> Figures:
-    path = write_input(scratch / "speed.jsonl", round(64 * scale) or 1, 1)
+    path = write_input(scratch / "speed.jsonl", round(80 * scale) or 1, 1)
     count, size = iter(range(100)), path.stat().st_size / 1e6
     alone, pair, both = list[dict[str, float]](), list[dict[str, float]](), list[float]()
     for _ in range(rounds):

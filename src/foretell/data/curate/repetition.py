@@ -1,8 +1,8 @@
 """Which of Gopher's rules against repeated n-grams a text may break: a bound on each count, all words at once.
 
 datatrove's filter builds every n-gram as a string, nine times over. Most texts are far from every limit, and sorted
-hashes show it: what all n-grams take that stood before, overlapping or not, is never less than what datatrove counts. It
-then counts what is left, which decides; so the verdict and its reason are always its own.
+hashes show it: what all n-grams take that stood before, overlapping or not, is never less than what datatrove counts.
+It then counts what is left, which decides; so the verdict and its reason are always its own.
 """
 
 from __future__ import annotations
