@@ -66,7 +66,7 @@ def test_overrides() -> None:
         ("data.sources.0.name=../out", "data.sources.0.name is '../out'; allowed: letters, digits"),
         ("train.tokens=-5", "train.tokens is -5; allowed: above 0"),
         ("train.tokens=2.5", "train.tokens is 2.5; allowed: a whole number"),
-        ("train.schedule=lin", "train.schedule is 'lin'; allowed: 'linear', 'cosine' or 'wsd'"),
+        ("train.schedule=lin", r"train.schedule is 'lin' .did you mean 'linear'.*; allowed: 'linear', 'cosine' or 'w"),
         ("model.width=100", "width 100 is not divisible by head_dim 32"),
         ("data.sequence_length=9999", "longer than model.max_length"),
         ("train.tokens.more=1", r"train.tokens is \d+, which has no parts"),

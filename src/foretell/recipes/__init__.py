@@ -286,7 +286,9 @@ def _explain(root: type[BaseModel], item: Any) -> str:
         found = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
         kinds = sorted(k for s in sections for k in get_args(s.model_fields[tag].annotation))
         return f"{field}.{tag} is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
-    return f"{field} is {_brief(item['input'])}; allowed: {_allowed(item)}."
+    choices = re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+    near = _nearest(str(item["input"]), choices)
+    return f"{field} is {_brief(item['input'])}{near}; allowed: {_allowed(item)}."
 
 
 _ALLOWED = {
@@ -320,7 +322,8 @@ def _allowed(item: Any) -> str:
     found = next((told for kind, told in _ALLOWED.items() if item["type"].startswith(kind)), None)
     if found is None:
         return str(item["msg"]).removeprefix("Input should be ").rstrip(".")
-    return found.format(**item.get("ctx", {}))
+    limits = item.get("ctx", {}).items()
+    return found.format(**{k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in limits})
 
 
 def _tag(sections: set[type[BaseModel]]) -> str:
