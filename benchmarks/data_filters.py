@@ -311,16 +311,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=5.0)
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    parser.add_argument("--folder", type=Path, default=None, help="where the result is written")
     options = parser.parse_args()
     data = Path(os.environ["FORETELL_DATA"])
     figures: Figures = {}
     for name in options.parts:
+        began = time.monotonic()
         PARTS[name](data, figures, options.megabytes)
-        print(name, {name: found["value"] for name, found in figures.items()}, flush=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s, {time.process_time():.0f} s of a core so far", flush=True)
     if "speed" in options.parts:
         figures["speed_megabytes"] = figure(options.megabytes, "MB")
     command = f"FORETELL_DATA=… python benchmarks/data_filters.py --megabytes {options.megabytes:g}"
-    print(write_result("data_filters", f"{command} --parts {' '.join(options.parts)}", figures))
+    print(write_result("data_filters", f"{command} --parts {' '.join(options.parts)}", figures, options.folder))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--folder", type=Path, default=None, help="where the result is written")
     options = parser.parse_args()
 
     from datatrove.pipeline.extractors import Trafilatura
@@ -147,7 +148,9 @@ def main() -> None:
             figures[f"{name}_mb_s"] = figure(rates[0], "MB/s")
             figures[f"{name}_vs_datatrove"] = figure(ratios(*rates), "x")
             print(name, figures[f"{name}_mb_s"], figures[f"{name}_vs_datatrove"], flush=True)
-    write_result("data_read", f"python benchmarks/data_read.py --megabytes {options.megabytes}", figures)
+    write_result(
+        "data_read", f"python benchmarks/data_read.py --megabytes {options.megabytes}", figures, options.folder
+    )
 
 
 if __name__ == "__main__":
