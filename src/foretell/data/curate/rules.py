@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import is_
 from typing import TYPE_CHECKING, Any, Literal
 
 from foretell.data.curate.repetition import in_doubt
@@ -159,7 +160,7 @@ class Rules:
                 segments.append(segment)
             elif kept[segment.text]:
                 segments.append(replace(segment, text=kept[segment.text]))
-        unchanged = len(segments) == len(document.segments) and all(map(_same, segments, document.segments))
+        unchanged = len(segments) == len(document.segments) and all(map(is_, segments, document.segments))
         return document if unchanged else replace(document, segments=tuple(segments))
 
     def _filter(self, language: str, **changed: Any) -> Any:
@@ -171,10 +172,6 @@ class Rules:
                 settings["min_stop_words"] = None
         frozen = tuple(sorted(settings.items()))
         return _made(self.filter, frozen, language if self.words == "spacy" else None)
-
-
-def _same(a: Segment, b: Segment) -> bool:
-    return a is b
 
 
 def judge(rules: Any, text: str) -> tuple[str, str]:
