@@ -214,7 +214,7 @@ def beside_peer(scratch: Path, scale: float, rounds: int) -> Figures:
     inside = sum(seconds for seconds, _ in costs.values())
     return {
         "overhead_vs_datatrove_pct": figure([100 * (r - 1) for r in ratios(mine, theirs)], "%", OVERHEAD_AIM),
-        "bookkeeping_s_per_mb": figure((mine[0] - inside) / size, "s of a core a MB, start and second write included"),
+        "bookkeeping_s_per_mb": figure((mine[0] - inside) / size, "s of a core a MB beside steps, start included"),
         "rules_mb_s": figure([size / each for each in mine], "MB/s of a core"),
         "datatrove_rules_mb_s": figure([size / each for each in theirs], "MB/s of a core"),
         **rates({name: cost for name, cost in costs.items() if name in RULES}),
