@@ -32,6 +32,7 @@ SHARPNESS = 30.0
 STRANGE = 5.0
 """Standard deviations below what texts of a language score, from where a text is of none that is known."""
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
+_APART = bytes(ord(" ") if _NOT_LETTERS.match(chr(code)) else code for code in range(256))
 Floats = npt.NDArray[np.float64]
 
 
@@ -123,8 +124,13 @@ def fit_languages(texts: Iterable[tuple[str, str]]) -> LanguageModel:
 
 def _groups(text: str) -> npt.NDArray[np.int64]:
     """The buckets of all groups of one to four letters, a space standing for all that is none."""
-    letters = f" {_NOT_LETTERS.sub(' ', text.lower()).strip()} "
-    codes = np.frombuffer(letters.encode("utf-32-le", "replace"), np.uint32)
+    low = text.lower()
+    if low.isascii():  # the same, in a fraction of the time
+        apart = b" ".join(low.encode().translate(_APART).split())
+        codes = np.frombuffer(b" " + apart + b" ", np.uint8).astype(np.uint32)
+    else:
+        letters = f" {_NOT_LETTERS.sub(' ', low).strip()} "
+        codes = np.frombuffer(letters.encode("utf-32-le", "replace"), np.uint32)
     rolling, found = codes.copy(), list[npt.NDArray[np.uint32]]()
     for n in range(1, LONGEST_GROUP + 1):
         found.append((rolling + np.uint32(n)) * np.uint32(2654435761) >> np.uint32(32 - BITS))
