@@ -50,22 +50,49 @@ ODD = "".join(ftfy.badness.MOJIBAKE_CATEGORIES.values()) + "".join(
 )
 PIECES = st.lists(
     st.sampled_from(
-        [*ODD, *"ÃÂœŒ×à√≈‚â", *"aZ .,?!\n", "ГўВЂВ", "\u0301", "\f", "\x1b[0m", "\r\n", "ﬁ", "Ã ", "’", "Ａ"]
+        [
+            *ODD,
+            *"ÃÂœŒ×à√≈‚â",
+            *"aZ .,?!\n",
+            "ГўВЂВ",
+            "\u0301",
+            "\f",
+            "\x1b[0m",
+            "\r\n",
+            "ﬁ",
+            "Ã ",
+            "’",
+            "Ａ",
+            "&amp;",
+            "&#233;",
+        ]
     ),
     max_size=8,
 )
 
 
-@settings(max_examples=1500)
-@given(PIECES, st.booleans(), st.booleans())
-def test_what_is_passed_over_ftfy_would_leave_alone(pieces: list[str], uncurl: bool, width: bool) -> None:
-    text, repair = "".join(pieces), UnicodeRepair(uncurl=uncurl, width=width)
+@settings(max_examples=600)
+@given(PIECES, st.booleans(), st.booleans(), st.booleans())
+def test_what_is_passed_over_ftfy_would_leave_alone(
+    pieces: list[str], uncurl: bool, unescape: bool, width: bool
+) -> None:
+    text, repair = "".join(pieces), UnicodeRepair(uncurl, unescape, width)
     config = ftfy.TextFixerConfig(
-        uncurl_quotes=uncurl, unescape_html=False, fix_character_width=width, max_decode_length=100_000, explain=False
+        uncurl_quotes=uncurl,
+        unescape_html=unescape,
+        fix_character_width=width,
+        max_decode_length=100_000,
+        explain=False,
     )
     whole = "".join(ftfy.fix_text(line, config) for line in text.splitlines(keepends=True))
     assert repair.repair(text) == whole
     assert not repair.sound(text) or text == whole
+
+
+@settings(max_examples=400)
+@given(st.from_regex(ftfy.badness.BADNESS_RE))
+def test_nothing_that_looks_like_mojibake_is_passed_over(text: str) -> None:
+    assert not REPAIR.sound(text) or not any(map(ftfy.badness.is_bad, text.splitlines(keepends=True)))
 
 
 @pytest.mark.realdata
