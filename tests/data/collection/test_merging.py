@@ -52,6 +52,16 @@ def test_the_first_shard_with_an_image_keeps_it(tmp_path: Path, found: list[list
             assert owners[pictures.key(member_name(picture(red)))] == first
 
 
+def test_a_step_and_a_pass_of_one_name_may_change_the_same_document() -> None:
+    for most in (1, 3):
+        sampler = Sampler(most)
+        for turn in range(2):
+            for i in range(6):
+                sampler.offer("changed images", str(i), lambda turn=turn: {"turn": turn})  # type: ignore[misc]
+        found = [(one["id"], one["turn"]) for one in sampler.taken()]
+        assert found == [(found[0][0], 0), (found[0][0], 1), (found[-1][0], 0)][:most]
+
+
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 30))
 def test_examples_of_parts_joined_are_those_of_the_whole(ids: list[int], cut: int) -> None:
     whole, parts = Sampler(3), [Sampler(3), Sampler(3)]
