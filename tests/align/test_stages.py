@@ -181,7 +181,7 @@ def test_the_command_line_says_what_came_out(base: Base, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"--data": "none.jsonl"}, "none.jsonl does not exist"),
+        ({"--data": "none.jsonl"}, "There is no file or folder none.jsonl"),
         ({"--data": "bad.jsonl"}, "bad.jsonl, line 2, rejected: missing or empty"),
         ({"--data": "sft.jsonl"}, "sft.jsonl, line 1, the row: holds no preferences"),
         ({"--model": "nowhere"}, "There is no folder nowhere"),

@@ -140,7 +140,7 @@ def test_frozen_parts_keep_their_bits(base: Base, tmp_path: Path, freeze: Any, m
         ("lora.targets=[]", "lora.targets is []"),
         ("lora.r=4", "unknown key lora.r"),
         ("lora.rank=64", "is 32 × 32, a matrix of rank 32 at most. Set lora.rank to at most that"),
-        ("freeze=[lm_head]", "freeze.0 is 'lm_head'; allowed: 'vision', 'connector'"),
+        ("freeze=[lm_head]", "freeze.0 is 'lm_head' (did you mean 'head'?); allowed: 'vision', 'connector'"),
         ("freeze=[head]", "a tied head is its embedding"),
     ],
 )
