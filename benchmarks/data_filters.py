@@ -5,8 +5,11 @@
 Sexual and toxic text: OpenAI's moderation set of 1,680 texts in five folds, by their hash; the classifier of each fold
 learns from the other four and from plain documents, as the packaged one learned from all. Average precision of the
 lexicon alone, the classifier alone, and both as the step takes them; precision and recall at the step's own threshold;
-intervals are bootstrapped over texts. On documents held out of the corpus, where nothing is of either kind, the share
-that the packaged filter would remove. On replies of HH-RLHF the share that it finds toxic.
+intervals are bootstrapped over texts. No other public set here has people's labels of these kinds, and the lexicon, the
+step's threshold and the weight of its parts were chosen on the same texts, so that the figures are a little too good.
+The packaged filter, which learned from all of them, is asked only where nothing is of either kind, so that what it
+removes is wrong: documents held out of the corpus, and the questions of MMLU, those on medicine and sexuality apart. Of
+replies of HH-RLHF, which nobody labelled, the share that it finds toxic.
 
 Language: documents held out of the corpus (long), the last 50 problems a language of MGSM and the last fifth of
 Global-MMLU-Lite (short), none of which the packaged model has seen. Personal data: 100 strings a kind planted in
@@ -18,6 +21,7 @@ Speed: megabytes of UTF-8 a second on one core, of --megabytes of mixed document
 from __future__ import annotations
 
 import argparse
+import csv
 import gzip
 import hashlib
 import json
@@ -125,6 +129,13 @@ def harmless(data: Path, figures: Figures, _: float) -> None:
         gone = [document.id for document in held if isinstance(step(document), Removed)]
         figures[f"{kind}_removed_of_heldout"] = figure(len(gone) / len(held), "share")
     figures["heldout_documents"] = figure(len(held), "documents")
+    delicate, other = questions(data / "benchmarks/HaeChan0305_MLILAB-FedLLM/data/mmlu/test")
+    for name, texts in (("delicate", delicate), ("other", other)):
+        for kind in KINDS:
+            step = Harm(kind)
+            wrong = [step.score(text) >= step.at_least for text in texts]
+            figures[f"{kind}_removed_of_mmlu_{name}"] = figure(float(np.mean(wrong)), "share")
+        figures[f"mmlu_{name}_questions"] = figure(len(texts), "questions")
     with gzip.open(data / "benchmarks/anthropics_hh-rlhf/harmless-base/test.jsonl.gz", "rt") as stream:
         rows = [json.loads(line) for line in stream]
     step = Harm("toxic")
@@ -134,6 +145,20 @@ def harmless(data: Path, figures: Figures, _: float) -> None:
             float(np.mean([step.score(text) >= step.at_least for text in replies])), "share"
         )
     figures["hh_replies"] = figure(len(rows), "pairs")
+
+
+def questions(folder: Path) -> tuple[list[str], list[str]]:
+    """MMLU's questions with their choices: those on bodies and sexuality, and every fifth of the others."""
+    delicate, other = list[str](), list[str]()
+    for path in sorted(folder.glob("*_test.csv")):
+        with path.open(encoding="utf-8", newline="") as stream:
+            texts = [" ".join(row[:5]) for row in csv.reader(stream)][1:]
+        near = any(word in path.stem for word in ("sexuality", "anatomy", "medic", "clinical", "virology", "biology"))
+        if near:
+            delicate += texts
+        else:
+            other += texts[::5]
+    return delicate, other
 
 
 def language(data: Path, figures: Figures, _: float) -> None:
@@ -286,16 +311,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=5.0)
     parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    parser.add_argument("--folder", type=Path, default=None, help="where the result is written")
     options = parser.parse_args()
     data = Path(os.environ["FORETELL_DATA"])
     figures: Figures = {}
     for name in options.parts:
+        began = time.monotonic()
         PARTS[name](data, figures, options.megabytes)
-        print(name, {name: found["value"] for name, found in figures.items()}, flush=True)
+        print(f"{name}: {time.monotonic() - began:.0f} s, {time.process_time():.0f} s of a core so far", flush=True)
     if "speed" in options.parts:
         figures["speed_megabytes"] = figure(options.megabytes, "MB")
     command = f"FORETELL_DATA=… python benchmarks/data_filters.py --megabytes {options.megabytes:g}"
-    print(write_result("data_filters", f"{command} --parts {' '.join(options.parts)}", figures))
+    print(write_result("data_filters", f"{command} --parts {' '.join(options.parts)}", figures, options.folder))
 
 
 if __name__ == "__main__":

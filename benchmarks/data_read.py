@@ -1,6 +1,6 @@
 """Readers beside datatrove's plain ones: MB of text a second and core, from JSON lines, WET and WARC.
 
-    python benchmarks/data_read.py [--megabytes 40] [--rounds 5] [--pages 300]
+    python benchmarks/data_read.py [--megabytes 40] [--rounds 3] [--pages 200]
 
 The same files are read in turn by both, in one process, in rounds whose order changes; the time is that of the
 processor. datatrove's readers need orjson, faust-cchardet and python-magic, which a comparison has to install. JSON
@@ -101,8 +101,9 @@ def rate(work: Callable[[], int]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--megabytes", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pages", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--folder", type=Path, default=None, help="where the result is written")
     options = parser.parse_args()
 
     from datatrove.pipeline.extractors import Trafilatura
@@ -147,7 +148,9 @@ def main() -> None:
             figures[f"{name}_mb_s"] = figure(rates[0], "MB/s")
             figures[f"{name}_vs_datatrove"] = figure(ratios(*rates), "x")
             print(name, figures[f"{name}_mb_s"], figures[f"{name}_vs_datatrove"], flush=True)
-    write_result("data_read", f"python benchmarks/data_read.py --megabytes {options.megabytes}", figures)
+    write_result(
+        "data_read", f"python benchmarks/data_read.py --megabytes {options.megabytes}", figures, options.folder
+    )
 
 
 if __name__ == "__main__":

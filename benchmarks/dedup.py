@@ -1,6 +1,6 @@
 """Deduplication and decontamination: MB a second of a core by pass, and whether memory grows with the corpus.
 
-    FORETELL_DATA=… python benchmarks/dedup.py [--megabytes 30 120] [--rounds 3]
+    FORETELL_DATA=… python benchmarks/dedup.py [--megabytes 20 80] [--rounds 3]
 
 The text is that of corpus/books-en.parquet, read as often as the size asks, each time with its letters exchanged by
 another rule, so that no two shards are alike. Each pass runs in a process of its own over shards of about 10 MB; told
@@ -98,7 +98,7 @@ def images_once(place: Path, count: int, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--megabytes", type=int, nargs=2, default=(30, 120))
+    parser.add_argument("--megabytes", type=int, nargs=2, default=(20, 80))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where scratch files are put; default a temporary one")
     parser.add_argument("--results", type=Path, help="where the result is written; default benchmarks/results")

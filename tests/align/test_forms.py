@@ -170,7 +170,7 @@ def test_lines_that_are_no_objects_are_bad_rows_and_files_that_are_missing_end_i
     found = list(read_dialogues(path))
     assert [isinstance(row, RowError) for row in found] == [True, True, False]
     assert "line 1, the line: not JSON" in str(found[0]) and "not a JSON object" in str(found[1])
-    with pytest.raises(DataError, match=r"none does not exist.*--data"):
+    with pytest.raises(DataError, match=r"There is no file or folder .*none\..*--data"):
         list(read_dialogues(tmp_path / "none"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no file of examples"):

@@ -181,13 +181,13 @@ def test_the_command_line_says_what_came_out(base: Base, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"--data": "none.jsonl"}, "none.jsonl does not exist"),
+        ({"--data": "none.jsonl"}, "There is no file or folder none.jsonl"),
         ({"--data": "bad.jsonl"}, "bad.jsonl, line 2, rejected: missing or empty"),
         ({"--data": "sft.jsonl"}, "sft.jsonl, line 1, the row: holds no preferences"),
         ({"--model": "nowhere"}, "There is no folder nowhere"),
         ({"--model": "http://localhost:1/v1"}, "is an endpoint, whose weights are not here"),
         ({"--set": "betta=0.2"}, "unknown key betta (did you mean 'beta'?)"),
-        ({"--set": "epochs=-1"}, "epochs is -1; allowed: greater than 0"),
+        ({"--set": "epochs=-1"}, "epochs is -1; allowed: above 0"),
         ({"--set": "sequence_length=16"}, "prompt: longer than half a row of 16 tokens. It takes 19"),
     ],
 )

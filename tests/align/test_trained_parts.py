@@ -135,12 +135,12 @@ def test_frozen_parts_keep_their_bits(base: Base, tmp_path: Path, freeze: Any, m
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("lora.rank=-1", "lora.rank is -1; allowed: greater than or equal to 0"),
+        ("lora.rank=-1", "lora.rank is -1; allowed: 0 or more"),
         ("lora.targets=[c_attn]", "lora.targets.0 is 'c_attn'; allowed: 'q_proj', 'k_proj'"),
         ("lora.targets=[]", "lora.targets is []"),
         ("lora.r=4", "unknown key lora.r"),
         ("lora.rank=64", "is 32 × 32, a matrix of rank 32 at most. Set lora.rank to at most that"),
-        ("freeze=[lm_head]", "freeze.0 is 'lm_head'; allowed: 'vision', 'connector'"),
+        ("freeze=[lm_head]", "freeze.0 is 'lm_head' (did you mean 'head'?); allowed: 'vision', 'connector'"),
         ("freeze=[head]", "a tied head is its embedding"),
     ],
 )

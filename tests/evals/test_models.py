@@ -195,7 +195,7 @@ class Own:
         return f"{self.word} {prompt}"
 
 
-def test_references_name_what_they_can(tmp_path: Path) -> None:
+def test_references_name_what_they_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(make_model("dummy", NONE), "q")[0] == "This is a dummy response."
     assert make_model(f"{__name__}:shout", NONE).name == f"{__name__}:shout"
     assert ask(make_model(f"{__name__}:shout", NONE), "q")[0] == "Q"
@@ -204,6 +204,11 @@ def test_references_name_what_they_can(tmp_path: Path) -> None:
             make_model(ref, NONE)
     remote = make_model("http://localhost:9/v1#tiny", NONE)
     assert remote.name == "tiny" and remote.identity["url"] == "http://localhost:9/v1"  # type: ignore[attr-defined]
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(EvalError, match="There is no model 'gpt-4o' here"):
+        make_model("gpt-4o", NONE)
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
     assert make_model("gpt-4o", NONE).identity["chat"] is True  # type: ignore[attr-defined]
     assert make_model("gpt-3.5-turbo-instruct", NONE).identity["chat"] is False  # type: ignore[attr-defined]
     assert as_model(shout, NONE).name == "shout" and as_model(Echo(), NONE).can_score

@@ -69,7 +69,10 @@ def test_from_prompts_to_preferences(here: Path, capsys: pytest.CaptureFixture[s
             ["run", "a=arenamodels:right", "b=arenamodels:wrong", "--world", "2", "--people", "--set", "x"],
             "expected K=V",
         ),
-        (["run", "a=arenamodels:right", "b=arenamodels:wrong", "--prompts", "no.jsonl", "--people"], "does not exist"),
+        (
+            ["run", "a=arenamodels:right", "b=arenamodels:wrong", "--prompts", "no.jsonl", "--people"],
+            "There is no file or",
+        ),
         (["report", "nowhere"], "is no arena"),
         (["judge", "nowhere"], "is no arena"),
         (["export", "nowhere", "--to", "x"], "is no arena"),

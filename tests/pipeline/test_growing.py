@@ -156,7 +156,7 @@ def test_the_command_line(lm: Path, data: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_bad_input_is_named(lm: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="There is no file or folder"):
         grow(FRESH, lm, tmp_path / "none.jsonl", tmp_path / "run")
     with pytest.raises(CheckpointError, match="shuffle 3 does not divide"):
         grow(FRESH, lm, data, tmp_path / "run", check_settings(GrowConfig, ["shuffle=3"]))

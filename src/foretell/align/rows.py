@@ -21,10 +21,8 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     found = sorted(p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()) if path.is_dir() else []
     if not found:
-        what = "holds no" if path.is_dir() else "does not exist: there is no"
-        raise DataError(
-            f"{path} {what} file of examples. Give a file or folder of {', '.join(SUFFIXES[:3])} (--data, --prompts)."
-        )
+        what = f"{path} holds no file of examples" if path.is_dir() else f"There is no file or folder {path}"
+        raise DataError(f"{what}. Give one of examples or prompts: {', '.join(SUFFIXES[:3])} (--data, --prompts).")
     return found
 
 

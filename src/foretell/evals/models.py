@@ -51,7 +51,7 @@ def make_model(
 
     ref: "dummy"; a completion function of the registry; "URL" or "URL#MODEL" of an OpenAI-compatible endpoint; a run, a
     checkpoint, open weights, a GGUF file, or a hub id where OPENAI_BASE_URL is not set; "module:function" of Python;
-    else the name of a model at OPENAI_BASE_URL, by default OpenAI's.
+    else the name of a model at OPENAI_BASE_URL, or OpenAI's where OPENAI_API_KEY is set.
     timeout_s: of one attempt at an endpoint. defaults: parameters of every question, such as temperature.
     Raises EvalError or GenerationError for what is none of these, MissingExtraError for what needs more packages.
     """
@@ -74,6 +74,11 @@ def make_model(
         return fn
     if ":" in ref and "/" not in ref:
         return from_callable(import_function(ref), ref)
+    if not (os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_KEY")):
+        raise EvalError(
+            f"There is no model {ref!r} here: no run, file or function of that name. If a server has it, set "
+            "OPENAI_BASE_URL (or OPENAI_API_KEY for OpenAI's own), or give URL#MODEL."
+        )
     chat = not ref.startswith(_COMPLETIONS)
     return from_endpoint(_endpoint(None, ref, concurrency, timeout_s, chat), ref, defaults)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from foretell.errors import RecipeError
 from foretell.files import expand_home
 from foretell.recipe import ModelConfig, Recipe
+from foretell.sections import NAME
 
 S = TypeVar("S", bound=BaseModel)
 PRESETS = Path(__file__).parent
@@ -284,18 +285,53 @@ def _explain(root: type[BaseModel], item: Any) -> str:
                 fields = [s.model_fields[part] for s in sections if part in s.model_fields]
                 sections = {inner for field in fields for inner in _models(field.annotation)}
     field = ".".join(shown) or "the recipe"
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
-    message = message.partition(", unable to parse")[0]
     if item["type"] == "missing":
         return f"{field} is missing; it must be given."
     if item["type"] == "value_error":
-        return f"{field}: {message}."
+        return f"{field}: {str(item['msg']).removeprefix('Value error, ').rstrip('.')}."
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag = _tag(sections)
         found = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
         kinds = sorted(k for s in sections for k in get_args(s.model_fields[tag].annotation))
         return f"{field}.{tag} is {found!r}{_nearest(str(found), kinds)}; allowed are {', '.join(kinds)}."
-    return f"{field} is {_brief(item['input'])}; allowed: {message}."
+    choices = re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+    near = _nearest(str(item["input"]), choices)
+    return f"{field} is {_brief(item['input'])}{near}; allowed: {_allowed(item)}."
+
+
+_ALLOWED = {
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "above {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "below {lt}",
+    "int_": "a whole number",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_type": "text",
+    "string_pattern_mismatch": "text of the form {pattern}",
+    "string_too_short": "text of {min_length} characters or more",
+    "string_too_long": "text of at most {max_length} characters",
+    "literal_error": "{expected}",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "too_short": "a list of {min_length} or more",
+    "too_long": "a list of at most {max_length}",
+    "path_type": "a path",
+    "dict_type": "a mapping of keys to values",
+    "model_": "a mapping of keys to values",
+}
+"""What a setting may be, by the kind of the error, or what several kinds begin with."""
+
+
+def _allowed(item: Any) -> str:
+    if item.get("ctx", {}).get("pattern") == NAME:
+        return "letters, digits, '.', '_' and '-', a letter or digit first"
+    found = next((told for kind, told in _ALLOWED.items() if item["type"].startswith(kind)), None)
+    if found is None:
+        return str(item["msg"]).removeprefix("Input should be ").rstrip(".")
+    limits = item.get("ctx", {}).items()
+    return found.format(**{k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in limits})
 
 
 def _tag(sections: set[type[BaseModel]]) -> str:

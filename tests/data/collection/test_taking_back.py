@@ -48,6 +48,10 @@ def test_why_tells_where_a_document_came_from_and_what_was_done(built: Path) -> 
     assert broken.row.id == "t1"
     with pytest.raises(DataError, match="knows no document"):
         why(built / "out", "nothing")
+    with pytest.raises(
+        DataError, match=r"'part0.parquet' is a file of 4 records, of which 4 .*such as 'part0.parquet:0'"
+    ):
+        why(built / "out", "part0.parquet")
     with pytest.raises(RunError, match="no collection"):
         why(built, "mail")
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from foretell.data.curate.harm import LEXICON, Harm, Lexicon, SexualStep, ToxicStep, combined
+from foretell.data.curate.harm import LEXICON, STRONG, Harm, Lexicon, SexualStep, ToxicStep, combined
 from foretell.data.curate.harm_train import main
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
@@ -74,6 +78,19 @@ def test_a_lexicon_finds_phrases_at_word_boundaries_the_longest_first(tmp_path: 
 def test_the_packaged_lexicon_reads_no_words_inside_words() -> None:
     for kind in ("sexual", "toxic"):
         assert Lexicon.load(LEXICON, kind).weight("Scunthorpe cockpit classic assess Essex analysis title") == 0
+
+
+@settings(max_examples=40)
+@given(st.randoms(use_true_random=False))
+def test_the_weight_is_what_a_search_of_the_whole_text_finds(draw: random.Random) -> None:
+    lists = yaml.safe_load(LEXICON.read_text(encoding="utf-8"))
+    for kind in ("sexual", "toxic"):
+        phrases = [str(phrase).replace("*", "s") for level in ("mild", "strong") for phrase in lists[kind][level]]
+        parts = draw.choices([*draw.sample(phrases, 12), "the", "House", "I", "assess", "x"], k=30)
+        low = "".join(part + draw.choice([" ", "\n", "-", "", "_"]) for part in parts)
+        lexicon = Lexicon.load(LEXICON, kind)
+        plain = STRONG * len(lexicon.strong.findall(low.lower())) + len(lexicon.mild.findall(low.lower()))
+        assert lexicon.weight(low) == plain
 
 
 def test_the_score_grows_with_both_stages() -> None:

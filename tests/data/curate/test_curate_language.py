@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from foretell.data.curate.language import Language, LanguageModel, LanguageStep, fit_languages
+from foretell.data.curate.language import Language, LanguageModel, LanguageStep, _groups, fit_languages
 from foretell.data.curate.language_train import main
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
@@ -45,6 +47,11 @@ def test_a_sentence_is_enough(language: str) -> None:
 @pytest.mark.parametrize("name", OTHER)
 def test_nothing_is_said_of_what_is_not_known(name: str) -> None:
     assert LanguageModel.load().identify(OTHER[name]) == ("und", 0.0)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_plain_letters_are_read_as_all_others_are(text: str) -> None:
+    assert _groups(text).tolist() == _groups(f"{text}…").tolist()  # a sign at the end says nothing
 
 
 def test_what_is_not_to_be_kept_goes_and_says_why() -> None:

@@ -49,8 +49,31 @@ def test_a_caption_stays_where_the_picture_was(tmp_path: Path) -> None:
     image = coded(picture(1))
     told = (Segment("before"), Segment(image=image, caption="Figure 1"), Segment("after"))
     shards = [[document("a", "x", image, "y"), Document("b", told, "web", "CC0-1.0")]]
-    (_, changed) = run(ImagesPass(), shards, tmp_path)[0]
+    (_, changed) = run(ImagesPass(drop="all"), shards, tmp_path)[0]
     assert isinstance(changed, Document) and [s.text for s in changed.segments] == ["before", "Figure 1", "after"]
+
+
+def test_a_figure_stays_in_each_language_and_a_logo_does_not(tmp_path: Path) -> None:
+    def page(id: str, *segments: Segment) -> Document:
+        return Document(id, (Segment("before"), *segments, Segment("after")), "web", "CC0-1.0")
+
+    figure, again, logo = coded(picture(1)), coded(picture(1), "JPEG"), coded(picture(2))
+    head = Segment(image=logo, alt="Logo of the Press")
+    shard = [
+        page("en", head, Segment(image=figure, alt="A cell and its parts")),
+        page("es", head, Segment(image=again, alt="Una célula y sus partes")),
+        page(
+            "pl", Segment(image=logo, alt=" logo of the  press"), Segment(image=figure, caption="Komórka i jej części")
+        ),
+        page("bare", Segment(image=figure, alt="image_12.png")),
+    ]
+
+    def left(**settings: str) -> list[int]:
+        out = run(ImagesPass(**settings), [shard], tmp_path / "".join(settings.values()))[0]
+        return [sum(s.image is not None for s in each.segments) for each in out if isinstance(each, Document)]
+
+    assert left() == [2, 1, 1, 0]
+    assert left(drop="all") == [2, 0, 0, 0]
 
 
 def test_blank_and_damaged_pictures_are_near_to_nothing(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 from foretell.data.parquet import write_documents
 from foretell.data.read import read, units
@@ -256,3 +257,28 @@ def test_a_source_without_files_of_its_kind_is_named(tmp_path: Path) -> None:
         units(JsonlRead(path=str(tmp_path)))
     (tmp_path / "a.jsonl").write_bytes(b"")
     assert reasons(JsonlRead(path=str(tmp_path))) == {"read.empty": 1, "read.file-kind": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"text": "cut', "its JSON is cut off after 13 characters"),
+        (b'{"text": "whole", "n": ', "its JSON is cut off after 23 characters"),
+        (b"{text: 3}", "no JSON at column 2: expecting property name"),
+        (b'{"text": "a"} {}', "no JSON at column 15: extra data"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_told_of_a_line_that_is_no_json(tmp_path: Path, line: bytes, told: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line + b"\n")
+    (found,) = everything(JsonlRead(path=str(tmp_path)))
+    assert isinstance(found, Removed) and found.reason == "read.json" and told in found.detail
+
+
+def test_what_is_told_of_a_file_that_is_not_the_gzip_of_its_name(tmp_path: Path) -> None:
+    packed = gzip.compress(b'{"text": "a"}\n' * 50)
+    cases = {b"plain text": "not gzip, as its name says", packed[:-9]: "cut off", packed + b"junk" * 9: "bytes between"}
+    for data, told in cases.items():
+        (tmp_path / "a.jsonl.gz").write_bytes(data)
+        (found,) = (r for r in everything(JsonlRead(path=str(tmp_path))) if isinstance(r, Removed))
+        assert found.reason == "read.gzip" and told in found.detail

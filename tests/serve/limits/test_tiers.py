@@ -28,8 +28,8 @@ GOOD = "prices: {'*': {prompt: 1, completion: 2}}\ntiers: {t: {%s}}\n"
     ("text", "told"),
     [
         (GOOD % "request_per_minute: 3", "did you mean 'requests_per_minute'"),
-        (GOOD % "requests_per_minute: 0", "tiers.t.requests_per_minute is 0; allowed: greater than or equal to 1"),
-        (GOOD % "requests_per_minute: '3'", "tiers.t.requests_per_minute is '3'; allowed: a valid integer"),
+        (GOOD % "requests_per_minute: 0", "tiers.t.requests_per_minute is 0; allowed: 1 or more"),
+        (GOOD % "requests_per_minute: '3'", "tiers.t.requests_per_minute is '3'; allowed: a whole number"),
         (GOOD % "requests_per_minute: 3.0", "tiers.t.requests_per_minute is 3.0"),
         (GOOD % "images: 'no'", "tiers.t.images is 'no'"),
         (GOOD % "budget: -1", "tiers.t.budget is -1"),

@@ -30,16 +30,18 @@ class Sampler:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._held: dict[str, list[tuple[int, str, Example]]] = {}
+        self._held: dict[str, list[tuple[int, str, int, Example]]] = {}
+        self._offers = 0  # tells apart what a step and a pass of one name did to one document
 
     def offer(self, group: str, id: str, make: Callable[[], Example]) -> None:
         """`make` is called only for what is taken."""
         order = -int.from_bytes(hashlib.blake2b(f"{group}\0{id}".encode("utf-8", "replace"), digest_size=8).digest())
         held = self._held.setdefault(group, [])
+        self._offers += 1
         if len(held) < self.most:
-            heapq.heappush(held, (order, id, {"group": group, "id": id, **make()}))
+            heapq.heappush(held, (order, id, -self._offers, {"group": group, "id": id, **make()}))
         elif order > held[0][0]:
-            heapq.heapreplace(held, (order, id, {"group": group, "id": id, **make()}))
+            heapq.heapreplace(held, (order, id, -self._offers, {"group": group, "id": id, **make()}))
 
     def join(self, examples: Iterable[Example]) -> None:
         for example in examples:
@@ -50,7 +52,7 @@ class Sampler:
         return [
             example
             for group in sorted(self._held)
-            for _, _, example in sorted(self._held[group], key=lambda item: (-item[0], item[1]))
+            for *_, example in sorted(self._held[group], key=lambda item: (-item[0], item[1], -item[2]))
         ]
 
 

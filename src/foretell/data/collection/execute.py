@@ -59,6 +59,7 @@ def submit(phases: list[Phase], places: Places, config: SlurmConfig | None, name
         raise RunError("--on slurm needs a section `slurm` in the recipe, with the cluster's partition. Add it.")
     if shutil.which("sbatch") is None:
         raise RunError("--on slurm needs sbatch, which is not on this machine. Run it on a login node of the cluster.")
+    _quiet()
     executor: Any = None
     for phase in phases:
         executor = slurm_executor(phase, places, config, name, executor)
@@ -78,7 +79,7 @@ def slurm_executor(phase: Phase, places: Places, config: SlurmConfig, name: str,
         mem_per_cpu_gb=max(1, config.memory_gb // config.cpus),
         workers=config.workers,
         job_name=f"{name}-{phase.name}",
-        venv_path=config.venv,
+        venv_path=None if config.venv is None else f"{config.venv.removesuffix('/bin/activate')}/bin/activate",
         sbatch_args=dict(config.arguments),
         logging_dir=str(places.logs(phase.name)),
         skip_completed=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class Writer:
         self._rows: list[dict[str, Any]] = []
 
     def add(self, row: Row) -> None:
-        self._rows.append({key: _utf8(value) for key, value in asdict(row).items()})
+        self._rows.append({key: _utf8(value) for key, value in vars(row).items()})
         if len(self._rows) >= ROWS:
             self.flush()
 

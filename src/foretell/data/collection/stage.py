@@ -23,7 +23,7 @@ from foretell.files import write_json
 
 @dataclass
 class Cost:
-    """Seconds and characters that went through each step; of interest, but no part of the collection."""
+    """Seconds of a core and characters that went through each step; of interest, but no part of the collection."""
 
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     characters: Counter[str] = field(default_factory=Counter)
@@ -60,9 +60,9 @@ def _documents(
 ) -> Iterator[Document]:
     source = next(s for s in recipe.sources if s.name == shard.source)
     for unit in shard.units:
-        began = time.perf_counter()
+        began = time.thread_time()
         for found in read(source, unit):
-            cost.seconds["read"] += time.perf_counter() - began
+            cost.seconds["read"] += time.thread_time() - began
             if isinstance(found, Removed):
                 rows.add(ledger.of_removed(source.name, found))
                 note_unread(sampler, source.name, found)
@@ -74,7 +74,7 @@ def _documents(
                 if document is not None:
                     images[0] += row.images_out
                     yield document
-            began = time.perf_counter()
+            began = time.thread_time()
 
 
 def _stepped(
@@ -83,9 +83,9 @@ def _stepped(
     """The document after all steps, or None, and the row says by which it was removed."""
     size = row.chars_in
     for step in steps:
-        began = time.perf_counter()
+        began = time.thread_time()
         result = apply(step, document)
-        cost.seconds[step.name] += time.perf_counter() - began
+        cost.seconds[step.name] += time.thread_time() - began
         cost.characters[step.name] += size
         if isinstance(result, Removed):
             row.remove(step.name, result)

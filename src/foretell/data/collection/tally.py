@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,12 +69,6 @@ class Tally:
         """As JSON data with sorted keys, equal for equal ledgers."""
         return {name: _sorted(value) if isinstance(value, dict) else value for name, value in vars(self).items()}
 
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Tally:
-        tally = cls()
-        tally.join(plain)
-        return tally
-
     def join(self, plain: Mapping[str, Any]) -> None:
         """Add what another Tally's `plain` holds."""
         for name, value in plain.items():
@@ -91,13 +85,6 @@ class Tally:
     def balanced(self) -> bool:
         """Whether every record that came in is accounted for."""
         return self.documents_in == self.documents_kept + sum(self.removed.values())
-
-
-def total(parts: Iterable[Mapping[str, Any]]) -> Tally:
-    tally = Tally()
-    for part in parts:
-        tally.join(part)
-    return tally
 
 
 def _octave(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ def why(out: Path, name: str) -> list[Story]:
         Story(shard.number, shard.source, row) for shard in shards for row in _named(places.ledger(shard.number), name)
     ]
     if not found:
+        held = [record for shard in shards for record in _of_file(places.ledger(shard.number), name)]
+        if held:
+            kept = sum(reason is None for _, reason in held)
+            raise DataError(
+                f"{name!r} is a file of {len(held):,} records, of which {kept:,} were kept. Ask for one of them, such "
+                f"as {held[0][0]!r}."
+            )
         near = next((i for shard in shards for i in _containing(places.ledger(shard.number), name)), None)
         hint = f" One that holds these letters is {near!r}." if near else ""
         raise DataError(f"{out} knows no document with the id, URL or locator {name!r}.{hint} Ids stand in its ledger.")
@@ -60,6 +68,14 @@ def _named(path: Path, name: str) -> Iterator[ledger.Row]:
     places = set(pc.indices_nonzero(pc.or_(pc.or_(hits[0], hits[1]), hits[2])).to_pylist())
     if places:
         yield from (row for i, row in enumerate(ledger.read(path)) if i in places)
+
+
+def _of_file(path: Path, name: str) -> list[tuple[str, str | None]]:
+    """Locators of the records of a file, and the reason why each was removed, None for one that was kept."""
+    table = _columns(path, ["locator", "reason"])
+    held = pc.match_substring_regex(table["locator"], f"^{re.escape(name)}[:@!#]")
+    found = table.filter(pc.fill_null(held, False)).to_pylist()
+    return [(row["locator"], row["reason"] or None) for row in found]
 
 
 def _containing(path: Path, part: str) -> list[str]:

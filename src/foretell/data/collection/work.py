@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Iterator
@@ -133,6 +134,8 @@ class Task:
 
     def _tell(self, places: Places, rank: int, message: str, trace: str) -> None:
         write_json(places.failed(self.phase, rank), {"message": message, "trace": trace})
+        if "SLURM_ARRAY_TASK_ID" in os.environ:  # else the jobs that wait for this one would begin
+            raise RunError(message)
 
 
 def _mark(path: Path) -> dict[str, Any]:

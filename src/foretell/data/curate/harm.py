@@ -7,7 +7,7 @@ pieces where most was found, and pieces from the whole. Its log-odds and the lex
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,12 +39,14 @@ STRONG = 3
 DENSITY = 0.5
 """What a factor of e in lexicon density adds to the log-odds; cross-validation is flat around it."""
 _WORDS = re.compile(r"\w+")
+_APART = bytes(code if code > 127 or _WORDS.match(chr(code)) else ord(" ") for code in range(256))
+_KNOWN = 100_000  # harmless words that are remembered
 
 
 @dataclass(frozen=True)
 class Lexicon:
     """mild, strong: regular expressions that begin and end at word boundaries. heads: how phrases begin, a first word
-    or as much of it as is given."""
+    or as much of it as is given; one of a single letter stands for itself alone."""
 
     mild: re.Pattern[str]
     strong: re.Pattern[str]
@@ -52,10 +54,18 @@ class Lexicon:
 
     def weight(self, text: str) -> int:
         """What all that is found weighs: a strong phrase 3, a mild one 1."""
-        low = text.lower()
-        if not any(_begins(word, self.heads) for word in {*_WORDS.findall(low)}):
+        low, harmless, hits = text.lower(), _harmless(self.heads), list[str]()
+        for word in _words_of(low) - harmless:  # texts repeat their words, and the next text those of this one
+            if word in self.heads or any(word[:end] in self.heads for end in range(2, len(word))):
+                hits.append(word)
+                continue
+            if len(harmless) > _KNOWN:
+                harmless.clear()
+            harmless.add(word)
+        if not hits:
             return 0
-        return STRONG * len(self.strong.findall(low)) + len(self.mild.findall(low))
+        places = sorted({place for word in hits for place in _places(word, low)})
+        return STRONG * _count(self.strong, low, places) + _count(self.mild, low, places)
 
     @classmethod
     def load(cls, path: Path, kind: str) -> Lexicon:
@@ -72,9 +82,35 @@ class Lexicon:
             ) from error
 
 
-@lru_cache(1 << 16)
-def _begins(word: str, heads: frozenset[str]) -> bool:
-    return any(word[:end] in heads for end in range(2, len(word) + 1))
+def _places(word: str, low: str) -> Iterator[int]:
+    """Where words begin with a word."""
+    at = low.find(word)
+    while at >= 0:
+        if not at or not (low[at - 1].isalnum() or low[at - 1] == "_"):
+            yield at
+        at = low.find(word, at + 1)
+
+
+def _count(phrases: re.Pattern[str], low: str, places: list[int]) -> int:
+    """As many as findall would find, of a pattern that can match at these places alone."""
+    count = end = 0
+    for place in places:
+        if place >= end and (found := phrases.match(low, place)):
+            count, end = count + 1, found.end()
+    return count
+
+
+@lru_cache(4)
+def _harmless(heads: frozenset[str]) -> set[str]:
+    """Words that are known to begin with none of the heads; the same set at each call."""
+    return set()
+
+
+@lru_cache(1)
+def _words_of(low: str) -> frozenset[str]:
+    """The different words of a text, which the lexicon of one kind reads after that of another."""
+    parts = {*low.encode("utf-8", "surrogatepass").translate(_APART).split()}
+    return frozenset(_WORDS.findall(b" ".join(parts).decode("utf-8", "surrogatepass")))
 
 
 def _joined(phrases: list[str]) -> re.Pattern[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,9 +15,6 @@ from foretell.data.curate.texts import StepSection, labelled, removed
 from foretell.data.document import Document, Segment
 from foretell.errors import ImageError
 from foretell.images import decode_image
-
-if TYPE_CHECKING:
-    pass
 
 _FILE = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|avif)", re.IGNORECASE)
 _EMPTY = re.compile(

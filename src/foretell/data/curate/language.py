@@ -32,6 +32,7 @@ SHARPNESS = 30.0
 STRANGE = 5.0
 """Standard deviations below what texts of a language score, from where a text is of none that is known."""
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
+_APART = bytes(ord(" ") if _NOT_LETTERS.match(chr(code)) else code for code in range(256))
 Floats = npt.NDArray[np.float64]
 
 
@@ -55,7 +56,9 @@ class LanguageModel:
         groups = _groups(" ".join(windows))
         if len(groups) < FEWEST * LONGEST_GROUP:
             return "und", 0.0
-        mean = self.table[groups].mean(axis=0, dtype=np.float64) * STEP
+        # Whole numbers far below 2^24, which float32 adds without rounding.
+        rows = np.take(self.table, groups, axis=0).astype(np.float32)
+        mean = (np.ones(len(rows), np.float32) @ rows).astype(np.float64) / len(rows) * STEP
         logits = SHARPNESS * (mean - mean.max())
         best = int(mean.argmax())
         usual, deviation = self.typical[best]
@@ -121,8 +124,13 @@ def fit_languages(texts: Iterable[tuple[str, str]]) -> LanguageModel:
 
 def _groups(text: str) -> npt.NDArray[np.int64]:
     """The buckets of all groups of one to four letters, a space standing for all that is none."""
-    letters = f" {_NOT_LETTERS.sub(' ', text.lower()).strip()} "
-    codes = np.frombuffer(letters.encode("utf-32-le", "replace"), np.uint32)
+    low = text.lower()
+    if low.isascii():  # the same, in a fraction of the time
+        apart = b" ".join(low.encode().translate(_APART).split())
+        codes = np.frombuffer(b" " + apart + b" ", np.uint8).astype(np.uint32)
+    else:
+        letters = f" {_NOT_LETTERS.sub(' ', low).strip()} "
+        codes = np.frombuffer(letters.encode("utf-32-le", "replace"), np.uint32)
     rolling, found = codes.copy(), list[npt.NDArray[np.uint32]]()
     for n in range(1, LONGEST_GROUP + 1):
         found.append((rolling + np.uint32(n)) * np.uint32(2654435761) >> np.uint32(32 - BITS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ftfy import TextFixerConfig
 
 _ODD = re.compile(r"[^\n\t -~]")
+AROUND = 8  # characters: more than any sequence that is taken for mojibake has before or after what is suspect in it
 LONGEST = 100_000  # characters of a line that are repaired at once
 
 
@@ -37,7 +39,7 @@ class UnicodeStep(StepSection):
 
 @dataclass(frozen=True)
 class UnicodeRepair:
-    """Changes text only; plain ASCII passes unread."""
+    """Changes text only; text that ftfy would leave alone is not given to it."""
 
     uncurl: bool = False
     unescape: bool = False
@@ -48,21 +50,70 @@ class UnicodeRepair:
         return map_texts(document, self.repair)
 
     def repair(self, text: str) -> str:
-        """Line by line, as ftfy does; a line that is plain ASCII cannot be broken.
+        """Line by line, as ftfy does.
 
         Raises MissingExtraError without ftfy.
         """
-        if not self.unescape and not _ODD.search(text):
+        if text.isascii() and not self.unescape and not _ODD.search(text):
             return text
         try:
             from ftfy import fix_text
         except ImportError as error:
             raise MissingExtraError("Unicode repair", "data") from error
+        if self.sound(text):
+            return text
         config = _config(self.uncurl, self.unescape, self.width)
-        return "".join(
-            fix_text(line, config) if self.unescape or _ODD.search(line) else line
-            for line in text.splitlines(keepends=True)
-        )
+        return "".join(line if self.sound(line) else fix_text(line, config) for line in text.splitlines(keepends=True))
+
+    def sound(self, text: str) -> bool:
+        """Whether ftfy provably changes nothing of the text, whole or line by line.
+
+        None of its replacements finds anything, the text is in NFC, and nothing looks like mojibake. Each sequence that
+        does so by ftfy's rule holds two neighbours among the few hundred characters of that rule, or one of the few
+        that the pattern of `_suspect` names beside them; so the slow rule is asked only around those.
+        """
+        if _replaced(self.uncurl, self.unescape, self.width).search(text):
+            return False
+        if text.isascii():
+            return True
+        if not unicodedata.is_normalized("NFC", text):
+            return False
+        suspect, mojibake = _suspect()
+        for found in suspect.finditer(text):
+            if found["alone"] or mojibake.search(text[max(0, found.start() - AROUND) : found.end() + AROUND]):
+                return False
+        return True
+
+
+@lru_cache(8)
+def _replaced(uncurl: bool, unescape: bool, width: bool) -> re.Pattern[str]:
+    """What ftfy replaces wherever it stands. A form feed stays, but ends a line for Python, so it is looked at too."""
+    from ftfy.chardata import CONTROL_CHARS, LIGATURES, WIDTH_MAP
+
+    codes = {
+        *CONTROL_CHARS,
+        *LIGATURES,
+        *(WIDTH_MAP if width else ()),
+        *range(0x80, 0xA0),
+        *map(ord, "\r\f\u2028\u2029"),
+    }
+    ways = ["[" + "".join(map(re.escape, map(chr, sorted(codes)))) + "\ud800-\udfff]"]
+    if uncurl:
+        ways.append("[\u02bc\u2018-\u201f]")
+    if unescape:
+        ways.append("&#?[0-9A-Za-z]")
+    return re.compile("|".join(ways))
+
+
+@lru_cache(1)
+def _suspect() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What every sequence that ftfy takes for mojibake holds, and ftfy's own pattern."""
+    from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
+
+    known = "".join(MOJIBAKE_CATEGORIES.values()) + "".join(
+        c for c in BADNESS_RE.pattern if not c.isascii() and c != "-"
+    )
+    return re.compile(rf"(?P<alone>[ÃÂ] |[Œœ][^A-Za-z])|[{known}]{{2,}}"), BADNESS_RE
 
 
 @lru_cache(4)

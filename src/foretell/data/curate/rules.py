@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import is_
 from typing import TYPE_CHECKING, Any, Literal
 
+from foretell.data.curate.repetition import in_doubt
 from foretell.data.curate.steps import Removed, Step
 from foretell.data.curate.stopwords import STOP_WORDS
 from foretell.data.curate.texts import StepSection, removed, text_of
@@ -119,7 +121,14 @@ class Rules:
         language = document.language.split("-")[0]
         if self.filter == "C4QualityFilter":
             return self._c4(document, language)
-        _, why = judge(self._filter(language), text)
+        rules = self._filter(language)
+        if self.filter == "GopherRepetitionFilter":
+            from datatrove.utils.text import split_into_words
+
+            words = split_into_words(text, rules.language)
+            top, twice = in_doubt(words, len(text), rules.top_n_grams, rules.dup_n_grams)
+            rules = self._filter(language, top_n_grams=top, dup_n_grams=twice)
+        _, why = judge(rules, text)
         return removed(document, f"{self.name}.{why}") if why else document
 
     def _c4(self, document: Document, language: str) -> Document | Removed:
@@ -151,7 +160,7 @@ class Rules:
                 segments.append(segment)
             elif kept[segment.text]:
                 segments.append(replace(segment, text=kept[segment.text]))
-        unchanged = len(segments) == len(document.segments) and all(map(_same, segments, document.segments))
+        unchanged = len(segments) == len(document.segments) and all(map(is_, segments, document.segments))
         return document if unchanged else replace(document, segments=tuple(segments))
 
     def _filter(self, language: str, **changed: Any) -> Any:
@@ -163,10 +172,6 @@ class Rules:
                 settings["min_stop_words"] = None
         frozen = tuple(sorted(settings.items()))
         return _made(self.filter, frozen, language if self.words == "spacy" else None)
-
-
-def _same(a: Segment, b: Segment) -> bool:
-    return a is b
 
 
 def judge(rules: Any, text: str) -> tuple[str, str]:

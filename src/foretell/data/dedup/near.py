@@ -21,6 +21,7 @@ from foretell.data.document import Document
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8")])
 _AT_ONCE = 1 << 12  # documents whose signatures are held
+_WORDLESS = (1 << 64) - 1  # in place of a rank
 _BEFORE = 8  # documents of a bucket, just before one in rank, that it is compared with, beside the first of all
 _PAIRS = 1 << 18  # compared at once
 
@@ -44,19 +45,26 @@ class NearPass(Base):
             folder, names = place
             runs = Runs(folder, "bands", _RECORD)
             with (folder / "signatures.u8").open("wb") as stream:
-                found: list[Signature] = []
+                found, ranks = list[Signature](), list[int]()
+
+                def spill() -> None:
+                    signatures, keyed = np.stack(found), np.array(ranks, np.uint64)
+                    sketch_bytes(signatures).tofile(stream)
+                    keys = self.minhash.band_keys(signatures[keyed != _WORDLESS])
+                    each = np.repeat(keyed[keyed != _WORDLESS], self.minhash.bands)
+                    runs.add(make(_RECORD, key=keys.ravel(), rank=each))
+                    found.clear()
+                    ranks.clear()
+
                 for row, document in numbered(documents, names):
                     grams = document_grams(text_segments(document), self.minhash.words)
                     # Without words it is near to nothing, but has its place among the signatures.
                     found.append(self.minhash.signature(grams) if len(grams) else np.zeros(self.minhash.hashes, "u4"))
-                    if len(grams):
-                        keys = self.minhash.band_keys(found[-1][None])[0]
-                        runs.add(make(_RECORD, key=keys, rank=rank_of(document.source, shard, row, self.keep)))
+                    ranks.append(rank_of(document.source, shard, row, self.keep) if len(grams) else _WORDLESS)
                     if len(found) == _AT_ONCE:
-                        sketch_bytes(np.stack(found)).tofile(stream)
-                        found = []
+                        spill()
                 if found:
-                    sketch_bytes(np.stack(found)).tofile(stream)
+                    spill()
             runs.flush()
 
     def merge(self, shards: int, scratch: Path) -> None:

@@ -1,27 +1,34 @@
-"""Images that are near duplicates, by a perceptual hash: all but the first copy leave their documents."""
+"""Images that are near duplicates, by a perceptual hash: later copies go where nothing new is told of them.
+
+A copy of the same bytes that stays costs nothing: a collection keeps them once, and each document refers to them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from foretell.data.curate.images import alt_quality
 from foretell.data.curate.steps import Removed
 from foretell.data.dedup.base import Base, read_removals, require_same, write_removals
 from foretell.data.dedup.order import Names, numbered, rank_of, row_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import finish
-from foretell.data.document import Document
+from foretell.data.document import Document, Segment
 from foretell.errors import ImageError
 from foretell.images import decode_image
 
 _SIDE, _COARSE, _FINE = 64, 8, 16  # pixels; coefficients a side
 _BANDS = 4  # of 16 bits each
-_RECORD = np.dtype([("key", "<u8"), ("rank", "<u8"), ("image", "<u4"), ("coarse", "<u8"), ("fine", "<u8", (4,))])
+_RECORD = np.dtype(
+    [("key", "<u8"), ("rank", "<u8"), ("image", "<u4"), ("coarse", "<u8"), ("told", "<u8"), ("fine", "<u8", (4,))]
+)
 _GOES = np.dtype([("key", "<u8"), ("kept", "<u8"), ("image", "<u4"), ("bits", "<u4")])
 _BEFORE = 32  # images of a band with which one is compared, beside the first
 
@@ -29,12 +36,16 @@ _BEFORE = 32  # images of a band with which one is compared, beside the first
 @dataclass(frozen=True)
 class ImagesPass(Base):
     """coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
-    missed. A document of one picture and its caption goes with its picture; others lose the picture and keep its place.
+    missed. drop: `untold` takes a copy out only where its alt text and caption say nothing, or the same as those of an
+    earlier copy (a logo on every page), so that a figure stays in each edition and language of a book; `all` takes out
+    every one. A document of one picture and its caption goes with its picture; others lose the picture and keep what
+    was told of it in its place.
     """
 
     name: ClassVar[str] = "images"
     coarse: int = 3
     fine: int = 24
+    drop: Literal["untold", "all"] = "untold"
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
@@ -43,13 +54,14 @@ class ImagesPass(Base):
             runs = Runs(place[0], "hashes", _RECORD)
             for row, document in numbered(documents, place[1]):
                 rank = rank_of(document.source, shard, row, self.keep)
-                pictures = (segment.image for segment in document.segments if segment.image is not None)
-                for number, image in enumerate(pictures):
-                    if (found := perceptual_hash(image)) is not None:
+                pictures = (segment for segment in document.segments if segment.image is not None)
+                for number, picture in enumerate(pictures):
+                    if (found := perceptual_hash(picture.image or b"")) is not None:
                         coarse, fine = found
                         bands = (coarse >> np.arange(0, 64, 16).astype(np.uint64)) & np.uint64(0xFFFF)
                         keys = finish(bands << np.uint64(8) | np.arange(1, _BANDS + 1, dtype=np.uint64))
-                        runs.add(make(_RECORD, key=keys, rank=rank, image=number, coarse=coarse, fine=fine))
+                        told = _told(picture)
+                        runs.add(make(_RECORD, key=keys, rank=rank, image=number, coarse=coarse, told=told, fine=fine))
             runs.flush()
 
     def merge(self, shards: int, scratch: Path) -> None:
@@ -79,6 +91,8 @@ class ImagesPass(Base):
             a, b = records[place[fits]], records[before[fits]]
             fine = np.bitwise_count(a["fine"] ^ b["fine"]).sum(1, dtype=np.int64)
             near = (np.bitwise_count(a["coarse"] ^ b["coarse"]) <= self.coarse) & (fine <= self.fine)
+            if self.drop == "untold":
+                near &= (a["told"] == 0) | (a["told"] == b["told"])
             if near.any():
                 yield make(_GOES, key=a["rank"][near], kept=b["rank"][near], image=a["image"][near], bits=fine[near])
 
@@ -94,6 +108,13 @@ class ImagesPass(Base):
             mine = going[low:high]
             require_same(document, names[int(mine["key"][0])], shard, row)
             yield _without_images(document, set(mine["image"].tolist()), names[int(mine["kept"][0])])
+
+
+def _told(picture: Segment) -> int:
+    """Of what alt text and caption say, whatever its case and white space; 0 where they say nothing."""
+    alt = picture.alt if picture.alt and alt_quality(picture.alt) else ""
+    told = " ".join(f"{alt} {picture.caption or ''}".casefold().split())
+    return int.from_bytes(blake2b(told.encode("utf-8", "replace"), digest_size=8).digest()) or 1 if told else 0
 
 
 def _without_images(document: Document, numbers: set[int], named: object) -> Document | Removed:

@@ -66,9 +66,10 @@ class ImagesSection(KeepSection):
     kind: Literal["images"] = "images"
     coarse: Annotated[int, Field(ge=0, le=64)] = 3
     fine: Annotated[int, Field(ge=0, le=256)] = 24
+    drop: Literal["untold", "all"] = "untold"
 
     def build(self) -> Pass:
-        return ImagesPass(self.keep, self.coarse, self.fine)
+        return ImagesPass(self.keep, self.coarse, self.fine, self.drop)
 
 
 class DecontaminateSection(Section):

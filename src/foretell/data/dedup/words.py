@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ def _tables() -> tuple[npt.NDArray[np.uint8], Hashes]:
     """
     kinds = np.zeros(0x110000, np.uint8)
     values = np.arange(0x110000, dtype=np.uint64)
-    for code in range(0x30000):
+    for code in chain(range(0x3400), range(0x9FFF, 0x20000), range(0x2F800, 0x2FA20)):
         char = chr(code)
         if char.isalnum():
             kinds[code] = _WORD
@@ -115,9 +116,8 @@ def _tables() -> tuple[npt.NDArray[np.uint8], Hashes]:
             kinds[code] = _MARK
     for low, high in _ALONE_RANGES:
         span = kinds[low : high + 1]
-        span[span == _WORD] = _ALONE
-        if low >= 0x20000:
-            span[:] = _ALONE
+        # Ideographs, which no case or decomposition changes but where they are there for compatibility.
+        span[:] = _ALONE if low in (0x3400, 0x4E00, 0x20000) else np.where(span == _WORD, _ALONE, span)
     mixed = finish(values + np.uint64(1))
     mixed[kinds == _MARK] = 0
     return kinds, mixed

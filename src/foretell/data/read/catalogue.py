@@ -153,8 +153,8 @@ KNOWN = {
     "bigcode/the-stack-dedup": Known("unknown", "und", _STACK, plain),
     "bigcode/the-stack-smol": Known("unknown", "und", _STACK, plain),
     "HuggingFaceM4/OBELICS": Known("CC-BY-4.0", "en", Fields(text=()), obelics),
-    "HuggingFaceTB/smoltalk": Known("Apache-2.0", "en", _TURNS, plain),
-    # Every subset has a licence of its own, named on the card: give the one read in the recipe.
+    # Of these two every subset has a licence of its own, the whole none: give that of what is read in the recipe.
+    "HuggingFaceTB/smoltalk": Known("unknown", "en", _TURNS, plain),
     "HuggingFaceM4/the_cauldron": Known("unknown", "en", Fields(text=()), cauldron),
 }
 ABSENT = {

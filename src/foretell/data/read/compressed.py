@@ -69,7 +69,7 @@ class Member:
             data = self._owner.take() if fresh else self._waiting
             if fresh and not data:
                 self.failed = True
-                raise Damaged("read.gzip", "the file ends within a member")
+                raise Damaged("read.gzip", "the file is cut off: it ends within compressed data")
             if fresh and len(self.seen) < REWIND:
                 self.seen += data
             elif fresh:
@@ -79,7 +79,7 @@ class Member:
                 self._guard.add(len(data) if fresh else 0, len(piece))
             except zlib.error as error:
                 self.failed = True
-                raise Damaged("read.gzip", str(error)) from error
+                raise Damaged("read.gzip", f"damaged compressed data ({str(error).rpartition(': ')[2]})") from error
             except Damaged:
                 self.failed = True
                 raise
@@ -130,7 +130,8 @@ class GzipMembers:
                 if not self._buffer.strip(b"\0"):  # padding, as tape and block devices leave it
                     self._buffer = b""
                     continue
-                yield Damaged("read.gzip", "bytes that are no gzip member")
+                begins = self._read == len(self._buffer)
+                yield Damaged("read.gzip", "not gzip, as its name says" if begins else "bytes between compressed data")
                 if not self._search():
                     return
             member = Member(self, self._read - len(self._buffer))

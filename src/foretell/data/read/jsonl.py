@@ -38,8 +38,20 @@ def parse(data: bytes, place: Place) -> dict[str, Any] | Removed:
     except UnicodeDecodeError as error:
         return place.removed("read.encoding", error.reason)
     except (ValueError, RecursionError) as error:
-        return place.removed("read.json", error)
+        return place.removed("read.json", not_json(error))
     return row if isinstance(row, dict) else place.removed("read.json", f"a {type(row).__name__}, not an object")
+
+
+def not_json(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that should be JSON."""
+    if isinstance(error, RecursionError):
+        return "its JSON is nested too deeply"
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    if error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip()):
+        return f"its JSON is cut off after {len(error.doc):,} characters"
+    line = f"line {error.lineno}, " if "\n" in error.doc else ""
+    return f"no JSON at {line}column {error.colno}: {error.msg[:1].lower()}{error.msg[1:]}"
 
 
 def _lines(stream: IO[bytes], name: str, limits: Limits, start: int, stop: int) -> Iterator[Line | Damaged]:
@@ -118,7 +130,7 @@ def read_json(
         yield place.removed("read.encoding", error.reason)
         return
     except (ValueError, RecursionError) as error:
-        yield place.removed("read.json", error)
+        yield place.removed("read.json", not_json(error))
         return
     if value == []:
         yield place.removed("read.empty")
