@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretell.data.collection.recipe import SlurmConfig
 from foretell.data.collection.work import Phase, Task
-from foretell.errors import RunError
+from foretell.errors import MissingExtraError, RunError
 from foretell.measure.fanout import Tell, Workers
 
 if TYPE_CHECKING:
@@ -53,13 +53,17 @@ class Rank:
 def submit(phases: list[Phase], places: Places, config: SlurmConfig | None, name: str) -> int:
     """Hand all phases to Slurm, each to begin when the one before has ended well. Returns how many jobs.
 
-    Raises RunError without a `slurm` section, or where sbatch is not to be found.
+    Raises RunError without a `slurm` section, or where sbatch is not to be found, MissingExtraError without datatrove.
     """
     if config is None:
         raise RunError("--on slurm needs a section `slurm` in the recipe, with the cluster's partition. Add it.")
     if shutil.which("sbatch") is None:
         raise RunError("--on slurm needs sbatch, which is not on this machine. Run it on a login node of the cluster.")
-    _quiet()
+    try:
+        from loguru import logger
+    except ImportError as error:
+        raise MissingExtraError("Handing jobs to Slurm", "data") from error
+    logger.disable("datatrove")
     executor: Any = None
     for phase in phases:
         executor = slurm_executor(phase, places, config, name, executor)
