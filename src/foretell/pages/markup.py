@@ -146,11 +146,17 @@ def section(title: str, *content: object, note: str | None = None) -> Html:
 
 
 def table(
-    head: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str = "", align: str | None = None
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str = "",
+    align: str | None = None,
+    broad: bool = False,
 ) -> Html:
     """A ruled table that scrolls sideways on narrow screens; None is shown as a dash.
 
-    align: one letter a column, l or r; without it columns whose cells are all numbers are set right.
+    align: one letter a column, l or r; without it columns whose cells are all numbers are set right. broad: a matrix,
+    which on wide screens may reach past the text.
     """
     body = [list(row) for row in rows]
     letters = align or "".join(
@@ -177,7 +183,8 @@ def table(
         el("thead", el("tr", *(el("th", h, scope="col", class_=c) for h, c in zip(head, right, strict=True)))),
         el("tbody", *map(line, body)),
     )
-    scroll = el("div", grid, class_="scroll", tabindex="0", role="region", aria_label=caption or "table")
+    kind = "scroll broad" if broad else "scroll"
+    scroll = el("div", grid, class_=kind, tabindex="0", role="region", aria_label=caption or "table")
     return join([el("p", caption, class_="caption") if caption else "", scroll])
 
 

@@ -115,7 +115,8 @@ def _matrix(record: Record) -> Html:
         "Share of attacks that succeed, with the ends of its 95 % interval in percent and the tries: each family "
         "alone, drawn without regard to what succeeds. A cell leads to what was said."
     )
-    return section("Families and areas", table(head, rows, align="l" + "r" * (len(areas) + 1)), note=note)
+    grid = table(head, rows, align="l" + "r" * (len(areas) + 1), broad=True)
+    return section("Families and areas", grid, note=note)
 
 
 def _notes(record: Record) -> Html:
