@@ -53,7 +53,9 @@ def plan(
     shape = spread.is_shape(recipe)
     if cluster is None and (shape or any(given is not None for given in (price, co2, page))):
         raise typer.BadParameter("A shape, --price, --co2 and --page need a cluster; add --cluster h100x8.")
-    loaded, data = (None, None) if shape else _packed(load(recipe, overrides, None), Path(recipe))
+    if shape and overrides:
+        raise typer.BadParameter("--set changes a recipe; a shape is changed in its file.")
+    loaded, data = (None, None) if shape else _packed(spread.load_named(recipe, overrides), Path(recipe))
     if cluster is not None:
         if any(given is not None for given in (budget, hours, tokens_per_parameter, depth)):
             raise typer.BadParameter(
@@ -75,7 +77,7 @@ def plan(
         )
     _tell(found)
     if loaded.model.vision is not None and data is None:
-        print("Images are not counted: how many there are is known once the data are packed. Plan on the run's folder.")
+        print(spread.UNCOUNTED)
     if out is not None:
         write_text(out, recipe_yaml(plans.ready(found.chosen, loaded)))
         print(f"\nRecipe: {out}. Train it with: foretell run {out}")

@@ -17,21 +17,34 @@ def register(app: typer.Typer) -> None:
 
 
 def launch(
+    context: typer.Context,
     command: Annotated[
         list[str],
         typer.Argument(
             metavar="RECIPE|COMMAND…", help="A recipe, or run, align, sft, reward or dpo, with what each of them takes."
         ),
     ],
-    ranks: Annotated[int | None, typer.Option(help="Processes of a machine; default one a GPU.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of each process; default its share of the cores.")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes of a machine; default one a GPU of this one. --slurm needs it.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(envvar="OMP_NUM_THREADS", help="Of each process; default its share of the cores, with --slurm 4."),
+    ] = None,
     nodes: Annotated[str, typer.Option(help="Machines, or MIN:MAX: goes on with MIN when some are lost.")] = "1",
     endpoint: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the machines meet: the first one.")] = "",
     job: Annotated[str, typer.Option(help="A name of the run, the same on all machines.")] = "",
     address: Annotated[str, typer.Option(help="Of this machine, where the others do not know it by its name.")] = "",
     restarts: Annotated[int, typer.Option(min=0, help="Starts after a failure.")] = 3,
-    join: Annotated[int, typer.Option(help="Seconds in which all must have come.")] = 300,
-    hang: Annotated[int, typer.Option(help="Seconds without progress after which a process counts as hung.")] = 1800,
+    join: Annotated[
+        int, typer.Option(envvar="FORETELL_JOIN_SECONDS", help="Seconds in which all must have come.")
+    ] = 300,
+    hang: Annotated[
+        int,
+        typer.Option(
+            envvar="FORETELL_HANG_SECONDS", help="Seconds without progress after which a process counts as hung."
+        ),
+    ] = 1800,
     wait: Annotated[int, typer.Option(help="Seconds to wait for more machines once MIN have come.")] = 30,
     slurm: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Slurm job instead of starting.")] = None,
     submit: Annotated[bool, typer.Option("--submit", help="Hand the job to sbatch.")] = False,
@@ -48,14 +61,17 @@ def launch(
     from foretell.errors import LaunchError
     from foretell.pipeline import launch as launching
 
-    words = tuple(command if command[0] in launching.TRAINING else ["run", *command])
+    words = _words(context, command)
     if submit and slurm is None:
         raise LaunchError("--submit needs a job file. Name one with --slurm FILE.")
-    count = ranks or launching.default_ranks()
+    if slurm is not None and ranks is None:
+        raise LaunchError("--slurm needs --ranks: how many processes a machine of the cluster runs, one a GPU.")
+    count = launching.default_ranks() if ranks is None else ranks
+    share = 4 if slurm is not None else launching.default_threads(max(1, count))
     plan = launching.Launch(
         words,
         count,
-        threads or launching.default_threads(count),
+        share if threads is None else threads,
         nodes if slurm is None else "1",
         endpoint,
         job,
@@ -88,3 +104,23 @@ def launch(
         if submit
         else f"{slurm} is written. Submit it with: {shlex.join(['sbatch', str(slurm)])}"
     )
+
+
+def _words(context: typer.Context, command: list[str]) -> tuple[str, ...]:
+    """The command to launch. Raises LaunchError for one that runs in a single process, RecipeError for no recipe."""
+    from foretell.errors import LaunchError
+    from foretell.pipeline.launch import TRAINING
+    from foretell.recipes import find_recipe
+
+    first = command[0]
+    if first in TRAINING and not Path(first).exists():
+        if first == "run" and len(command) > 1 and not command[1].startswith("-"):
+            find_recipe(command[1])
+        return tuple(command)
+    others = getattr(getattr(context.parent, "command", None), "commands", {})
+    if first in others and not Path(first).exists():
+        raise LaunchError(f"{first} runs in a single process. launch takes a recipe, or {', '.join(TRAINING)}.")
+    find_recipe(first)
+    if late := [word for word in command[1:] if word.partition("=")[0] in ("--ranks", "--nodes", "--slurm")]:
+        raise LaunchError(f"{late[0]} is an option of launch: put it before {first}.")
+    return ("run", *command)

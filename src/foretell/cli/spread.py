@@ -9,6 +9,8 @@ import typer
 
 from foretell.cli import draw
 
+UNCOUNTED = "Images are not counted: how many there are is known once the data are packed. Plan on the run's folder."
+
 if TYPE_CHECKING:
     from foretell.forecast.cluster import Cluster
     from foretell.forecast.job import Job
@@ -35,6 +37,8 @@ def plan_on(
     from foretell.forecast.spread import spread
     from foretell.forecast.spread_page import spread_page
 
+    if out is not None and recipe is None:
+        raise typer.BadParameter("--out writes a recipe, and a shape is none; give a recipe.")
     job = Job.of(recipe, data) if recipe is not None else find_shape(named)
     assert job is not None
     place, precision = _place(cluster, recipe, data, precision)
@@ -42,20 +46,43 @@ def plan_on(
         place = place.model_copy(update={"price": price})
     found = spread(job, place, precision)
     _tell(job, found, precision, intensity)
+    if recipe is not None and recipe.model.vision is not None and data is None:
+        print(UNCOUNTED)
     if page is not None:
         write_text(page, spread_page(found, precision, intensity))
         print(f"Page: {page.resolve()}")
     if out is not None:
-        if recipe is None:
-            raise typer.BadParameter("--out writes a recipe, and a shape is none; give a recipe.")
+        assert recipe is not None
         write_text(out, _spread_recipe(recipe, found))
-        print(f"Recipe: {out}. Train it with: torchrun --nproc-per-node … -m foretell run {out}")
+        world, node = found.chosen.layout.world, place.node
+        launch = f"--ranks {min(world, node)}"
+        if world > node:
+            launch += f" --nodes {-(-world // node)} --slurm job.sh"
+        print(f"Recipe: {out}. Train it with: foretell {f'launch {launch}' if world > 1 else 'run'} {out}")
 
 
 def is_shape(named: str) -> bool:
     from foretell.forecast.shapes import find_shape
 
     return find_shape(named) is not None
+
+
+def load_named(named: str, overrides: list[str]) -> Recipe:
+    """The recipe; where there is none of that name, the error speaks of shapes, too."""
+    from difflib import get_close_matches
+
+    from foretell.cli.run import load
+    from foretell.errors import RecipeError
+    from foretell.forecast.shapes import shapes
+
+    try:
+        return load(named, overrides, None)
+    except RecipeError as error:
+        if Path(named).exists():
+            raise
+        near = get_close_matches(named, shapes(), 1)
+        hint = f" Did you mean the shape {near[0]}?" if near else f" Shapes are {', '.join(shapes())}."
+        raise RecipeError(f"{error}{hint}") from error
 
 
 def _place(cluster: str, recipe: Recipe | None, data: DataShape | None, precision: str) -> tuple[Cluster, str]:

@@ -147,8 +147,10 @@ def run_set(
     for name in names:
         if name in logs:
             yield name, _report_of(Path(logs[name]), reducer)
-    asked = [_Asked(name, tuple(models), {"fresh": fresh, "folder": folder.absolute(), **settings}) for name in names
-             if name not in logs]  # fmt: skip
+    place = folder if on == "local" else folder.absolute()
+    asked = [
+        _Asked(name, tuple(models), {"fresh": fresh, "folder": place, **settings}) for name in names if name not in logs
+    ]
     failed = False
     for i, log in _spread(asked, workers, on, progress) if workers != 1 or on != "local" else _in_turn(asked, progress):
         name = asked[i].name
@@ -159,7 +161,7 @@ def run_set(
             yield name, log
             continue
         if len(names) > 1:
-            logs[name] = str(log)
+            logs[name] = str(log.absolute())
             write_json(note, logs)
         yield name, _report_of(log, reducer)
     if not failed:
@@ -178,7 +180,7 @@ class _Asked:
 def _ask(asked: _Asked, report: Report = silent) -> Path | ForetellError:
     """The log's path, or why there is none."""
     try:
-        return run(asked.name, asked.models, report=report, **asked.settings).log.path.absolute()
+        return run(asked.name, asked.models, report=report, **asked.settings).log.path
     except ForetellError as error:
         return error
 

@@ -145,7 +145,7 @@ def _described() -> dict[str, dict[str, Any]]:
 
 def _cluster(raw: dict[str, Any], where: str, known: dict[str, dict[str, Any]]) -> Cluster:
     while (like := raw.get("like")) is not None:
-        if like not in known:
+        if not isinstance(like, str) or like not in known:
             raise ForecastError(f"{where}: like is {like!r}; built in are {', '.join(known)}.")
         raw = known[like] | {key: value for key, value in raw.items() if key != "like"}
     return check_section(Cluster, raw, where)

@@ -140,7 +140,7 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
         held += 2 * (model.depth * job.block / layout.tensor + job.rest - head)  # the weights as they were multiplied
     # First the loss makes probabilities and the head's gradient, then the last layer's gradients need room.
     loss = 2 * size * _CHUNK * vocabulary + (2 * size * head if size == 2 else 0)
-    passing = size * tokens * (6 * model.ffn_width / layout.tensor + 3 * model.width)
+    passing = size * tokens * (4 * model.ffn_width / layout.tensor + 3 * model.width)
     return held + 4 * head + max(loss, passing)
 
 

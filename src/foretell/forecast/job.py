@@ -16,7 +16,8 @@ Reshard = Literal["auto", "always", "never"]
 @dataclass(frozen=True)
 class Job:
     """A training run. length: tokens of a row; batch_tokens: of an optimizer step over all devices. rows: of a
-    micro-batch on one device at most, None where the plan may choose. data: what a token costs beside the matrices."""
+    micro-batch on one device at most, None where the plan may choose. data: what a token costs beside the matrices.
+    compiled: whether train.compile is set, which some layouts refuse."""
 
     name: str
     model: ModelConfig
@@ -25,6 +26,7 @@ class Job:
     tokens: int
     data: DataShape
     rows: int | None = None
+    compiled: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, data: DataShape | None = None) -> Job:
@@ -37,6 +39,7 @@ class Job:
             recipe.train.tokens,
             data or DataShape((recipe.data.sequence_length + 1) / 2),
             recipe.train.micro_batch,
+            recipe.train.compile,
         )
 
     @property

@@ -74,7 +74,10 @@ def find_shape(named: str) -> Job | None:
         return check_section(Shape, known[named], named).job(named)
     path = Path(named)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        try:
+            raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ForecastError(f"{path} cannot be read as text ({error}). Give a YAML file in UTF-8.") from error
         if isinstance(raw, dict) and "layers" in raw:
             return check_section(Shape, raw, str(path)).job(path.stem)
     return None

@@ -106,6 +106,8 @@ def _divisors(count: int) -> list[int]:
 
 def _impossible(job: Job, ways: int, tensor: int) -> str:
     model = job.model
+    if job.compiled and tensor > 1:
+        return "train.compile goes with tensor 1 alone"
     if job.batch_rows % ways:
         return f"a batch of {job.batch_rows} rows cannot be shared evenly by {ways} parts"
     for name, count in {"heads": model.heads, "kv_heads": model.n_kv_heads, "ffn": model.ffn_width}.items():
@@ -119,6 +121,8 @@ def _layouts(job: Job, replicate: int, shard: int, tensor: int) -> Iterator[Layo
     rows = 1
     while rows <= min(share, job.rows or share):
         for policy in _POLICIES:
+            if job.compiled and policy == "selective":
+                continue  # it looks for products one by one, which compiling hides
             several = shard > 1 and rows < share
             for reshard in _RESHARD if several else _RESHARD[:2] if shard > 1 else _RESHARD[1:2]:
                 whole = tensor > 1 and job.length % tensor == 0
