@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import faultkit
 from clikit import invoke
 from faultkit import foretell
-from foretell.errors import LaunchError
+from foretell.errors import LaunchError, TrainingError
 from foretell.pipeline.launch import Job, Launch, described, slurm_script, submit
 from foretell.recipes import load_recipe
 from foretell.train import loop
@@ -280,3 +281,36 @@ def test_bad_input_ends_a_launch_with_one_message_and_no_restart(toy: Any, tmp_p
         assert done.returncode == 2 and len(said) == 1 and said[0].startswith("Error: "), done.stderr
         assert reason in said[0] and "Traceback" not in done.stderr
     assert "differs from the first: torch is '0.0.1', and '" in cases["Rank 1 of 2 on "].stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            ["parallel.shard=2"],
+            r"are 2 processes, but 1 are running\. Start 2 of them .on one machine: foretell launch --ranks 2",
+        ),
+        (["train.device=mps"], "set to mps, but this torch"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_data_are_made(tmp_path: Path, changes: list[str], why: str) -> None:
+    from foretell.pipeline import run_recipe
+
+    recipe = load_recipe("quickstart", changes)
+    if recipe.train.device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("it can be trained here")
+    with pytest.raises(TrainingError, match=why):
+        run_recipe(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "data").exists()
+
+
+def test_launch_knows_what_it_cannot_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, why in (
+        (("ppo", "--model", "x"), "ppo runs in a single process. launch takes a recipe, or run, align"),
+        (("missing.yaml",), "No recipe file missing.yaml"),
+        (("quickstart", "--ranks", "2"), "--ranks is an option of launch: put it before quickstart"),
+        (("--ranks", "0", "quickstart"), "--ranks is 0; expected 1 or more"),
+        (("--slurm", tmp_path / "job.sh", "quickstart"), "--slurm needs --ranks"),
+    ):
+        code, out, err = invoke(capsys, "launch", "--dry-run", *words)
+        assert code and why in " ".join((out + err).split()), (words, out, err)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from foretell.train.distributed import Group
     from foretell.train.trainer import Observer
 
+_PREPARING = ("data", "tokenizer", "pack")  # stages that need no machine to train on
 # Settings that change how a run is watched, not what comes out of it.
 _WATCHING = {"checkpoint_minutes", "keep", "log_every"}
 
@@ -63,20 +64,40 @@ def run_recipe(
         until=until,
         report=report,
     )
-    if place()[1] == 1:
-        return run(stages(recipe, report, on=on, workers=workers, run_dir=out_dir, arms=arms))
     from foretell.train.distributed import Group
-    from foretell.train.parallel import layout
-    from foretell.train.setup import share_rows
 
+    if place()[1] == 1:
+        if until not in _PREPARING and _demands(recipe):
+            _check(recipe, Group())
+        return run(stages(recipe, report, on=on, workers=workers, run_dir=out_dir, arms=arms))
     with Group.join({"recipe": recipe.model_dump(mode="json")}) as group:
-        # Stages that take hours come before the one that would find it out.
-        share_rows(recipe, layout(recipe.parallel, group).readers)
+        _check(recipe, group)
         if group.rank == 0:
             return run(stages(recipe, report, group, run_dir=out_dir, arms=arms))
         while True:  # until the first process leaves
             _train(recipe, (), silent, group)
     return {}
+
+
+def _demands(recipe: Recipe) -> bool:
+    """Whether training asks something of the machine that it may not have."""
+    return recipe.parallel is not None or recipe.train.compile or recipe.train.device != "auto"
+
+
+def _check(recipe: Recipe, group: Group) -> None:
+    """Raise TrainingError now where training would: stages that take hours come before it."""
+    from foretell.model.multimodal import Multimodal
+    from foretell.train.parallel import check_layout, layout
+    from foretell.train.setup import check_compiler, pick_device, share_rows
+
+    where = layout(recipe.parallel, group)
+    share_rows(recipe, where.readers)
+    check_compiler(recipe.train)
+    pick_device(recipe.train.device, group.world)
+    if recipe.parallel is not None:
+        shape = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size, "image_token": 0})
+        empty = Multimodal.empty(shape)
+        check_layout(empty, recipe.parallel, where, recipe.data.sequence_length, recipe.train.compile)
 
 
 def run_status(run_dir: Path) -> tuple[Recipe, list[StageStatus]]:

@@ -82,8 +82,8 @@ def layout(config: ParallelConfig | None, group: Group) -> Layout:
     if (wanted := others * shard) != group.world:
         raise TrainingError(
             f"parallel: replicate {config.replicate} × shard {shard} × tensor {config.tensor} are {wanted} processes, "
-            f"but {group.world} are running. Start torchrun with {wanted} (--nproc-per-node, on one machine), or "
-            "change the block."
+            f"but {group.world} are running. Start {wanted} of them (on one machine: foretell launch --ranks {wanted} "
+            "…), or change the block."
         )
     return Layout(config.replicate, shard, config.tensor, group.rank)
 
