@@ -34,7 +34,9 @@ def plan(
         str | None,
         typer.Option(metavar="CLUSTER", help="Plan the run on this: h100x64 or the like, a YAML file, or `here`."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="That a cluster multiplies in.")] = "bfloat16",
+    precision: Annotated[
+        str | None, typer.Option(help="That a cluster multiplies in; default the recipe's, or bfloat16.")
+    ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Per device and hour.")] = None,
     co2: Annotated[
         float | None, typer.Option(min=0, metavar="KG", help="Emitted per kWh; told with --cluster.")

@@ -24,7 +24,7 @@ def plan_on(
     recipe: Recipe | None,
     data: DataShape | None,
     cluster: str,
-    precision: str,
+    precision: str | None,
     price: float | None,
     intensity: float | None,
     page: Path | None,
@@ -41,6 +41,8 @@ def plan_on(
         raise typer.BadParameter("--out writes a recipe, and a shape is none; give a recipe.")
     job = Job.of(recipe, data) if recipe is not None else find_shape(named)
     assert job is not None
+    if precision is None:
+        precision = "float32" if recipe is not None and recipe.train.precision == "float32" else "bfloat16"
     place, precision = _place(cluster, recipe, data, precision)
     if price is not None:
         place = place.model_copy(update={"price": price})
@@ -53,7 +55,7 @@ def plan_on(
         print(f"Page: {page.resolve()}")
     if out is not None:
         assert recipe is not None
-        write_text(out, _spread_recipe(recipe, found))
+        write_text(out, _spread_recipe(recipe, found, "auto" if cluster != "here" else recipe.train.device))
         world, node = found.chosen.layout.world, place.node
         launch = f"--ranks {min(world, node)}"
         if world > node:
@@ -124,13 +126,13 @@ def _tell(job: Job, found: Spread, precision: str, intensity: float | None) -> N
         print(f"{label}: {text}.")
 
 
-def _spread_recipe(recipe: Recipe, found: Spread) -> str:
-    """The recipe with its `parallel` block and micro-batch."""
+def _spread_recipe(recipe: Recipe, found: Spread, device: str) -> str:
+    """The recipe with its `parallel` block, its micro-batch, and the device of where it was planned."""
     import yaml
 
     from foretell.recipes import recipe_yaml
 
     layout = found.chosen.layout
-    train = recipe.train.model_copy(update={"micro_batch": layout.rows})
+    train = recipe.train.model_copy(update={"micro_batch": layout.rows, "device": device})
     text = recipe_yaml(recipe.model_copy(update={"train": train}))
     return text if layout.world == 1 else text + yaml.safe_dump({"parallel": layout.block()}, sort_keys=False)

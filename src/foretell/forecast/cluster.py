@@ -129,7 +129,9 @@ def load_cluster(named: str) -> Cluster:
     kind, count = named, None
     if (match := re.fullmatch(r"(.+)x(\d+)", named)) and named not in known:
         kind, count = match[1], int(match[2])
-    if kind not in known or count == 0:
+    if count == 0:
+        raise ForecastError(f"{named!r} is a cluster without devices. Name how many, such as {kind}x8.")
+    if kind not in known:
         raise ForecastError(
             f"No cluster is called {named!r}. Built in are {', '.join(known)}, each with a number of devices, such as "
             "h100x64; or give a YAML file."

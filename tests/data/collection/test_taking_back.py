@@ -127,6 +127,9 @@ def test_the_page_escapes_what_documents_say(built: Path, tmp_path: Path) -> Non
     assert "<script" not in text
     assert "&lt;img src=x" in text
     assert "<del>" in view(built / "out", step="pii").read_text()
+    for wrong in ({"source": "nope"}, {"step": "nope"}):
+        with pytest.raises(RunError, match=r"has no (source|step) 'nope'; its"):
+            view(built / "out", **wrong)  # type: ignore[arg-type]
 
 
 def test_words_of_a_selection() -> None:

@@ -13,6 +13,7 @@ from foretell.data.collection.examples import Example, Sampler, pieces
 from foretell.data.collection.finish import manifests
 from foretell.data.collection.tally import Tally
 from foretell.data.collection.why import finished
+from foretell.errors import RunError
 from foretell.files import write_text
 from foretell.pages import Bar, Html, bar_chart, compact, details, el, figure, image, join, number, page, section
 
@@ -26,6 +27,12 @@ def view(out: Path, *, source: str | None = None, step: str | None = None, count
     source, step: only examples of these. count: of each group. Raises RunError for what is no finished collection.
     """
     places, recipe, shards = finished(out)
+    known = [each.name for each in recipe.sources]
+    if source is not None and source not in known:
+        raise RunError(f"The collection has no source {source!r}; its sources are {', '.join(known)}.")
+    names = ["read", *(each.step for each in recipe.steps), *(each.kind for each in recipe.passes)]
+    if step is not None and step not in names:
+        raise RunError(f"The collection has no step {step!r}; its steps and passes are {', '.join(names)}.")
     tally, sampler = Tally(), Sampler(count)
     for manifest in manifests(shards, places):
         tally.join(manifest)
