@@ -25,6 +25,7 @@ from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig, ParallelConfig, Recipe
 from foretell.train import loop, parallel, pieces, trainer
 from foretell.train.distributed import Group
+from foretell.train.layout import layout
 
 WORKERS = 4
 SHARD2 = {"shard": 2}
@@ -103,7 +104,7 @@ def plans(rank: int, sequence: bool, out: Path) -> None:
     expected.backward()
     with join(rank, 2, out / f"store-plans-{sequence}") as group:
         block = ParallelConfig(tensor=2, sequence=sequence)
-        sharded = parallel.Sharded(model, parallel.layout(block, group), block, "float32", model.device)
+        sharded = parallel.Sharded(model, layout(block, group), block, "float32", model.device)
         sharded.begin(last=True, images=False)
         loss = model.hidden(tokens).square().mean()
         loss.backward()

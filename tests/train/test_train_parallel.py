@@ -26,8 +26,8 @@ from foretell.recipe import ModelConfig, ParallelConfig, Recipe
 from foretell.train import trainer
 from foretell.train.checkpoint import latest
 from foretell.train.distributed import Group
+from foretell.train.layout import Layout, check_layout, layout
 from foretell.train.log import read_log
-from foretell.train.parallel import Layout, check_layout, layout
 from foretell.tuning import LoraConfig, SFTConfig
 
 STEPS, LONG = 12, 52

@@ -26,9 +26,9 @@ from foretell.model.multimodal import Multimodal
 from foretell.model.weights import MANIFEST, SCALAR_HEAD, WEIGHTS
 from foretell.run import Report, Stage, place, run_stages, silent
 from foretell.train.distributed import Group
+from foretell.train.layout import layout
 from foretell.train.loop import WHOLE, fit, micro_rows
 from foretell.train.objective import NextToken, Objective, evaluate
-from foretell.train.parallel import layout
 from foretell.train.setup import pick_device, pick_precision
 from foretell.tuning import DPOConfig, RewardConfig, SFTConfig, Tuning
 from foretell.weights.importing import Opened, import_weights, load_checkpoint

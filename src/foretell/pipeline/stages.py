@@ -87,7 +87,7 @@ def _demands(recipe: Recipe) -> bool:
 def _check(recipe: Recipe, group: Group) -> None:
     """Raise TrainingError now where training would: stages that take hours come before it."""
     from foretell.model.multimodal import Multimodal
-    from foretell.train.parallel import check_layout, layout
+    from foretell.train.layout import check_layout, layout
     from foretell.train.setup import check_compiler, pick_device, share_rows
 
     where = layout(recipe.parallel, group)

@@ -27,10 +27,11 @@ from foretell.run import Report, silent
 from foretell.template import IMAGE
 from foretell.train.checkpoint import agreed, check_same, save_checkpoint
 from foretell.train.distributed import Group
+from foretell.train.layout import check_layout, layout
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
 from foretell.train.optim import build_adamw
-from foretell.train.parallel import Sharded, check_layout, layout, recompute
+from foretell.train.parallel import Sharded, recompute
 from foretell.train.setup import (
     check_compiler,
     give_back_memory,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -30,6 +28,7 @@ from foretell.train.loss import IGNORE
 from foretell.train.objective import Batches, Objective, Sums, add, split
 from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
 from foretell.train.parallel import Sharded
+from foretell.train.signals import Signals
 from foretell.train.watch import Alarm, Watch
 
 SNAPSHOT_EVERY = 50
@@ -184,7 +183,7 @@ class Trainer:
             self.critic.train()
         if self.sharded is None:
             self.group.broadcast(self.names)
-        with _Signals() as signals:
+        with Signals() as signals:
             while count.step < self.total_steps:
                 began = time.perf_counter()
                 with self._kept():
@@ -405,25 +404,3 @@ def _flops(model: Multimodal, batch: PackedBatch) -> float:
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-class _Signals:
-    """SIGINT and SIGTERM as a flag, so that a step is finished first; a second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        if threading.current_thread() is threading.main_thread():
-            self._old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt("Interrupted twice; the last checkpoint is what can be resumed.")
-        self.received = number
