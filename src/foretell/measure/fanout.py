@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -15,9 +16,10 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +35,7 @@ Tick = Callable[[], None]
 Tell = Callable[[str], None]
 PATIENCE_S = 120  # until it is told that no worker has begun
 RETRIES = 2  # of a task whose worker was lost
+START = "forkserver" if sys.platform == "linux" else "spawn"  # as Python's own default from 3.14
 
 
 class Lost(Exception):
@@ -110,7 +113,8 @@ def _place(on: Where) -> tuple[str, str]:
 class Workers:
     """Workers that stay over several calls of `map`; arguments as of `fan_out`. most: how many are of use.
 
-    threads: of each; default its share of this machine's cores, and one on a cluster.
+    threads: of each; default its share of this machine's cores, and one on a cluster. preload: modules that processes
+    of this machine are to have imported before they begin, once for all of them; none that starts threads.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class Workers:
         most: int | None = None,
         gpu: float = 0.0,
         threads: int | None = None,
+        preload: Sequence[str] = (),
     ) -> None:
         kind, address = _place(on)
         self._slots: list[Slot] = []
@@ -130,10 +135,10 @@ class Workers:
             self._slots += open_slots(address, workers, most, threads or 1, gpu)
         else:
             count = max(1, min(workers or cores(), most or workers or cores()))
-            self._slots += [_Process(threads or max(1, cores() // count)) for _ in range(count)]
+            self._slots += [_Process(threads or max(1, cores() // count), preload) for _ in range(count)]
         self._idle: deque[Slot] = deque()
-        self._starting: dict[Future[Any], Slot] = {}
-        self._begun = self._stopped = False
+        self._starting = {slot.start(): slot for slot in self._slots}
+        self._stopped = False
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -150,8 +155,6 @@ class Workers:
         """As `fan_out`. One call at a time."""
         waiting, lost = deque(range(len(tasks))), Counter[int]()
         busy: dict[Future[Any], tuple[Slot, int]] = {}
-        if not self._begun:
-            self._starting, self._begun = {slot.start(): slot for slot in self._slots}, True
 
         def again(slot: Slot, number: int, error: Lost) -> None:
             lost[number] += 1
@@ -218,8 +221,8 @@ class Workers:
 
     def close(self) -> None:
         """End the workers, once what they do is done."""
-        for slot in self._slots:
-            slot.close()
+        with ThreadPoolExecutor(len(self._slots)) as together:
+            list(together.map(lambda slot: slot.close(), self._slots))
 
 
 class _Process:
@@ -227,18 +230,18 @@ class _Process:
 
     from_terminal = True
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, preload: Sequence[str]) -> None:
+        self._threads, self._preload = threads, list(preload)
         self._pool: ProcessPoolExecutor | None = None
         self._hello: Future[int] = Future()
 
     def start(self) -> Future[Any]:
-        import multiprocessing
-
         if self._pool is not None:
             self._pool.shutdown(wait=False)
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, context, _begin, (self._threads, os.getpid()))
+        context: Any = multiprocessing.get_context(START)
+        if START == "forkserver":
+            context.set_forkserver_preload(self._preload)
+        self._pool = ProcessPoolExecutor(1, context, _begin, (self._threads, dict(os.environ)))
         self._hello = self._pool.submit(os.getpid)
         return self._hello
 
@@ -315,15 +318,29 @@ def set_up(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def _begin(threads: int, parent: int) -> None:
-    """Set a process up; its end is its own when its parent is gone."""
+def _begin(threads: int, environment: dict[str, str]) -> None:
+    """Set a process up; its end is its own when its parent is gone, and a quick one when there is no more to do.
+
+    environment: the parent's, which may have changed since the server that processes are forked from was started.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     set_up(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        parent.join()
         os.kill(os.getpid(), signal.SIGTERM)  # a training run then saves what it has
         time.sleep(30)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    Finalize(None, _leave, exitpriority=-1000)  # after all else
+
+
+def _leave() -> None:
+    """End the process without taking down the interpreter, which takes long and serves nobody."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

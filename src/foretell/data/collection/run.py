@@ -12,7 +12,7 @@ from foretell.data.collection import plan
 from foretell.data.collection.execute import On, run_phase, submit
 from foretell.data.collection.places import Places
 from foretell.data.collection.recipe import CollectionRecipe
-from foretell.data.collection.work import Build, Phase, opened
+from foretell.data.collection.work import Build, Phase, Task, opened
 from foretell.errors import ForetellError, RunError
 from foretell.files import describe_os_error, write_json
 from foretell.locks import lock
@@ -51,7 +51,7 @@ def build(
             return {}
         alone = on == "local" and (workers or cores()) == 1
         with ExitStack() as stack:
-            pool = None if alone else stack.enter_context(Workers(workers, on, threads=1))
+            pool = None if alone else stack.enter_context(Workers(workers, on, threads=1, preload=[Task.__module__]))
             for phase in under_way.phases():
                 # What is one task is soon done, or takes all the memory there is; either way it needs no other process.
                 here = alone or (on == "local" and phase.tasks == 1)
