@@ -152,9 +152,8 @@ def main() -> None:
                 loss = figures[f"{model}perplexity_{kind}"]["value"] / figures[f"{model}perplexity_bfloat16"]["value"]
                 keep(f"{model}perplexity_loss_pct_{kind}", [100 * (loss - 1)], "% over bfloat16")
     if options.own and os.environ.get("FORETELL_DATA"):
-        print(
-            write_result("quantized", "FORETELL_DATA=… python benchmarks/quantized.py --model MODEL --own RUN", figures)
-        )
+        command = "FORETELL_DATA=… python benchmarks/quantized.py --model MODEL --own RUN"
+        print(write_result("quantized", f"{command} --samples {options.samples}", figures))
 
 
 if __name__ == "__main__":
