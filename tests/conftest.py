@@ -26,10 +26,12 @@ settings.register_profile("foretell", deadline=None, derandomize=True)
 settings.load_profile("foretell")
 
 
+# Here, since the conftest of a folder that is named on the command line imports torch before anything is configured.
+for _name, _value in ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+
 def pytest_configure() -> None:
-    """Runs before any test module, and so before torch, is imported."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     gc.disable()  # modules and tests stay: to look through them again and again took a quarter of the collection
 
 
