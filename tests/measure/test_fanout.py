@@ -62,6 +62,18 @@ def test_a_worker_that_is_killed_between_its_tasks_is_replaced() -> None:
     assert square == 9 and second != first and len(told) == 1
 
 
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def test_workers_have_the_environment_of_their_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Workers(1) as pool:  # by now whatever processes are forked from is there, with its own
+        assert list(pool.map(environment, ["FORETELL_LATE"])) == [(0, None)]
+    monkeypatch.setenv("FORETELL_LATE", "yes")
+    with Workers(1) as pool:
+        assert list(pool.map(environment, ["FORETELL_LATE"])) == [(0, "yes")]
+
+
 def test_there_is_no_other_place() -> None:
     with pytest.raises(RunError, match="expected local, ray"):
         list(fan_out(work, [], on="moon"))
