@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from foretell.data.curate.images import alt_quality
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, read_removals, require_same, write_removals
-from foretell.data.dedup.order import Names, numbered, rank_of, row_of
+from foretell.data.dedup.base import Base, applied, read_removals, write_removals
+from foretell.data.dedup.order import Name, numbered, rank_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import finish
 from foretell.data.document import Document, Segment
@@ -98,16 +98,7 @@ class ImagesPass(Base):
 
     def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
         going = read_removals(self.merged(scratch), shard, _GOES)
-        rows = row_of(going["key"])
-        names = Names(self.sketches(scratch)).read(np.concatenate((going["key"], going["kept"])))
-        for row, document in enumerate(documents):
-            low, high = np.searchsorted(rows, [row, row + 1])
-            if low == high:
-                yield document
-                continue
-            mine = going[low:high]
-            require_same(document, names[int(mine["key"][0])], shard, row)
-            yield _without_images(document, set(mine["image"].tolist()), names[int(mine["kept"][0])])
+        return applied(documents, self.sketches(scratch), shard, going, _without_images)
 
 
 def _told(picture: Segment) -> int:
@@ -117,7 +108,8 @@ def _told(picture: Segment) -> int:
     return int.from_bytes(blake2b(told.encode("utf-8", "replace"), digest_size=8).digest()) or 1 if told else 0
 
 
-def _without_images(document: Document, numbers: set[int], named: object) -> Document | Removed:
+def _without_images(document: Document, going: Records, names: dict[int, Name]) -> Document | Removed:
+    numbers, named = set(going["image"].tolist()), names[int(going["kept"][0])]
     seen, segments = -1, []
     for segment in document.segments:
         if segment.image is not None:
