@@ -98,20 +98,12 @@ def _utf8(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
-def read_documents(
-    path: Path,
-    *,
-    images: bool = True,
-    defaults: Mapping[str, str] | None = None,
-    skipped: SkipCount | None = None,
-) -> Iterator[Document]:
-    """The documents of one file, as they stand in it.
+def read_documents(path: Path, *, images: bool = True, skipped: SkipCount | None = None) -> Iterator[Document]:
+    """The documents of one file, as they stand in it; images False leaves pictures out.
 
-    images False leaves pictures out. defaults: source, license, language, kind for rows that do not say.
     Raises DataError for what is not Parquet, or has the wrong columns.
     """
-    for document, _ in read_rows(path, images=images, defaults=defaults, skipped=skipped):
-        yield document
+    return (document for document, _ in read_rows(path, images=images, skipped=skipped))
 
 
 def read_rows(
@@ -121,7 +113,10 @@ def read_rows(
     defaults: Mapping[str, str] | None = None,
     skipped: SkipCount | None = None,
 ) -> Iterator[tuple[Document, str | None]]:
-    """As `read_documents`, each with its row's `split` (None without that column)."""
+    """As `read_documents`, each with its row's `split` (None without that column).
+
+    defaults: source, license, language, kind for rows that do not say.
+    """
     store = ImageStore(path.parent.parent)
     try:
         yield from _read_rows(path, images, defaults, SkipCount() if skipped is None else skipped, store)

@@ -82,7 +82,7 @@ def test_same_result_whatever_the_order_of_work_and_the_size_of_ranges(
     for chains in (False, True):
         plain = run(NearPass(chains=chains), shards, tmp_path / f"a{chains}")
         with monkeypatch.context() as patch:
-            patch.setattr("foretell.data.dedup.records.partitions.__defaults__", (9000,))
+            patch.setattr("foretell.data.dedup.records.BUDGET", 9000)
             patch.setattr("foretell.data.dedup.near._PAIRS", 500)
             assert run(NearPass(chains=chains), shards, tmp_path / f"b{chains}", backwards=True) == plain
 

@@ -29,7 +29,7 @@ class ExactPass(Base):
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
-            runs, held = Runs(place[0], "hashes", _RECORD), list[tuple[int, int, int]]()
+            runs, held = Runs(place[0], "hashes"), list[tuple[int, int, int]]()
             for row, document in numbered(documents, place[1]):
                 key = document_digest(document)
                 rank = rank_of(document.source, shard, row, self.keep)

@@ -43,7 +43,7 @@ class NearPass(Base):
             if place is None:
                 return
             folder, names = place
-            runs = Runs(folder, "bands", _RECORD)
+            runs = Runs(folder, "bands")
             with (folder / "signatures.u8").open("wb") as stream:
                 found, ranks = list[Signature](), list[int]()
 
@@ -72,7 +72,7 @@ class NearPass(Base):
             if folder is None:
                 return
             signatures = _Signatures(self.sketches(scratch), self.minhash.hashes)
-            edges = Runs(folder, "edges", EDGE)
+            edges = Runs(folder, "edges")
             for records in partitions(self.runs(scratch, shards, "bands"), _RECORD):
                 for high, low in _pairs(records):
                     like = signatures.likeness(high, low) if self.similarity else np.ones(len(high), np.float32)

@@ -51,7 +51,7 @@ class ImagesPass(Base):
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
-            runs = Runs(place[0], "hashes", _RECORD)
+            runs = Runs(place[0], "hashes")
             for row, document in numbered(documents, place[1]):
                 rank = rank_of(document.source, shard, row, self.keep)
                 pictures = (segment for segment in document.segments if segment.image is not None)
@@ -68,7 +68,7 @@ class ImagesPass(Base):
         with self.merging(scratch) as folder:
             if folder is None:
                 return
-            found = Runs(folder, "pairs", _GOES)
+            found = Runs(folder, "pairs")
             for records in partitions(self.runs(scratch, shards, "hashes"), _RECORD):
                 for pairs in self._pairs(records):
                     found.add(pairs)

@@ -48,7 +48,7 @@ class SubstringsPass(Base):
             if place is None:
                 return
             folder, names = place
-            runs, starts = Runs(folder, "grams", _RECORD), [0]
+            runs, starts = Runs(folder, "grams"), [0]
             with (folder / "words.u4").open("wb") as stream:
                 for row, document in numbered(documents, names):
                     hashes = _document_words(document)
