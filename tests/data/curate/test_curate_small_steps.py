@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesConfig
+from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesSection
 from foretell.data.curate.catalog import STEPS, usual_steps
 from foretell.data.curate.passes import Pass
 from foretell.data.curate.quality import QualityStep, auc, train_quality
@@ -66,7 +66,7 @@ def test_repeated_lines_of_a_host_are_cut_out_whatever_the_shards(tmp_path: Path
     for shards in (1, 3):
         scratch = tmp_path / str(shards)
         scratch.mkdir()
-        rule: Pass = RepeatedLinesConfig(least=5).build()
+        rule: Pass = RepeatedLinesSection(least=5).build()
         cut = [documents[i::shards] for i in range(shards)]
         for shard in range(shards):
             rule.sketch(iter(cut[shard]), shard, scratch)

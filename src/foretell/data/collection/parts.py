@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 from pydantic import Field
 
-from foretell.data.curate.boilerplate import RepeatedLinesConfig
+from foretell.data.curate.boilerplate import RepeatedLinesSection
 from foretell.data.curate.catalog import AnyStep as AnyStep
 from foretell.data.curate.catalog import usual_steps
 from foretell.data.dedup.sections import (
@@ -17,13 +17,6 @@ from foretell.data.dedup.sections import (
     SubstringsSection,
 )
 from foretell.data.dedup.sections import default_passes as default_passes
-
-
-class RepeatedLinesSection(RepeatedLinesConfig):
-    """Lines that many documents of a source share. See `RepeatedLinesConfig`."""
-
-    kind: Literal["repeated_lines"] = "repeated_lines"
-
 
 AnyPass = Annotated[
     ExactSection | NearSection | SubstringsSection | ImagesSection | DecontaminateSection | RepeatedLinesSection,
