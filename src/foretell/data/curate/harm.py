@@ -139,20 +139,20 @@ class HarmSection(StepSection):
     """Settings that both kinds share.
 
     look: weight of lexicon finds per 1,000 words from which the classifier reads a document. at_least: the score, from
-    0 to 1, from which it goes. classifier: an npz of foretell.measure.classify with classes of this kind, such as that
-    of the moderation endpoint (safety/classifier.npz); None for the packaged one. act: `label` keeps the document and
-    writes the score as a label.
+    0 to 1, from which it goes. lexicon: lists of phrases in YAML. classifier: an npz of foretell.measure.classify with
+    classes of this kind, such as that of the moderation endpoint (safety/classifier.npz). None for the packaged ones.
+    act: `label` keeps the document and writes the score as a label.
     """
 
     look: float = Field(2.0, ge=0)
     at_least: float = Field(0.7, ge=0, le=1)
-    lexicon: Path = LEXICON
+    lexicon: Path | None = None
     classifier: Path | None = None
     act: Literal["remove", "label"] = "remove"
 
     def make(self) -> Step:
         """Raises DataError for a lexicon or classifier that cannot be read."""
-        _lexicon(self.lexicon, self.name)
+        _lexicon(self.lexicon or LEXICON, self.name)
         _columns(self.classifier or CLASSIFIER, self.name)
         return self
 
@@ -170,7 +170,7 @@ class HarmSection(StepSection):
         Density is per 1,000 words, of a short text as if it had 50. Of a long text the classifier's log-odds are the
         mean over the half of the pieces read that score highest, so that one sentence in a book does not remove it.
         """
-        lexicon = _lexicon(self.lexicon, self.name)
+        lexicon = _lexicon(self.lexicon or LEXICON, self.name)
         weight = lexicon.weight(text)
         density = 1000 * weight / max(len(_WORDS.findall(text)), 50) if weight else 0.0
         if not weight or density < self.look:
