@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import foretell
-from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesSection
+from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesPass
 from foretell.data.curate.catalog import STEPS, usual_steps
 from foretell.data.curate.passes import Pass
 from foretell.data.curate.quality import QualityStep, auc, train_quality
@@ -67,7 +67,7 @@ def test_repeated_lines_of_a_host_are_cut_out_whatever_the_shards(tmp_path: Path
     for shards in (1, 3):
         scratch = tmp_path / str(shards)
         scratch.mkdir()
-        rule: Pass = RepeatedLinesSection(least=5).build()
+        rule: Pass = RepeatedLinesPass(least=5).build()
         cut = [documents[i::shards] for i in range(shards)]
         for shard in range(shards):
             rule.sketch(iter(cut[shard]), shard, scratch)

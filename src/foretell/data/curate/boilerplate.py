@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from foretell.data.curate.passes import Pass
 from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, map_texts, removed
 from foretell.data.document import Document
@@ -84,7 +83,7 @@ def _filtered(text: str, bad: LineTest) -> str:
     return text if len(kept) == len(lines) else "\n".join(kept).strip("\n")
 
 
-class RepeatedLinesSection(Section):
+class RepeatedLinesPass(Section):
     """Lines that stand in many documents of a source (or, where addresses are known, of a host): keys of lines are
     counted a shard and added up, and what is frequent is cut out.
 
@@ -99,7 +98,7 @@ class RepeatedLinesSection(Section):
     entries: int = Field(4_000_000, gt=0)
     kind: Literal["repeated_lines"] = "repeated_lines"
 
-    def build(self) -> Pass:
+    def build(self) -> Self:
         return self
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -16,20 +15,22 @@ from foretell.data.dedup.records import Records, make
 from foretell.data.document import Document
 from foretell.errors import DataError
 from foretell.files import atomic_folder, digest
+from foretell.sections import Section
 
 REMOVAL = np.dtype([("key", "<u8"), ("kept", "<u8"), ("likeness", "<f4")])  # key: rank of what goes
 
 
-@dataclass(frozen=True)
-class Base:
-    """keep: sources whose copies are kept before others', first first; see `order`.
+class Base(Section):
+    """A pass, which is its own section in a recipe.
 
     Below scratch each pass has a folder of its name and settings. `sketch` and `merge` leave what is there as it is,
     so that a run that was killed goes on where it was; another setting begins anew.
     """
 
     name: ClassVar[str]
-    keep: tuple[str, ...] = ()
+
+    def build(self) -> Self:
+        return self
 
     def folder(self, scratch: Path) -> Path:
         settings = {key: str(value) for key, value in vars(self).items()}
@@ -78,6 +79,12 @@ class Base:
         if not out.is_dir():
             raise DataError(f"The sketches of {self.name} were not merged: {out} is missing. Run the command again.")
         return out
+
+
+class Keeping(Base):
+    """keep: sources (of documents) whose copies stay before others', first first; then the recipe's order counts."""
+
+    keep: tuple[str, ...] = ()
 
 
 def write_removals(folder: Path, removals: Records) -> None:

@@ -6,17 +6,18 @@ A copy of the same bytes that stays costs nothing: a collection keeps them once,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from foretell.data.curate.images import alt_quality
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, applied, read_removals, write_removals
+from foretell.data.dedup.base import Keeping, applied, read_removals, write_removals
 from foretell.data.dedup.order import Name, numbered, rank_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import finish
@@ -33,9 +34,10 @@ _GOES = np.dtype([("key", "<u8"), ("kept", "<u8"), ("image", "<u4"), ("bits", "<
 _BEFORE = 32  # images of a band with which one is compared, beside the first
 
 
-@dataclass(frozen=True)
-class ImagesPass(Base):
-    """coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
+class ImagesPass(Keeping):
+    """Images that look the same.
+
+    coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
     missed. drop: `untold` takes a copy out only where its alt text and caption say nothing, or the same as those of an
     earlier copy (a logo on every page), so that a figure stays in each edition and language of a book; `all` takes out
     every one. A document of one picture and its caption goes with its picture; others lose the picture and keep what
@@ -43,8 +45,9 @@ class ImagesPass(Base):
     """
 
     name: ClassVar[str] = "images"
-    coarse: int = 3
-    fine: int = 24
+    kind: Literal["images"] = "images"
+    coarse: Annotated[int, Field(ge=0, le=64)] = 3
+    fine: Annotated[int, Field(ge=0, le=256)] = 24
     drop: Literal["untold", "all"] = "untold"
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:

@@ -11,19 +11,21 @@ Schleimer, Wilkerson & Aiken 2003 (winnowing).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, applied, read_removals, write_removals
+from foretell.data.dedup.base import Keeping, applied, read_removals, write_removals
 from foretell.data.dedup.order import Name, Ranks, numbered, rank_of, row_of, shard_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import Hashes, Places, finish, grams, words
 from foretell.data.document import Document, Segment
+from foretell.sections import Share
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8"), ("place", "<u4")])
 _CUT = np.dtype([("key", "<u8"), ("kept", "<u8"), ("begin", "<u4"), ("end", "<u4")])
@@ -32,16 +34,18 @@ _MAPPED = 1000  # shards; a process may have some 65,000 files mapped
 _STEP = 32  # words compared in a row
 
 
-@dataclass(frozen=True)
-class SubstringsPass(Base):
-    """words: a run of so many words or more is cut. A document that loses `share` of its words or more goes as a
+class SubstringsPass(Keeping):
+    """Runs of words that stand earlier in the corpus.
+
+    words: a run of so many words or more is cut. A document that loses `share` of its words or more goes as a
     whole, as does one without images that keeps fewer than `shortest` words. Conversations are left whole.
     """
 
     name: ClassVar[str] = "substrings"
-    words: int = 50
-    share: float = 0.8
-    shortest: int = 20
+    kind: Literal["substrings"] = "substrings"
+    words: Annotated[int, Field(ge=10)] = 50
+    share: Share = 0.8
+    shortest: int = Field(20, ge=0)
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
