@@ -40,7 +40,7 @@ import pyarrow.parquet as pq
 
 from common import figure, write_result
 from foretell.data.curate.catalog import STEPS
-from foretell.data.curate.harm import LEXICON, Harm, Lexicon
+from foretell.data.curate.harm import LEXICON, Lexicon, SexualStep, ToxicStep
 from foretell.data.curate.harm_train import KINDS, read_labelled, read_plain, train
 from foretell.data.curate.language import LanguageModel
 from foretell.data.curate.pii import find_pii
@@ -51,6 +51,7 @@ from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 
 FOLDS, RESAMPLES = 5, 199
+HARM = {"sexual": SexualStep, "toxic": ToxicStep}
 CORPUS = ("textbooks-en", "textbooks-es", "textbooks-pl", "docs-en", "books-en")
 Figures = dict[str, dict[str, Any]]
 RULES = {
@@ -104,7 +105,7 @@ def harm(data: Path, figures: Figures, _: float) -> None:
             classifier.save(path)
             for i in np.flatnonzero(fold == k):
                 alone[i] = classifier.probabilities([texts[i]])[0]
-                both[i] = [Harm(kind, classifier=path).score(texts[i]) for kind in KINDS]
+                both[i] = [HARM[kind](classifier=path).score(texts[i]) for kind in KINDS]
     rng = np.random.default_rng(0)
     for j, kind in enumerate(KINDS):
         lexicon, y = Lexicon.load(LEXICON, kind), truth[:, j]
@@ -112,7 +113,7 @@ def harm(data: Path, figures: Figures, _: float) -> None:
         for name, scores in (("lexicon", density), ("classifier", alone[:, j]), ("both", both[:, j])):
             ends = interval(lambda rows, s=scores, t=y: average_precision(t[rows], s[rows]), len(y), rng)
             figures[f"{kind}_auprc_{name}"] = figure(average_precision(y, scores), "AUPRC", interval=ends)
-        for level in (0.5, Harm(kind).at_least, 0.9):
+        for level in (0.5, HARM[kind]().at_least, 0.9):
             flagged = both[:, j] >= level
             suffix = f"at_{round(level * 100)}"
             for name, part, of in (("precision", y, flagged), ("recall", flagged, y)):
@@ -125,20 +126,20 @@ def harmless(data: Path, figures: Figures, _: float) -> None:
     """What the packaged filter removes of documents held out, and of replies of HH-RLHF."""
     held = [document for name in CORPUS for document in documents(data, name, "heldout")]
     for kind in KINDS:
-        step = Harm(kind)
+        step = HARM[kind]()
         gone = [document.id for document in held if isinstance(step(document), Removed)]
         figures[f"{kind}_removed_of_heldout"] = figure(len(gone) / len(held), "share")
     figures["heldout_documents"] = figure(len(held), "documents")
     delicate, other = questions(data / "benchmarks/HaeChan0305_MLILAB-FedLLM/data/mmlu/test")
     for name, texts in (("delicate", delicate), ("other", other)):
         for kind in KINDS:
-            step = Harm(kind)
+            step = HARM[kind]()
             wrong = [step.score(text) >= step.at_least for text in texts]
             figures[f"{kind}_removed_of_mmlu_{name}"] = figure(float(np.mean(wrong)), "share")
         figures[f"mmlu_{name}_questions"] = figure(len(texts), "questions")
     with gzip.open(data / "benchmarks/anthropics_hh-rlhf/harmless-base/test.jsonl.gz", "rt") as stream:
         rows = [json.loads(line) for line in stream]
-    step = Harm("toxic")
+    step = ToxicStep()
     for side in ("chosen", "rejected"):
         replies = [row[side].rsplit("\n\nAssistant:", 1)[-1] for row in rows]
         figures[f"hh_{side}_toxic"] = figure(

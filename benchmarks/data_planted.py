@@ -247,9 +247,9 @@ OTHERS = 1500  # documents without a planted string in which false finds are cou
 
 def pii_figures(made: Planted) -> dict[str, dict[str, object]]:
     """Of the masking step. A find is right if it is (part of) a planted string, or has its kind's plain form."""
-    from foretell.data.curate.pii import Pii, find_pii
+    from foretell.data.curate.pii import PiiStep, find_pii
 
-    step, masked, right, found = Pii(), 0, 0, 0
+    step, masked, right, found = PiiStep(), 0, 0, 0
     wrong: list[str] = []
     documents = [document for shard in made.shards for document in shard]
     others = random.Random(1).sample([d for d in documents if d.id not in made.strings], min(OTHERS, len(documents)))

@@ -2,9 +2,11 @@
 
     FORETELL_DATA=… python benchmarks/dedup.py [--megabytes 20 80] [--rounds 3]
 
-The text is that of corpus/books-en.parquet, read as often as the size asks, each time with its letters exchanged by
-another rule, so that no two shards are alike. Each pass runs in a process of its own over shards of about 10 MB; told
-are seconds of a processor, without those that reading alone takes, and the highest resident memory. Images are those of
+The text is that of corpus/books-en.parquet, cut at ends of lines into documents of 3 to 12 kB (the end of a chapter is
+shorter) and put into shards of 10 MB; past its 67 MB it begins anew with its letters exchanged, so that nothing stands
+twice. Each pass runs in a process of its own. It has the documents of a shard in memory before the clock starts: told
+are the seconds of a processor of sketch, merge and apply alone, without reading, and without the tables that a process
+makes once. The index of a decontamination, which does not grow with the corpus, is told apart. Images are those of
 textbooks-en.parquet. Megabytes are of UTF-8 text.
 """
 
@@ -14,11 +16,11 @@ import argparse
 import itertools
 import os
 import random
+import statistics
 import string
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 from common import figure, write_result
@@ -29,71 +31,76 @@ from foretell.data.dedup.exact import ExactPass
 from foretell.data.dedup.near import NearPass
 from foretell.data.dedup.pictures import ImagesPass
 from foretell.data.dedup.substrings import SubstringsPass
-from foretell.data.document import Document
-from foretell.data.parquet import read_documents
+from foretell.data.document import Document, Segment
+from foretell.data.parquet import read_documents, write_documents
 
 SHARD = 10_000_000
-PASSES: dict[str, Callable[[Path], Pass]] = {
-    "exact": lambda place: ExactPass(),
-    "near": lambda place: NearPass(),
-    "substrings": lambda place: SubstringsPass(),
-    "decontaminate": lambda place: DecontaminatePass(benchmarks=(str(place / "benchmarks"),)),
-}
+CHARACTERS = 3_000, 11_500  # of a document, to which the rest of a line comes
+TEXT = ("exact", "near", "substrings", "decontaminate")
 
 
-def shard_of(place: Path, number: int) -> Iterator[Document]:
-    """About SHARD bytes of the books, with the letters of this shard exchanged."""
-    letters = list(string.ascii_lowercase)
-    random.Random(number // 6).shuffle(letters)
-    table = str.maketrans(string.ascii_lowercase, "".join(letters))
-    begin, seen = number % 6 * SHARD, 0
-    for document in read_documents(place / "corpus" / "books-en.parquet", images=False):
-        size = sum(len((segment.text or "").encode()) for segment in document.segments)
-        seen += size
-        if seen <= begin:
-            continue
-        if seen > begin + SHARD:
-            return
-        segments = tuple(replace(s, text=s.text.translate(table) if s.text else s.text) for s in document.segments)
-        yield replace(document, id=f"{number}/{document.id}", segments=segments)
+def documents_of(books: Path) -> Iterator[Document]:
+    """Without end."""
+    for turn in itertools.count():
+        letters = list(string.ascii_lowercase)
+        if turn:
+            random.Random(turn).shuffle(letters)
+        table = str.maketrans(string.ascii_lowercase, "".join(letters))
+        for chapter in read_documents(books, images=False):
+            text = "\n\n".join(s.text for s in chapter.segments if s.text).translate(table)
+            rng, begin = random.Random(chapter.id), 0
+            while begin < len(text):
+                end = text.find("\n", begin + rng.randint(*CHARACTERS)) + 1 or len(text)
+                segments = (Segment(text=text[begin:end]),)
+                yield Document(f"{turn}/{chapter.id}/{begin}", segments, "books", chapter.license, "en")
+                begin = end
 
 
-def read_once(place: Path, shards: int) -> float:
-    return sum(
-        len((s.text or "").encode())
-        for n in range(shards)
-        for document in shard_of(place, n)
-        for s in document.segments
-    )
+def write_shards(books: Path, paths: list[Path]) -> list[int]:
+    """Bytes of text of each."""
+    documents, sizes = documents_of(books), list[int]()
+    for path in paths:
+        held, size = list[Document](), 0
+        while size < SHARD:
+            held.append(next(documents))
+            size += len((held[-1].segments[0].text or "").encode())
+        write_documents(path, held)
+        sizes.append(size)
+    return sizes
 
 
-def pass_once(name: str, place: Path, shards: int, folder: Path) -> dict[str, float]:
+def pass_of(name: str, place: Path) -> Pass:
+    if name == "decontaminate":
+        return DecontaminatePass(benchmarks=(str(place / "benchmarks"),))
+    return {"exact": ExactPass, "near": NearPass, "substrings": SubstringsPass, "images": ImagesPass}[name]()
+
+
+def pass_once(name: str, place: Path, shards: list[Path]) -> dict[str, float]:
     """Seconds of a processor for each part of a pass."""
-    made, spent = PASSES[name](place), dict[str, float]()
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    made, spent = pass_of(name, place), {"sketch": 0.0, "merge": 0.0, "apply": 0.0}
+    with tempfile.TemporaryDirectory(dir=shards[0].parent) as scratch:
+        made.sketch(itertools.islice(read_documents(shards[0]), 20), 0, Path(scratch) / "first")
+        for number, path in enumerate(shards):
+            documents, began = list(read_documents(path)), time.process_time()
+            made.sketch(iter(documents), number, Path(scratch))
+            spent["sketch"] += time.process_time() - began
         began = time.process_time()
-        for shard in range(shards):
-            made.sketch(shard_of(place, shard), shard, Path(scratch))
-        spent["sketch"], began = time.process_time() - began, time.process_time()
-        made.merge(shards, Path(scratch))
-        spent["merge"], began = time.process_time() - began, time.process_time()
-        for shard in range(shards):
-            for _ in made.apply(shard_of(place, shard), shard, Path(scratch)):
+        made.merge(len(shards), Path(scratch))
+        spent["merge"] = time.process_time() - began
+        for number, path in enumerate(shards):
+            documents, began = list(read_documents(path)), time.process_time()
+            for _ in made.apply(iter(documents), number, Path(scratch)):
                 pass
-        spent["apply"] = time.process_time() - began
+            spent["apply"] += time.process_time() - began
     return spent
 
 
-def images_once(place: Path, count: int, folder: Path) -> float:
-    """Images a second of a processor."""
-    documents = read_documents(place / "corpus" / "textbooks-en.parquet")
-    held = list(itertools.islice((d for d in documents if any(s.image for s in d.segments)), count))
-    made, began = ImagesPass(), time.process_time()
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made.sketch(iter(held), 0, Path(scratch))
-        made.merge(1, Path(scratch))
-        list(made.apply(iter(held), 0, Path(scratch)))
-    return sum(s.image is not None for d in held for s in d.segments) / (time.process_time() - began)
+def write_pictures(textbooks: Path, path: Path, count: int) -> int:
+    """So many documents with images. Returns how many images."""
+    pictured = (document for document in read_documents(textbooks) if any(s.image for s in document.segments))
+    held = list(itertools.islice(pictured, count))
+    write_documents(path, held)
+    return sum(segment.image is not None for document in held for segment in document.segments)
 
 
 def main() -> None:
@@ -104,25 +111,34 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="where the result is written; default benchmarks/results")
     asked = parser.parse_args()
     place = Path(os.environ["FORETELL_DATA"])
-    small, large = (max(1, size * 1_000_000 // SHARD) for size in asked.megabytes)
-    size, _, reading, held = apart(read_once, place, small)
-    figures = {"read_rss_mb": figure(held * 1000, "MB, highest resident of reading alone")}
-    for name in PASSES:
-        rates, memory = list[float](), list[float]()
-        for _ in range(asked.rounds):
-            spent, _, _, held = apart(pass_once, name, place, small, asked.folder)
-            seconds = sum(spent.values()) - reading * (2 if spent["sketch"] > reading / 2 else 1)
-            rates.append(size / 1e6 / seconds)
-            memory.append(held * 1000)
-            print(name, {part: round(value, 2) for part, value in spent.items()}, f"{held * 1000:.0f} MB", flush=True)
-        figures[f"{name}_mb_s"] = figure(rates, f"MB/s of text a core, {asked.megabytes[0]} MB")
-        _, _, _, held = apart(pass_once, name, place, large, asked.folder)
-        figures[f"{name}_rss_mb"] = figure(held * 1000, f"MB, highest resident, {asked.megabytes[1]} MB of text")
-        growth = held * 1000 - sorted(memory)[len(memory) // 2]
-        figures[f"{name}_rss_growth_mb"] = figure(growth, f"MB, from {asked.megabytes[0]} to {asked.megabytes[1]} MB")
-        print(name, figures[f"{name}_mb_s"], figures[f"{name}_rss_growth_mb"], flush=True)
-    rates = [apart(images_once, place, 200, asked.folder)[0] for _ in range(asked.rounds)]
-    figures["images_s"] = figure(rates, "images of at most 256 pixels a side, a second of a core")
+    few, many = (max(1, size * 1_000_000 // SHARD) for size in asked.megabytes)
+    figures = {}
+    with tempfile.TemporaryDirectory(dir=asked.folder) as name:
+        shards, pictures = [Path(name) / f"{n:05d}.parquet" for n in range(many)], Path(name) / "pictures.parquet"
+        sizes = apart(write_shards, place / "corpus" / "books-en.parquet", shards)[0]
+        images = apart(write_pictures, place / "corpus" / "textbooks-en.parquet", pictures, 200)[0]
+
+        def measured(of: str, paths: list[Path]) -> tuple[dict[str, float], float]:
+            spent, _, _, held = apart(pass_once, of, place, paths)
+            print(of, {part: round(s, 3) for part, s in spent.items()}, f"{held * 1000:.0f} MB", flush=True)
+            return spent, held * 1000
+
+        for of in TEXT:
+            rounds = [measured(of, shards[:few]) for _ in range(asked.rounds)]
+            _, held = measured(of, shards)
+            seconds = [sum(spent.values()) for spent, _ in rounds]
+            if of == "decontaminate":
+                indexing = [spent["merge"] for spent, _ in rounds]
+                figures["decontaminate_index_s"] = figure(indexing, "s of a core to index the benchmarks, once")
+                seconds = [spent["sketch"] + spent["apply"] for spent, _ in rounds]
+            rates = [sum(sizes[:few]) / 1e6 / s for s in seconds]
+            figures[f"{of}_mb_s"] = figure(rates, f"MB/s of text a core, {asked.megabytes[0]} MB")
+            figures[f"{of}_rss_mb"] = figure(held, f"MB, highest resident, {asked.megabytes[1]} MB of text")
+            growth = held - statistics.median(before for _, before in rounds)
+            unit = f"MB, from {asked.megabytes[0]} to {asked.megabytes[1]} MB of text"
+            figures[f"{of}_rss_growth_mb"] = figure(growth, unit)
+        rates = [images / sum(measured("images", [pictures])[0].values()) for _ in range(asked.rounds)]
+        figures["images_s"] = figure(rates, "images of at most 256 pixels a side, a second of a core")
     for key, value in figures.items():
         print(key, value)
     print(write_result("dedup", "python benchmarks/dedup.py", figures, asked.results))

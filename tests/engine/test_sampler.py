@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
-from foretell.engine.sampler import choose, distribution, draw, log_probabilities, uniform
+from foretell.engine.sampler import distribution, draw, log_probabilities, pick, uniform, weigh
 from foretell.errors import GenerationError
 from foretell.generate import Sampling
 
@@ -58,11 +58,10 @@ def test_draws_follow_the_distribution(sampling):
     logits = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0]
     draws, rows = 40_000, 2_000
     batch = torch.tensor(logits).expand(rows, -1)
-    allowed = torch.ones(8, dtype=torch.bool)
     counts = np.zeros(8)
     for sample in range(draws // rows):
         numbers = [uniform(11, sample, position) for position in range(rows)]
-        tokens = choose(batch, [sampling] * rows, numbers, allowed)
+        tokens = pick(batch, [sampling] * rows, numbers)
         counts += np.bincount(tokens.numpy(), minlength=8)
     expected = closed_form(logits, sampling.temperature, sampling.top_k, sampling.top_p)
     assert counts[expected == 0].sum() == 0
@@ -96,13 +95,10 @@ def test_draw_stays_inside_at_the_edges_of_the_uniform():
 def test_a_row_does_not_depend_on_its_neighbours():
     logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
     samplings = [Sampling(), Sampling(top_p=0.7), Sampling(top_k=3), Sampling(temperature=0), Sampling(), Sampling()]
-    allowed = torch.ones(50, dtype=torch.bool)
 
     def text(rows):
         picked = [samplings[row] for row in rows]
-        return [
-            choose(logits[rows], picked, [uniform(row, 0, at) for row in rows], allowed).tolist() for at in range(20)
-        ]
+        return [pick(logits[rows], picked, [uniform(row, 0, at) for row in rows]).tolist() for at in range(20)]
 
     together = text(list(range(6)))
     for row in range(6):
@@ -124,10 +120,11 @@ def test_forbidden_tokens_are_never_chosen_and_broken_logits_are_told():
     logits = torch.tensor([[9.0, 1.0, 8.0]])
     allowed = torch.tensor([False, True, True])
     for sampling in (Sampling(temperature=0), Sampling(temperature=5.0)):
-        drawn = {choose(logits, [sampling], [uniform(i, 0, 0)], allowed).item() for i in range(50)}
-        assert 0 not in drawn
+        assert weigh(logits, [sampling], allowed)[0, 0] == 0
+        masked = logits.masked_fill(~allowed, -math.inf)
+        assert 0 not in {pick(masked, [sampling], [uniform(i, 0, 0)]).item() for i in range(50)}
     with pytest.raises(GenerationError, match="not finite"):
-        choose(torch.full((1, 3), math.nan), [Sampling()], [0.5], allowed)
+        weigh(torch.full((1, 3), math.nan), [Sampling()], allowed)
 
 
 def test_log_probabilities_are_of_the_models_own_distribution():

@@ -248,14 +248,13 @@ def test_paired_difference_of_groups_covers_where_the_plain_one_does_not() -> No
     assert hits[0] >= 0.93 * 400 and hits[1] < 0.85 * 400 and hits[2] >= 0.92 * 400
 
 
-@pytest.mark.parametrize(("corrected", "method"), [(True, "BCa"), (False, "percentile")])
 @pytest.mark.parametrize("ties", [False, True])
-def test_bootstrap_is_that_of_scipy(corrected: bool, method: str, ties: bool) -> None:
+def test_bootstrap_is_that_of_scipy(ties: bool) -> None:
     x = np.random.default_rng(5).exponential(size=37)
     x = np.ceil(x[:9]) if ties else x
-    mine = bootstrap(x, np.random.default_rng(6), confidence=0.9, resamples=2000, corrected=corrected)
+    mine = bootstrap(x, np.random.default_rng(6), confidence=0.9, resamples=2000)
     theirs = stats.bootstrap(
-        (x,), np.mean, confidence_level=0.9, n_resamples=2000, method=method, rng=np.random.default_rng(6)
+        (x,), np.mean, confidence_level=0.9, n_resamples=2000, method="BCa", rng=np.random.default_rng(6)
     ).confidence_interval
     assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
     assert mine.estimate == x.mean()

@@ -43,10 +43,10 @@ def score(
     from itertools import islice
 
     from foretell.cli.data import printable
-    from foretell.data.curate.quality import Quality
+    from foretell.data.curate.quality import QualityStep
     from foretell.data.curate.texts import text_of
 
-    quality = Quality(model)
+    quality = QualityStep(model=model)
     for document in islice(_documents(documents), count):
         print(printable(f"{quality.score(text_of(document)):.3f}  {document.id}"))
 

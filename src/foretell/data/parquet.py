@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -97,20 +98,12 @@ def _utf8(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
-def read_documents(
-    path: Path,
-    *,
-    images: bool = True,
-    defaults: Mapping[str, str] | None = None,
-    skipped: SkipCount | None = None,
-) -> Iterator[Document]:
-    """The documents of one file, as they stand in it.
+def read_documents(path: Path, *, images: bool = True, skipped: SkipCount | None = None) -> Iterator[Document]:
+    """The documents of one file, as they stand in it; images False leaves pictures out.
 
-    images False leaves pictures out. defaults: source, license, language, kind for rows that do not say.
     Raises DataError for what is not Parquet, or has the wrong columns.
     """
-    for document, _ in read_rows(path, images=images, defaults=defaults, skipped=skipped):
-        yield document
+    return (document for document, _ in read_rows(path, images=images, skipped=skipped))
 
 
 def read_rows(
@@ -120,7 +113,10 @@ def read_rows(
     defaults: Mapping[str, str] | None = None,
     skipped: SkipCount | None = None,
 ) -> Iterator[tuple[Document, str | None]]:
-    """As `read_documents`, each with its row's `split` (None without that column)."""
+    """As `read_documents`, each with its row's `split` (None without that column).
+
+    defaults: source, license, language, kind for rows that do not say.
+    """
     store = ImageStore(path.parent.parent)
     try:
         yield from _read_rows(path, images, defaults, SkipCount() if skipped is None else skipped, store)
@@ -132,17 +128,23 @@ def _read_rows(
     path: Path, images: bool, defaults: Mapping[str, str] | None, skipped: SkipCount, store: ImageStore
 ) -> Iterator[tuple[Document, str | None]]:
     fill = {"source": path.stem, "license": "unknown", "language": "und", **(defaults or {})}
+    with reading(path) as file:
+        columns = columns_of(path, file.schema_arrow, images)
+        number = 0
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            for row in batch_rows(batch):
+                document = document_of(row, f"{path.name}:{number}", fill, skipped, store)
+                number += 1
+                if document is not None:
+                    yield document, row.get("split")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file, opened. Raises DataError for what is not Parquet or cannot be read, here or while it is read."""
     try:
         with path.open("rb") as stream:
-            file = pq.ParquetFile(stream, buffer_size=1 << 20)
-            columns = columns_of(path, file.schema_arrow, images)
-            number = 0
-            for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
-                for row in batch_rows(batch):
-                    document = document_of(row, f"{path.name}:{number}", fill, skipped, store)
-                    number += 1
-                    if document is not None:
-                        yield document, row.get("split")
+            yield pq.ParquetFile(stream, buffer_size=1 << 20)
     except OSError as error:
         if error.strerror:
             raise DataError(f"{path} could not be read: {error.strerror}. Check its permissions.") from error

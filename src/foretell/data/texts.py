@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from foretell.chat import Conversation
 from foretell.data.document import Segment, turns
+from foretell.data.parquet import reading
 from foretell.data.sources import TEXT_SUFFIX, source_files
 from foretell.errors import ConversationError, DataError, RowError
 from foretell.measure.overlap.builder import CorpusFile, Row
@@ -147,29 +147,21 @@ def texts_of(segments: Iterable[Segment]) -> list[str]:
 
 
 def _parquet(file: Path, fields: Sequence[str], skip: Skip | None) -> Iterator[Row]:
-    try:
-        with file.open("rb") as stream:
-            table = pq.ParquetFile(stream, buffer_size=1 << 20)
-            columns = _columns(file, table.schema_arrow, fields)
-            number = 0
-            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
-                for i in range(len(batch)):
-                    number += 1
-                    try:
-                        held: list[Any] = [batch.column(name)[i].as_py() for name in columns]
-                    except UnicodeDecodeError as error:
-                        bad = _not_utf8(file, "row", number, error)
-                        if skip is None:
-                            raise bad from error
-                        skip(bad)
-                        continue
-                    yield number, [t for value in held for t in (value if isinstance(value, list) else [value]) if t]
-    except OSError as error:
-        if error.strerror:
-            raise _unreadable(file, error) from error
-        raise DataError(f"{file} is damaged ({' '.join(str(error).split())}). Copy or write it again.") from error
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is not a Parquet file that can be read ({error}). Copy or write it again.") from error
+    with reading(file) as table:
+        columns = _columns(file, table.schema_arrow, fields)
+        number = 0
+        for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
+            for i in range(len(batch)):
+                number += 1
+                try:
+                    held: list[Any] = [batch.column(name)[i].as_py() for name in columns]
+                except UnicodeDecodeError as error:
+                    bad = _not_utf8(file, "row", number, error)
+                    if skip is None:
+                        raise bad from error
+                    skip(bad)
+                    continue
+                yield number, [t for value in held for t in (value if isinstance(value, list) else [value]) if t]
 
 
 def _columns(file: Path, schema: pa.Schema, fields: Sequence[str]) -> list[str]:

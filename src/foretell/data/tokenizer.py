@@ -20,8 +20,7 @@ from foretell.files import read_json, write_json, write_text
 from foretell.recipe import TokenizerConfig
 from foretell.template import CHAT_TEMPLATE, END, END_OF_TEXT, GLOBAL_IMAGE, IMAGE, IMAGE_EDGE, PAD, special_tokens
 
-PRE_TOKENIZER = "qwen2"  # its name in llama.cpp (tokenizer.ggml.pre)
-PATTERN = (
+PATTERN = (  # llama.cpp's pre-tokenizer "qwen2"
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )

@@ -126,7 +126,10 @@ def weigh(logits_BV: Tensor, samplings: Sequence[Sampling], allowed_V: Tensor) -
 
     Raises GenerationError when the logits are not finite numbers.
     """
-    return _weigh(_checked(logits_BV, allowed_V), samplings)
+    logits_BV = logits_BV.float().masked_fill(~allowed_V, -torch.inf)
+    if not torch.isfinite(logits_BV.amax(-1)).all():
+        raise GenerationError(NOT_FINITE)
+    return _weigh(logits_BV, samplings)
 
 
 def _weigh(logits_BV: Tensor, samplings: Sequence[Sampling]) -> Tensor:
@@ -140,27 +143,12 @@ def _weigh(logits_BV: Tensor, samplings: Sequence[Sampling]) -> Tensor:
     )
 
 
-def choose(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float], allowed_V: Tensor) -> Tensor:
-    """The next token of each row, (B,) int64; tokens outside allowed_V (bool, also (B, V)) are never chosen.
-
-    Raises GenerationError when the logits are not finite numbers.
-    """
-    return pick(_checked(logits_BV, allowed_V), samplings, uniforms)
-
-
 def pick(logits_BV: Tensor, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Tensor:
-    """`choose` where every row has a finite greatest logit; -inf is never chosen."""
+    """The next token of each row, (B,) int64. Every row's greatest logit is finite; -inf is never chosen."""
     if all(s.temperature == 0 for s in samplings):
         return logits_BV.argmax(-1)
     weights_BV = _weigh(logits_BV, samplings)
     return draw(weights_BV, torch.tensor(uniforms, dtype=_wide(weights_BV), device=weights_BV.device))
-
-
-def _checked(logits_BV: Tensor, allowed_V: Tensor) -> Tensor:
-    logits_BV = logits_BV.float().masked_fill(~allowed_V, -torch.inf)
-    if not torch.isfinite(logits_BV.amax(-1)).all():
-        raise GenerationError(NOT_FINITE)
-    return logits_BV
 
 
 def log_probabilities(logits_BV: Tensor, chosen_B: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -164,14 +164,13 @@ def repair(
     groups: Sequence[Hashable],
     seed: int = 0,
     bins: int = BINS,
-    share: float = 0.5,
 ) -> Repair:
-    """Fit a temperature on about `share` of the groups, and assess the others without and with it.
+    """Fit a temperature on about half of the groups, and assess the others without and with it.
 
     A temperature keeps the order of choices, so accuracy is the same.
     Raises ValueError where either part would be empty.
     """
-    z, y, fitted = np.asarray(logits, np.float64), np.asarray(right), in_calibration_split(groups, share)
+    z, y, fitted = np.asarray(logits, np.float64), np.asarray(right), in_calibration_split(groups)
     if fitted.all() or not fitted.any():
         raise ValueError(f"{len(set(groups))} groups leave one side of the calibration split empty; expected more")
     temperature = fit_temperature(z[fitted], y[fitted])

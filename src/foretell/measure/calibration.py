@@ -80,10 +80,10 @@ def log_softmax(logits: Sequence[Sequence[float]] | Floats, temperature: float =
 
 
 def reliability(
-    probabilities: Floats, right: Sequence[int] | Ints, bins: int = BINS, top: bool = False, mass: bool = False
+    probabilities: Floats, right: Sequence[int] | Ints, bins: int = BINS, mass: bool = False
 ) -> tuple[Bin, ...]:
-    """The bins that hold a point, for a reliability diagram."""
-    p, y, _ = _points(probabilities, right, top)
+    """The bins that hold a point, every choice being one, for a reliability diagram."""
+    p, y, _ = _points(probabilities, right, False)
     edges = _edges(p, bins, mass)
     place = _place(p, edges, mass)
     found = []
@@ -115,10 +115,9 @@ def ece_interval(
     bins: int = BINS,
     top: bool = False,
     mass: bool = False,
-    confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """`expected_calibration_error` with a bootstrap interval: questions, or whole groups of them, are drawn anew.
+    """`expected_calibration_error` with its 95 % bootstrap interval: questions, or whole groups, are drawn anew.
 
     The interval is the basic one, [2e − high, 2e − low] of the resampled errors and never below 0: few questions make
     the error too large, resampled ones are too large once more, and this takes that off instead of adding it. Close to
@@ -131,7 +130,7 @@ def ece_interval(
     if len(tables) < 2:
         return Interval(estimate, 0.0, 1.0)
     drawn = np.concatenate([errors for (errors,) in _resampled([tables], rng, resamples)])
-    found = _basic(estimate, drawn, confidence)
+    found = _basic(estimate, drawn)
     return Interval(estimate, max(0.0, found.low), max(0.0, found.high))
 
 
@@ -144,7 +143,6 @@ def ece_change(
     bins: int = BINS,
     top: bool = False,
     mass: bool = False,
-    confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
     """The error of `after` less that of `before`, of the same questions, which are drawn together: a paired interval.
@@ -156,26 +154,19 @@ def ece_change(
     if len(pair[0]) < 2:
         return Interval(second - first, -1.0, 1.0)
     drawn = np.concatenate([b - a for a, b in _resampled(pair, rng, resamples)])
-    return _basic(second - first, drawn, confidence)
+    return _basic(second - first, drawn)
 
 
-def chance_error(
-    probabilities: Floats,
-    rng: np.random.Generator,
-    bins: int = BINS,
-    top: bool = False,
-    mass: bool = False,
-    resamples: int = 200,
-) -> float:
-    """The mean error of these probabilities if they were true: right choices are drawn from them.
+def chance_error(probabilities: Floats, rng: np.random.Generator, bins: int = BINS) -> float:
+    """The mean error of these probabilities if they were true: right choices are drawn from them, 200 times.
 
     Source: consistency resampling of Bröcker and Smith (2007), Weather and Forecasting 22:651.
     """
     edges = np.nan_to_num(probabilities).cumsum(axis=1)
     errors = []
-    for _ in range(resamples):
+    for _ in range(200):
         drawn = (rng.random((len(edges), 1)) * edges[:, -1:] >= edges).sum(axis=1)
-        errors.append(expected_calibration_error(probabilities, drawn, bins, top, mass))
+        errors.append(expected_calibration_error(probabilities, drawn, bins))
     return float(np.mean(errors))
 
 
@@ -239,10 +230,10 @@ def fit_temperature(logits: Sequence[Sequence[float]] | Floats, right: Sequence[
     return 1 / HOTTEST if slope(high) <= 0 else float(np.exp(-brentq(slope, low, high, xtol=1e-12)))
 
 
-def in_calibration_split(groups: Sequence[Hashable], share: float = 0.5) -> npt.NDArray[np.bool_]:
-    """Which values a repair is fitted on: whole groups, about `share` of them, by the hash of what names them."""
+def in_calibration_split(groups: Sequence[Hashable]) -> npt.NDArray[np.bool_]:
+    """Which values a repair is fitted on: whole groups, about half of them, by the hash of what names them."""
     hashes = (hashlib.sha256(f"calibration/{group}".encode()).digest()[:8] for group in groups)
-    return np.array([int.from_bytes(found, "big") < share * 2**64 for found in hashes], bool)
+    return np.array([int.from_bytes(found, "big") < 2**63 for found in hashes], bool)
 
 
 def _points(probabilities: Floats, right: Sequence[int] | Ints, top: bool) -> tuple[Floats, Floats, Ints]:
@@ -306,6 +297,6 @@ def _resampled(tables: Sequence[Floats], rng: np.random.Generator, resamples: in
         yield [_error((weights @ one.reshape(count, -1)).reshape(-1, *one.shape[1:])) for one in tables]
 
 
-def _basic(estimate: float, drawn: Floats, confidence: float) -> Interval:
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+def _basic(estimate: float, drawn: Floats) -> Interval:
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(estimate, 2 * estimate - float(high), 2 * estimate - float(low))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from foretell.measure.stats import Interval
 
 Floats = npt.NDArray[np.float64]
+_RESAMPLES = 999
 _TRIES = 20  # draws for one that has something true in it
 
 
@@ -33,13 +34,9 @@ def average_precision(true_N: npt.ArrayLike, scores_N: npt.ArrayLike) -> float:
 
 
 def resampled(
-    figure: Callable[[npt.NDArray[np.int64]], float],
-    groups: Sequence[object],
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-    resamples: int = 999,
+    figure: Callable[[npt.NDArray[np.int64]], float], groups: Sequence[object], rng: np.random.Generator
 ) -> Interval:
-    """A figure of rows with its bootstrap interval (percentiles), groups drawn whole.
+    """A figure of rows with its 95 % bootstrap interval (percentiles), groups drawn whole.
 
     figure: of the rows that were drawn; a draw of which it is nan is drawn again, some times. The ends are unbounded
     where fewer than two groups were seen, or nearly no draw has the figure.
@@ -53,13 +50,13 @@ def resampled(
     if len(held) < 2 or np.isnan(value):
         return Interval(value, -inf, inf)
     found: list[float] = []
-    for _ in range(_TRIES * resamples):
+    for _ in range(_TRIES * _RESAMPLES):
         one = figure(np.concatenate([held[i] for i in rng.integers(len(held), size=len(held))]))
         if not np.isnan(one):
             found.append(one)
-            if len(found) == resamples:
+            if len(found) == _RESAMPLES:
                 break
-    if len(found) < resamples:
+    if len(found) < _RESAMPLES:
         return Interval(value, -inf, inf)
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(found, [0.025, 0.975])
     return Interval(value, float(low), float(high))

@@ -150,12 +150,10 @@ def bootstrap(
     groups: Groups = None,
     confidence: float = 0.95,
     resamples: int = 9999,
-    corrected: bool = True,
 ) -> Interval:
-    """Interval of a mean by `resampled_means`; unbounded where fewer than two groups were seen.
+    """Interval of a mean by `resampled_means`, bias-corrected and accelerated (BCa), which suits skewed values;
+    unbounded where fewer than two groups were seen.
 
-    corrected: bias-corrected and accelerated (BCa), which suits skewed values; otherwise plain percentiles, which
-    suit differences, whose acceleration a few samples tell badly.
     Source: Efron (1987), Journal of the American Statistical Association 82:171.
     """
     from scipy.special import ndtr, ndtri
@@ -166,7 +164,7 @@ def bootstrap(
         return Interval(mean, -inf, inf)
     means = resampled_means(x, rng, groups, resamples)
     shares = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    if corrected and np.ptp(means) > 0:
+    if np.ptp(means) > 0:
         sums, sizes = _cluster(x, groups)
         without = (sums.sum() - sums) / (sizes.sum() - sizes)
         spread = without.mean() - without
@@ -210,7 +208,8 @@ def paired_bootstrap(
 ) -> tuple[Interval, float]:
     """Percentile interval of mean(a) − mean(b) over the same questions, and the two-sided p that it inverts to.
 
-    Groups are drawn whole. Below two of them the interval is unbounded and p is 1.
+    Groups are drawn whole. Below two of them the interval is unbounded and p is 1. Not BCa, since a few samples tell
+    the acceleration of differences badly.
     Raises ValueError if the lengths differ.
     Source: Efron and Tibshirani (1993), sections 13.3 and 15.4; p counts the sample itself among its resamples.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foretell.data.curate.images import Images, ImageStep, alt_quality
+from foretell.data.curate.images import ImageStep, alt_quality
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 
@@ -41,7 +41,7 @@ GOOD = encoded(picture())
     ],
 )
 def test_faults(data: bytes, why: str) -> None:
-    assert Images().fault(Segment(image=data)) == why
+    assert ImageStep().fault(Segment(image=data)) == why
 
 
 def test_the_document_without_its_bad_images() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.curate.language import Language, LanguageModel, LanguageStep, _groups, fit_languages
+from foretell.data.curate.language import LanguageModel, LanguageStep, _groups, fit_languages
 from foretell.data.curate.language_train import main
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
@@ -39,7 +39,7 @@ def document(text: str, language: str = "und") -> Document:
 
 @pytest.mark.parametrize("language", SAMPLES)
 def test_a_sentence_is_enough(language: str) -> None:
-    found = Language()(document(SAMPLES[language]))
+    found = LanguageStep()(document(SAMPLES[language]))
     assert isinstance(found, Document)
     assert found.language == language
 
@@ -67,11 +67,11 @@ def test_what_is_not_to_be_kept_goes_and_says_why() -> None:
 
 
 def test_a_wrong_declaration_is_mended_and_remembered_and_a_trusted_one_stands() -> None:
-    found = Language()(document(SAMPLES["es"], "en"))
+    found = LanguageStep()(document(SAMPLES["es"], "en"))
     assert isinstance(found, Document)
     assert (found.language, found.labels) == ("es", {"language.declared": "en"})
-    assert Language(trust=True)(document(SAMPLES["es"], "en")) == document(SAMPLES["es"], "en")
-    assert Language()(document(SAMPLES["en"], "en-GB")) == document(SAMPLES["en"], "en-GB")
+    assert LanguageStep(trust=True)(document(SAMPLES["es"], "en")) == document(SAMPLES["es"], "en")
+    assert LanguageStep()(document(SAMPLES["en"], "en-GB")) == document(SAMPLES["en"], "en-GB")
 
 
 def test_training_on_texts_of_ones_own(tmp_path: Path) -> None:

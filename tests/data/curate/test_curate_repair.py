@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretell.data.curate.repair import UnicodeRepair, UnicodeStep
+from foretell.data.curate.repair import UnicodeStep
 from foretell.data.document import Document, Segment
 from foretell.data.parquet import read_documents
 
 ftfy = pytest.importorskip("ftfy")
 
-REPAIR = UnicodeRepair()
+REPAIR = UnicodeStep()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ PIECES = st.lists(
 def test_what_is_passed_over_ftfy_would_leave_alone(
     pieces: list[str], uncurl: bool, unescape: bool, width: bool
 ) -> None:
-    text, repair = "".join(pieces), UnicodeRepair(uncurl, unescape, width)
+    text, repair = "".join(pieces), UnicodeStep(uncurl=uncurl, unescape=unescape, width=width)
     config = ftfy.TextFixerConfig(
         uncurl_quotes=uncurl,
         unescape_html=unescape,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesConfig
+import foretell
+from foretell.data.curate.boilerplate import BoilerplateStep, RepeatedLinesPass
 from foretell.data.curate.catalog import STEPS, usual_steps
 from foretell.data.curate.passes import Pass
 from foretell.data.curate.quality import QualityStep, auc, train_quality
@@ -66,7 +67,7 @@ def test_repeated_lines_of_a_host_are_cut_out_whatever_the_shards(tmp_path: Path
     for shards in (1, 3):
         scratch = tmp_path / str(shards)
         scratch.mkdir()
-        rule: Pass = RepeatedLinesConfig(least=5).build()
+        rule: Pass = RepeatedLinesPass(least=5).build()
         cut = [documents[i::shards] for i in range(shards)]
         for shard in range(shards):
             rule.sketch(iter(cut[shard]), shard, scratch)
@@ -145,6 +146,8 @@ def test_usual_steps_are_picklable_pure_and_named_as_in_a_recipe() -> None:
         assert step.name == section.model_dump()["step"]
         again = pickle.loads(pickle.dumps(step))
         assert again(document) == step(document)
+        # Else a collection could not be resumed by an install that lies elsewhere.
+        assert str(Path(foretell.__file__).parent) not in section.model_dump_json()
 
 
 @given(st.text(), st.integers(1, 50))

@@ -60,7 +60,7 @@ def test_same_result_whatever_the_order_of_work_and_the_size_of_ranges(
         seen.setdefault(d.segments[0].text or "", d.id)
     kept = {each.id for shard in plain for each in shard if isinstance(each, Document)}
     assert kept == set(seen.values())
-    monkeypatch.setattr("foretell.data.dedup.records.partitions.__defaults__", (500,))
+    monkeypatch.setattr("foretell.data.dedup.records.BUDGET", 500)
     assert run(ExactPass(), shards, tmp_path / "b", backwards=True) == plain
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from dedupkit import document, run, words
+from foretell.data.collection.parts import default_passes
 from foretell.data.curate.passes import Pass
 from foretell.data.dedup import base
 from foretell.data.dedup.exact import ExactPass
 from foretell.data.dedup.near import NearPass
-from foretell.data.dedup.sections import default_passes
 from foretell.data.dedup.substrings import SubstringsPass
 from foretell.data.document import Document
 

@@ -82,7 +82,7 @@ def test_same_result_whatever_the_order_of_work_and_the_size_of_ranges(
     for chains in (False, True):
         plain = run(NearPass(chains=chains), shards, tmp_path / f"a{chains}")
         with monkeypatch.context() as patch:
-            patch.setattr("foretell.data.dedup.records.partitions.__defaults__", (9000,))
+            patch.setattr("foretell.data.dedup.records.BUDGET", 9000)
             patch.setattr("foretell.data.dedup.near._PAIRS", 500)
             assert run(NearPass(chains=chains), shards, tmp_path / f"b{chains}", backwards=True) == plain
 
@@ -91,10 +91,9 @@ def test_a_chain_keeps_its_first_or_whatever_is_near_to_none_that_stays(tmp_path
     rng = random.Random(4)
     told = words(rng, 400)
     chain = [document(str(i), " ".join(told[30 * i : 30 * i + 200])) for i in range(6)]  # 0.73 from one to the next
-    made = MinHash(bands=128, rows=2)
-    linked = removed(run(NearPass(minhash=made, chains=True, similarity=0.63), [chain], tmp_path))
+    linked = removed(run(NearPass(bands=128, rows=2, chains=True, similarity=0.63), [chain], tmp_path))
     assert set(linked) == {"1", "2", "3", "4", "5"} and set(linked.values()) == {"linked to web/0"}
-    directly = removed(run(NearPass(minhash=made, similarity=0.63), [chain], tmp_path))
+    directly = removed(run(NearPass(bands=128, rows=2, similarity=0.63), [chain], tmp_path))
     assert set(directly) == {"1", "3", "5"}
     assert [detail.split()[-1] for detail in directly.values()] == ["web/0", "web/2", "web/4"]
 
@@ -162,7 +161,7 @@ def our_clusters(shards: Sequence[Sequence[Document]], made: NearPass, scratch: 
 @pytest.mark.parametrize("made", [MinHash(bands=14, rows=8), MinHash(bands=32, rows=4)])
 def test_datatrove_finds_the_same_clusters_in_our_signatures(tmp_path: Path, made: MinHash) -> None:
     shards = corpus(6, 80)
-    ours = our_clusters(shards, NearPass(minhash=made, similarity=0, chains=True), tmp_path / "ours")
+    ours = our_clusters(shards, NearPass(**vars(made), similarity=0, chains=True), tmp_path / "ours")
     assert ours == clusters_of_datatrove(shards, made, tmp_path / "theirs")
     assert len(ours) > 10
 
@@ -175,7 +174,7 @@ def test_datatrove_with_hashes_of_its_own_agrees_away_from_the_threshold(tmp_pat
         [document(f"0.{i}", " ".join(t)) for i, t in enumerate(texts)],
         [document(f"1.{i}", " ".join(t)) for i, t in enumerate(near)],
     ]
-    made = NearPass(minhash=MinHash(bands=14, rows=8), similarity=0, chains=True)
+    made = NearPass(bands=14, rows=8, similarity=0, chains=True)
     expected = {frozenset((f"0.{i}", f"1.{i}")) for i in range(30)}
     assert our_clusters(shards, made, tmp_path / "ours") == expected
     assert clusters_of_datatrove(shards, None, tmp_path / "theirs") == expected

@@ -28,7 +28,7 @@ class UniqueIds:
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with atomic_folder(scratch / f"{shard:05d}") as folder:
-            runs, keys = Runs(folder, "ids", _RECORD), np.fromiter(map(_key, documents), np.uint64)
+            runs, keys = Runs(folder, "ids"), np.fromiter(map(_key, documents), np.uint64)
             runs.add(make(_RECORD, key=keys, rank=np.arange(len(keys), dtype=np.uint64) + np.uint64(shard << 32)))
             runs.flush()
 

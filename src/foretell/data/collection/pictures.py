@@ -29,7 +29,7 @@ def survey(documents: Iterator[Document], shard: int, scratch: Path) -> None:
     # Two numbers for one hash: numpy cuts zero bytes off the end of its own byte strings.
     table = np.array(sorted(hashes), np.uint64).reshape(-1, 2)
     with atomic_folder(scratch / "images" / f"{shard:05d}") as folder:
-        runs = Runs(folder, "images", _RECORD)
+        runs = Runs(folder, "images")
         runs.add(make(_RECORD, key=table[:, 0], rest=table[:, 1], rank=shard << 32))
         runs.flush()
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from foretell.data.curate.passes import Pass
-from foretell.data.curate.steps import Removed, Step
+from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, map_texts, removed
 from foretell.data.document import Document
 from foretell.files import atomic_path
@@ -58,15 +57,6 @@ class BoilerplateStep(StepSection):
     step: Literal["boilerplate"] = "boilerplate"
     patterns: tuple[str, ...] = ()
 
-    def make(self) -> Step:
-        return Boilerplate(self.patterns)
-
-
-@dataclass(frozen=True)
-class Boilerplate:
-    patterns: tuple[str, ...] = ()
-    name: str = "boilerplate"
-
     def __call__(self, document: Document) -> Document | Removed:
         own = re.compile("|".join(f"(?:{pattern})" for pattern in self.patterns)) if self.patterns else None
 
@@ -93,30 +83,23 @@ def _filtered(text: str, bad: LineTest) -> str:
     return text if len(kept) == len(lines) else "\n".join(kept).strip("\n")
 
 
-class RepeatedLinesConfig(Section):
-    """Lines that stand in many documents of a source (or, where addresses are known, of a host).
+class RepeatedLinesPass(Section):
+    """Lines that stand in many documents of a source (or, where addresses are known, of a host): keys of lines are
+    counted a shard and added up, and what is frequent is cut out.
 
     least: documents a line must stand in, and share: of the source's documents. entries: different lines that are
     counted at once; where there are more, those seen once are forgotten (a line of 10^7 documents may then be missed,
     none is cut out wrongly).
     """
 
+    name: ClassVar[str] = "repeated_lines"
     least: int = Field(10, gt=1)
     share: float = Field(0.1, gt=0, le=1)
     entries: int = Field(4_000_000, gt=0)
+    kind: Literal["repeated_lines"] = "repeated_lines"
 
-    def build(self) -> Pass:
-        return RepeatedLines(self.least, self.share, self.entries)
-
-
-@dataclass(frozen=True)
-class RepeatedLines:
-    """The pass: keys of lines counted a shard, added up, and what is frequent cut out."""
-
-    least: int = 10
-    share: float = 0.1
-    entries: int = 4_000_000
-    name: str = "repeated_lines"
+    def build(self) -> Self:
+        return self
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         counted, fresh = _Counts.empty(), list[npt.NDArray[np.uint64]]()

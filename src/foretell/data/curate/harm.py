@@ -139,57 +139,26 @@ class HarmSection(StepSection):
     """Settings that both kinds share.
 
     look: weight of lexicon finds per 1,000 words from which the classifier reads a document. at_least: the score, from
-    0 to 1, from which it goes. classifier: an npz of foretell.measure.classify with classes of this kind, such as that
-    of the moderation endpoint (safety/classifier.npz); None for the packaged one. act: `label` keeps the document and
-    writes the score as a label.
+    0 to 1, from which it goes. lexicon: lists of phrases in YAML. classifier: an npz of foretell.measure.classify with
+    classes of this kind, such as that of the moderation endpoint (safety/classifier.npz). None for the packaged ones.
+    act: `label` keeps the document and writes the score as a label.
     """
 
     look: float = Field(2.0, ge=0)
     at_least: float = Field(0.7, ge=0, le=1)
-    lexicon: Path = LEXICON
+    lexicon: Path | None = None
     classifier: Path | None = None
     act: Literal["remove", "label"] = "remove"
 
-
-class SexualStep(HarmSection):
-    """Removes sexual text; textbooks of medicine and law stay (docs: measured)."""
-
-    step: Literal["sexual"] = "sexual"
-
     def make(self) -> Step:
         """Raises DataError for a lexicon or classifier that cannot be read."""
-        return _checked(self, "sexual")
-
-
-class ToxicStep(HarmSection):
-    """Removes hate, harassment, threats and gore."""
-
-    step: Literal["toxic"] = "toxic"
-
-    def make(self) -> Step:
-        """Raises DataError for a lexicon or classifier that cannot be read."""
-        return _checked(self, "toxic")
-
-
-def _checked(section: HarmSection, kind: str) -> Harm:
-    classifier = section.classifier or CLASSIFIER
-    _lexicon(section.lexicon, kind)
-    _columns(classifier, kind)
-    return Harm(kind, section.look, section.at_least, section.lexicon, classifier, section.act == "label")
-
-
-@dataclass(frozen=True)
-class Harm:
-    name: str
-    look: float = 2.0
-    at_least: float = 0.7
-    lexicon: Path = LEXICON
-    classifier: Path = CLASSIFIER
-    label: bool = False
+        _lexicon(self.lexicon or LEXICON, self.name)
+        _columns(self.classifier or CLASSIFIER, self.name)
+        return self
 
     def __call__(self, document: Document) -> Document | Removed:
         score = self.score(text_of(document))
-        if self.label:
+        if self.act == "label":
             return labelled(document, **{self.name: f"{score:.3f}"}) if score else document
         if score < self.at_least or not score:
             return document
@@ -201,14 +170,26 @@ class Harm:
         Density is per 1,000 words, of a short text as if it had 50. Of a long text the classifier's log-odds are the
         mean over the half of the pieces read that score highest, so that one sentence in a book does not remove it.
         """
-        lexicon = _lexicon(self.lexicon, self.name)
+        lexicon = _lexicon(self.lexicon or LEXICON, self.name)
         weight = lexicon.weight(text)
         density = 1000 * weight / max(len(_WORDS.findall(text)), 50) if weight else 0.0
         if not weight or density < self.look:
             return 0.0
-        classifier, columns = _columns(self.classifier, self.name)
+        classifier, columns = _columns(self.classifier or CLASSIFIER, self.name)
         likely = classifier.probabilities(_telling(text, lexicon))[:, columns].max(axis=1)
         return combined(likely, density)
+
+
+class SexualStep(HarmSection):
+    """Removes sexual text; textbooks of medicine and law stay (docs: measured)."""
+
+    step: Literal["sexual"] = "sexual"
+
+
+class ToxicStep(HarmSection):
+    """Removes hate, harassment, threats and gore."""
+
+    step: Literal["toxic"] = "toxic"
 
 
 def combined(likely: npt.NDArray[np.float64], density: float) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from foretell.data.curate.steps import Removed, Step
+from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, labelled, removed
 from foretell.data.document import Document, Segment
 from foretell.errors import ImageError
@@ -31,7 +31,8 @@ class ImageStep(StepSection):
     min_side, max_side: pixels, of the shorter and the longer side. max_aspect: of the longer side to the shorter.
     min_colours: different brightness values; fewer is a blank. min_alt_words: of alt text and caption together, without
     which an image goes; 0 keeps it. alt text that is a file name, or a word such as "image", is emptied. require: a
-    document that had images, and of which none is left, goes.
+    document that had images, and of which none is left, goes. What was left out stands in the label `images.removed`,
+    as `reason:count`.
     """
 
     step: Literal["images"] = "images"
@@ -41,22 +42,6 @@ class ImageStep(StepSection):
     min_colours: int = Field(2, gt=0)
     min_alt_words: int = Field(0, ge=0)
     require: bool = False
-
-    def make(self) -> Step:
-        return Images(self.min_side, self.max_side, self.max_aspect, self.min_colours, self.min_alt_words, self.require)
-
-
-@dataclass(frozen=True)
-class Images:
-    """What was left out stands in the label `images.removed`, as `reason:count`."""
-
-    min_side: int = 16
-    max_side: int = 20_000
-    max_aspect: float = 10.0
-    min_colours: int = 2
-    min_alt_words: int = 0
-    require: bool = False
-    name: str = "images"
 
     def __call__(self, document: Document) -> Document | Removed:
         if all(segment.image is None for segment in document.segments):

@@ -158,20 +158,8 @@ class LanguageStep(StepSection):
 
     def make(self) -> Step:
         """Raises DataError for a model that cannot be read, MissingExtraError without fastText where it is named."""
-        step = Language(self.keep, self.at_least, self.unknown, self.trust, self.model or PACKAGED, self.fasttext)
-        step.identify("")
-        return step
-
-
-@dataclass(frozen=True)
-class Language:
-    keep: tuple[str, ...] | None = None
-    at_least: float = 0.65
-    unknown: Literal["keep", "remove"] = "keep"
-    trust: bool = False
-    model: Path = PACKAGED
-    fasttext: Path | None = None
-    name: str = "language"
+        self.identify("")
+        return self
 
     def __call__(self, document: Document) -> Document | Removed:
         language, probability = document.language, 1.0
@@ -191,7 +179,7 @@ class Language:
     def identify(self, text: str) -> tuple[str, float]:
         """The language of a text, and its probability."""
         if self.fasttext is None:
-            return _loaded(self.model).identify(text)
+            return _loaded(self.model or PACKAGED).identify(text)
         labels, probabilities = _fasttext(self.fasttext).predict(" ".join(text[:10_000].split()) or " ")
         if not labels:
             return "und", 0.0

@@ -35,15 +35,6 @@ class LicenceStep(StepSection):
     step: Literal["licence"] = "licence"
     allow: tuple[str, ...] = OPEN
 
-    def make(self) -> Step:
-        return Licence(tuple(self.allow))
-
-
-@dataclass(frozen=True)
-class Licence:
-    allow: tuple[str, ...] = OPEN
-    name: str = "licence"
-
     def __call__(self, document: Document) -> Document | Removed:
         if _allowed(document.license, self.allow):
             return document
@@ -106,22 +97,13 @@ class CutoffStep(StepSection):
             raise ValueError(f"{last!r} is no date; expected a year, YYYY-MM or YYYY-MM-DD")
         return last
 
-    def make(self) -> Step:
-        return Cutoff(_last_day(self.last) or "", self.missing)
-
-
-@dataclass(frozen=True)
-class Cutoff:
-    last: str
-    missing: Literal["keep", "remove"] = "keep"
-    name: str = "cutoff"
-
     def __call__(self, document: Document) -> Document | Removed:
         day = _last_day(document.date or "")
         if day is None:
             keep = self.missing == "keep"
             return document if keep else removed(document, "cutoff.no_date", document.date or "")
-        return document if day <= self.last else removed(document, "cutoff.later", document.date or "")
+        last = _last_day(self.last) or ""
+        return document if day <= last else removed(document, "cutoff.later", document.date or "")
 
 
 def _last_day(date: str) -> str | None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Literal
 
 from foretell.data.curate.pii_numbers import is_iban, is_public_ip, kind_of, kinds_within
-from foretell.data.curate.steps import Removed, Step
+from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, labelled, map_texts
 from foretell.data.document import Document
 
@@ -178,16 +178,6 @@ class PiiStep(StepSection):
     step: Literal["pii"] = "pii"
     mask: tuple[Kind, ...] = KINDS
     form: str = "[{kind}]"
-
-    def make(self) -> Step:
-        return Pii(self.mask, self.form)
-
-
-@dataclass(frozen=True)
-class Pii:
-    mask: tuple[Kind, ...] = KINDS
-    form: str = "[{kind}]"
-    name: str = "pii"
 
     def __call__(self, document: Document) -> Document | Removed:
         counts = Counter[str]()

@@ -115,15 +115,7 @@ class QualityStep(StepSection):
     def make(self) -> Step:
         """Raises DataError for a file that is no quality classifier."""
         _loaded(self.model)
-        return Quality(self.model, self.at_least, self.pieces)
-
-
-@dataclass(frozen=True)
-class Quality:
-    model: Path
-    at_least: float = 0.5
-    pieces: int = 4
-    name: str = "quality"
+        return self
 
     def __call__(self, document: Document) -> Document | Removed:
         text = text_of(document)

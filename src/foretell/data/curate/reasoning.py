@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from foretell.data.curate.steps import Removed, Step
+from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, labelled, removed, text_of
 from foretell.data.document import Document
 
@@ -27,19 +26,6 @@ class ReasoningStep(StepSection):
     reasoning_from: tuple[str, ...] = ("reasoning", "score", "rating")
     strong: float = 0.5
     keep: Literal["all", "right", "strong"] = "all"
-
-    def make(self) -> Step:
-        return Reasoning(self.answer_from, self.gold, self.reasoning_from, self.strong, self.keep)
-
-
-@dataclass(frozen=True)
-class Reasoning:
-    answer_from: tuple[str, ...] = ("answer", "correct", "is_correct", "label", "passed")
-    gold: str | None = None
-    reasoning_from: tuple[str, ...] = ("reasoning", "score", "rating")
-    strong: float = 0.5
-    keep: Literal["all", "right", "strong"] = "all"
-    name: str = "reasoning"
 
     def __call__(self, document: Document) -> Document | Removed:
         labels = document.labels

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from foretell.data.curate.steps import Removed, Step
+from foretell.data.curate.steps import Removed
 from foretell.data.curate.texts import StepSection, map_texts
 from foretell.data.document import Document
 from foretell.errors import MissingExtraError
@@ -22,7 +21,7 @@ LONGEST = 100_000  # characters of a line that are repaired at once
 
 
 class UnicodeStep(StepSection):
-    """Repair of text that was decoded wrongly somewhere on its way.
+    """Repair of text that was decoded wrongly somewhere on its way. What ftfy would leave alone is not given to it.
 
     uncurl: make curly quotes straight. unescape: undo HTML entities; not by default, since pages about HTML need them.
     width: make full-width letters plain; not by default, since it changes Chinese and Japanese punctuation.
@@ -32,19 +31,6 @@ class UnicodeStep(StepSection):
     uncurl: bool = False
     unescape: bool = False
     width: bool = False
-
-    def make(self) -> Step:
-        return UnicodeRepair(self.uncurl, self.unescape, self.width)
-
-
-@dataclass(frozen=True)
-class UnicodeRepair:
-    """Changes text only; text that ftfy would leave alone is not given to it."""
-
-    uncurl: bool = False
-    unescape: bool = False
-    width: bool = False
-    name: str = "unicode"
 
     def __call__(self, document: Document) -> Document | Removed:
         return map_texts(document, self.repair)

@@ -17,7 +17,7 @@ PIECE = 1000
 
 
 class StepSection(Section):
-    """Base of every step's settings.
+    """Base of every step's settings, which most steps are themselves.
 
     languages, kinds: the step lets other documents pass as they are; None means it is for all. A language stands for
     its regions too ("pt" for "pt-BR"), and a kind for its parts ("python" for "python.docs").
@@ -26,9 +26,16 @@ class StepSection(Section):
     languages: tuple[str, ...] | None = None
     kinds: tuple[str, ...] | None = None
 
-    def make(self) -> Step:
-        """The step itself, for every document."""
+    @property
+    def name(self) -> str:
+        return str(vars(self)["step"])
+
+    def __call__(self, document: Document) -> Document | Removed:
         raise NotImplementedError
+
+    def make(self) -> Step:
+        """The step, for every document."""
+        return self
 
     def build(self) -> Step:
         """The step, for the documents it is for."""

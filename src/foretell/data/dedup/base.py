@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -16,20 +15,22 @@ from foretell.data.dedup.records import Records, make
 from foretell.data.document import Document
 from foretell.errors import DataError
 from foretell.files import atomic_folder, digest
+from foretell.sections import Section
 
 REMOVAL = np.dtype([("key", "<u8"), ("kept", "<u8"), ("likeness", "<f4")])  # key: rank of what goes
 
 
-@dataclass(frozen=True)
-class Base:
-    """keep: sources whose copies are kept before others', first first; see `order`.
+class Base(Section):
+    """A pass, which is its own section in a recipe.
 
     Below scratch each pass has a folder of its name and settings. `sketch` and `merge` leave what is there as it is,
     so that a run that was killed goes on where it was; another setting begins anew.
     """
 
     name: ClassVar[str]
-    keep: tuple[str, ...] = ()
+
+    def build(self) -> Self:
+        return self
 
     def folder(self, scratch: Path) -> Path:
         settings = {key: str(value) for key, value in vars(self).items()}
@@ -80,6 +81,12 @@ class Base:
         return out
 
 
+class Keeping(Base):
+    """keep: sources (of documents) whose copies stay before others', first first; then the recipe's order counts."""
+
+    keep: tuple[str, ...] = ()
+
+
 def write_removals(folder: Path, removals: Records) -> None:
     """Append removals (or what else has a rank as its key) to the files of their shards."""
     if not len(removals):
@@ -107,30 +114,41 @@ def read_removals(merged: Path, shard: int, dtype: np.dtype[np.void] = REMOVAL) 
     return found[np.lexsort([*(found[name] for name in reversed(names)), row_of(found["key"])])]
 
 
+def applied(
+    documents: Iterator[Document],
+    sketches: Path,
+    shard: int,
+    removals: Records,
+    result: Callable[[Document, Records, dict[int, Name]], Document | Removed],
+) -> Iterator[Document | Removed]:
+    """The documents of a shard, and the result for those with removals: of these and the names of both sides.
+
+    removals: of the shard, as `read_removals` gives them. Raises DataError if these are not the documents that were
+    sketched.
+    """
+    names = Names(sketches).read(np.concatenate((removals["kept"], removals["key"])))
+    rows, begins = np.unique(row_of(removals["key"]), return_index=True)
+    touched = dict(zip(rows.tolist(), np.split(removals, begins[1:]), strict=False))
+    for row, document in enumerate(documents):
+        if (mine := touched.get(row)) is None:
+            yield document
+            continue
+        sketched = names[int(mine["key"][0])].id
+        if document.id.encode("utf-8", "replace").decode() != sketched:
+            raise DataError(
+                f"Document {row} of shard {shard} is {document.id}, and {sketched} was sketched there: the shard has "
+                "changed since. Remove the scratch folder, and run the command again."
+            )
+        yield result(document, mine, names)
+
+
 def without(
     documents: Iterator[Document], sketches: Path, merged: Path, shard: int, reason: str, told: str
 ) -> Iterator[Document | Removed]:
-    """The documents of a shard, those that go as `Removed`. told: of the copy, before its name; may hold {likeness}.
+    """As `applied`, those that go as `Removed`. told: of the copy, before its name; may hold {likeness}."""
 
-    Raises DataError if these are not the documents that were sketched.
-    """
-    removals = read_removals(merged, shard)
-    names = Names(sketches).read(np.concatenate((removals["kept"], removals["key"])))
-    rows = row_of(removals["key"]).tolist()
-    going = dict(zip(rows, removals.tolist(), strict=True))
-    for row, document in enumerate(documents):
-        if row not in going:
-            yield document
-            continue
-        key, kept, likeness = going[row]
-        require_same(document, names[key], shard, row)
-        detail = f"{told.format(likeness=likeness)} {names[kept]}"
-        yield Removed(document.id, reason, detail, document.labels.get("locator", ""))
+    def removed(document: Document, mine: Records, names: dict[int, Name]) -> Removed:
+        detail = f"{told.format(likeness=mine['likeness'][0])} {names[int(mine['kept'][0])]}"
+        return Removed(document.id, reason, detail, document.labels.get("locator", ""))
 
-
-def require_same(document: Document, name: Name, shard: int, row: int) -> None:
-    if document.id.encode("utf-8", "replace").decode() != name.id:
-        raise DataError(
-            f"Document {row} of shard {shard} is {document.id}, and {name.id} was sketched there: the shard has "
-            "changed since. Remove the scratch folder, and run the command again."
-        )
+    return applied(documents, sketches, shard, read_removals(merged, shard), removed)

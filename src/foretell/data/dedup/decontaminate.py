@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from foretell.data.curate.steps import Removed
 from foretell.data.dedup import leaks
@@ -26,22 +27,24 @@ _PIECES, _SHORTEST = 10, 200
 _SHOWN = 80  # characters of a passage
 
 
-@dataclass(frozen=True)
 class DecontaminatePass(Base):
-    """benchmarks: files, folders and evals registries. words: in a row that count (0: not looked for). part: of an
+    """Documents that hold items of benchmarks.
+
+    benchmarks: files, folders and evals registries. words: in a row that count (0: not looked for). part: of an
     item. shortest: letters of an item that is looked for as a whole, having fewer than 50; the report has no such
     bound, and most of its short hits are chance. action "cut": the passage goes, with `margin` characters on either
     side; conversations always go as a whole.
     """
 
     name: ClassVar[str] = "decontaminate"
-    benchmarks: tuple[str, ...] = ()
-    words: int = 13
+    kind: Literal["decontaminate"] = "decontaminate"
+    benchmarks: Annotated[tuple[str, ...], Field(min_length=1)]
+    words: Annotated[int, Field(ge=0)] = 13
     part: Part = "question"
-    shortest: int = 50
+    shortest: Annotated[int, Field(ge=24)] = 50
     ignore_case: bool = False
     action: Literal["remove", "cut"] = "remove"
-    margin: int = 200
+    margin: Annotated[int, Field(ge=0)] = 200
 
     def folder(self, scratch: Path) -> Path:
         """Of these benchmarks as they are now: others are indexed anew."""

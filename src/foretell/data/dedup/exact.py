@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, removal, without, write_removals
+from foretell.data.dedup.base import Keeping, removal, without, write_removals
 from foretell.data.dedup.order import numbered, rank_of
 from foretell.data.dedup.records import Runs, groups, partitions
 from foretell.data.document import Document
@@ -21,15 +20,17 @@ _RECORD = np.dtype([("key", "<u8"), ("check", "<u8"), ("rank", "<u8")])
 _AT_ONCE = 1 << 16
 
 
-@dataclass(frozen=True)
-class ExactPass(Base):
+class ExactPass(Keeping):
+    """Documents of the same text, roles and images."""
+
     name: ClassVar[str] = "exact"
+    kind: Literal["exact"] = "exact"
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
-            runs, held = Runs(place[0], "hashes", _RECORD), list[tuple[int, int, int]]()
+            runs, held = Runs(place[0], "hashes"), list[tuple[int, int, int]]()
             for row, document in numbered(documents, place[1]):
                 key = document_digest(document)
                 rank = rank_of(document.source, shard, row, self.keep)

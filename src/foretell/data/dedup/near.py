@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, without
+from foretell.data.dedup.base import Keeping, without
 from foretell.data.dedup.choose import EDGE, Status, chains, direct
 from foretell.data.dedup.minhash import MinHash, Signature, likeness, sketch_bytes
 from foretell.data.dedup.order import Ranks, numbered, rank_of, row_of, shard_of, text_segments
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import document_grams
 from foretell.data.document import Document
+from foretell.sections import Positive, Share
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8")])
 _AT_ONCE = 1 << 12  # documents whose signatures are held
@@ -26,40 +27,49 @@ _BEFORE = 8  # documents of a bucket, just before one in rank, that it is compar
 _PAIRS = 1 << 18  # compared at once
 
 
-@dataclass(frozen=True)
-class NearPass(Base):
-    """similarity: Jaccard's, as the signatures tell it, from which documents are near duplicates; 0 takes what shares
+class NearPass(Keeping):
+    """Documents most of whose n-grams of words are the same.
+
+    similarity: Jaccard's, as the signatures tell it, from which documents are near duplicates; 0 takes what shares
     a band unseen, as datatrove does. chains: of documents that are linked one by one only the first stays, though it
-    may be unlike the last; otherwise each that goes is near to one that stays.
+    may be unlike the last; otherwise each that goes is near to one that stays. words, bands, rows, seed: see `MinHash`.
     """
 
     name: ClassVar[str] = "near"
-    minhash: MinHash = field(default_factory=MinHash)
-    similarity: float = 0.5
+    kind: Literal["near"] = "near"
+    similarity: Share = 0.5
     chains: bool = False
+    words: Positive = MinHash.words
+    bands: Positive = MinHash.bands
+    rows: Positive = MinHash.rows
+    seed: int = Field(MinHash.seed, ge=0)
+
+    @property
+    def minhash(self) -> MinHash:
+        return MinHash(self.words, self.bands, self.rows, self.seed)
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
             folder, names = place
-            runs = Runs(folder, "bands", _RECORD)
+            runs, minhash = Runs(folder, "bands"), self.minhash
             with (folder / "signatures.u8").open("wb") as stream:
                 found, ranks = list[Signature](), list[int]()
 
                 def spill() -> None:
                     signatures, keyed = np.stack(found), np.array(ranks, np.uint64)
                     sketch_bytes(signatures).tofile(stream)
-                    keys = self.minhash.band_keys(signatures[keyed != _WORDLESS])
-                    each = np.repeat(keyed[keyed != _WORDLESS], self.minhash.bands)
+                    keys = minhash.band_keys(signatures[keyed != _WORDLESS])
+                    each = np.repeat(keyed[keyed != _WORDLESS], self.bands)
                     runs.add(make(_RECORD, key=keys.ravel(), rank=each))
                     found.clear()
                     ranks.clear()
 
                 for row, document in numbered(documents, names):
-                    grams = document_grams(text_segments(document), self.minhash.words)
+                    grams = document_grams(text_segments(document), self.words)
                     # Without words it is near to nothing, but has its place among the signatures.
-                    found.append(self.minhash.signature(grams) if len(grams) else np.zeros(self.minhash.hashes, "u4"))
+                    found.append(minhash.signature(grams) if len(grams) else np.zeros(minhash.hashes, "u4"))
                     ranks.append(rank_of(document.source, shard, row, self.keep) if len(grams) else _WORDLESS)
                     if len(found) == _AT_ONCE:
                         spill()
@@ -72,7 +82,7 @@ class NearPass(Base):
             if folder is None:
                 return
             signatures = _Signatures(self.sketches(scratch), self.minhash.hashes)
-            edges = Runs(folder, "edges", EDGE)
+            edges = Runs(folder, "edges")
             for records in partitions(self.runs(scratch, shards, "bands"), _RECORD):
                 for high, low in _pairs(records):
                     like = signatures.likeness(high, low) if self.similarity else np.ones(len(high), np.float32)

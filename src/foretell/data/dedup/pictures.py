@@ -6,18 +6,19 @@ A copy of the same bytes that stays costs nothing: a collection keeps them once,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from foretell.data.curate.images import alt_quality
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, read_removals, require_same, write_removals
-from foretell.data.dedup.order import Names, numbered, rank_of, row_of
+from foretell.data.dedup.base import Keeping, applied, read_removals, write_removals
+from foretell.data.dedup.order import Name, numbered, rank_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import finish
 from foretell.data.document import Document, Segment
@@ -33,9 +34,10 @@ _GOES = np.dtype([("key", "<u8"), ("kept", "<u8"), ("image", "<u4"), ("bits", "<
 _BEFORE = 32  # images of a band with which one is compared, beside the first
 
 
-@dataclass(frozen=True)
-class ImagesPass(Base):
-    """coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
+class ImagesPass(Keeping):
+    """Images that look the same.
+
+    coarse, fine: bits of 64 and of 256 in which near duplicates may differ, both; up to 3 coarse ones none is
     missed. drop: `untold` takes a copy out only where its alt text and caption say nothing, or the same as those of an
     earlier copy (a logo on every page), so that a figure stays in each edition and language of a book; `all` takes out
     every one. A document of one picture and its caption goes with its picture; others lose the picture and keep what
@@ -43,15 +45,16 @@ class ImagesPass(Base):
     """
 
     name: ClassVar[str] = "images"
-    coarse: int = 3
-    fine: int = 24
+    kind: Literal["images"] = "images"
+    coarse: Annotated[int, Field(ge=0, le=64)] = 3
+    fine: Annotated[int, Field(ge=0, le=256)] = 24
     drop: Literal["untold", "all"] = "untold"
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
-            runs = Runs(place[0], "hashes", _RECORD)
+            runs = Runs(place[0], "hashes")
             for row, document in numbered(documents, place[1]):
                 rank = rank_of(document.source, shard, row, self.keep)
                 pictures = (segment for segment in document.segments if segment.image is not None)
@@ -68,7 +71,7 @@ class ImagesPass(Base):
         with self.merging(scratch) as folder:
             if folder is None:
                 return
-            found = Runs(folder, "pairs", _GOES)
+            found = Runs(folder, "pairs")
             for records in partitions(self.runs(scratch, shards, "hashes"), _RECORD):
                 for pairs in self._pairs(records):
                     found.add(pairs)
@@ -98,16 +101,7 @@ class ImagesPass(Base):
 
     def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
         going = read_removals(self.merged(scratch), shard, _GOES)
-        rows = row_of(going["key"])
-        names = Names(self.sketches(scratch)).read(np.concatenate((going["key"], going["kept"])))
-        for row, document in enumerate(documents):
-            low, high = np.searchsorted(rows, [row, row + 1])
-            if low == high:
-                yield document
-                continue
-            mine = going[low:high]
-            require_same(document, names[int(mine["key"][0])], shard, row)
-            yield _without_images(document, set(mine["image"].tolist()), names[int(mine["kept"][0])])
+        return applied(documents, self.sketches(scratch), shard, going, _without_images)
 
 
 def _told(picture: Segment) -> int:
@@ -117,7 +111,8 @@ def _told(picture: Segment) -> int:
     return int.from_bytes(blake2b(told.encode("utf-8", "replace"), digest_size=8).digest()) or 1 if told else 0
 
 
-def _without_images(document: Document, numbers: set[int], named: object) -> Document | Removed:
+def _without_images(document: Document, going: Records, names: dict[int, Name]) -> Document | Removed:
+    numbers, named = set(going["image"].tolist()), names[int(going["kept"][0])]
     seen, segments = -1, []
     for segment in document.segments:
         if segment.image is not None:

@@ -21,15 +21,15 @@ _SAMPLES = 4096  # keys of a run from which ranges are chosen
 class Runs:
     """Collects records and spills them, sorted by their fields, as files `<stem>-NNN.run` of a folder."""
 
-    def __init__(self, folder: Path, stem: str, dtype: np.dtype[np.void], budget: int = BUDGET // 2) -> None:
-        self._folder, self._stem, self._dtype, self._budget = folder, stem, dtype, budget
+    def __init__(self, folder: Path, stem: str) -> None:
+        self._folder, self._stem = folder, stem
         self._held: list[Records] = []
         self._bytes = self._count = 0
 
     def add(self, records: Records) -> None:
         self._held.append(records)
         self._bytes += records.nbytes
-        if self._bytes >= self._budget:
+        if self._bytes >= BUDGET // 2:
             self.flush()
 
     def flush(self) -> None:
@@ -56,14 +56,14 @@ def in_order(records: Records) -> Records:
     return sorted_
 
 
-def partitions(runs: Sequence[Path], dtype: np.dtype[np.void], budget: int = BUDGET) -> Iterator[Records]:
-    """All records of sorted runs, in the order of their fields, as arrays of about `budget` bytes.
+def partitions(runs: Sequence[Path], dtype: np.dtype[np.void]) -> Iterator[Records]:
+    """All records of sorted runs, in the order of their fields, as arrays of about BUDGET bytes.
 
     Records of one key are always in one array, however many they are.
     """
     runs = sorted(runs)
     sizes = [path.stat().st_size // dtype.itemsize for path in runs]
-    bounds = _bounds(runs, sizes, dtype, budget)
+    bounds = _bounds(runs, sizes, dtype)
     begins = [0] * len(runs)
     for bound in bounds:
         pieces = []
@@ -80,10 +80,10 @@ def partitions(runs: Sequence[Path], dtype: np.dtype[np.void], budget: int = BUD
             yield in_order(found)
 
 
-def _bounds(runs: Sequence[Path], sizes: list[int], dtype: np.dtype[np.void], budget: int) -> list[int | None]:
+def _bounds(runs: Sequence[Path], sizes: list[int], dtype: np.dtype[np.void]) -> list[int | None]:
     """Keys at which ranges end, None for the last; chosen by evenly spaced keys of the runs."""
     total = sum(sizes)
-    parts = -(-total * dtype.itemsize // budget)
+    parts = -(-total * dtype.itemsize // BUDGET)
     if parts <= 1:
         return [None]
     every = max(1, total // max(_SAMPLES, 16 * parts))

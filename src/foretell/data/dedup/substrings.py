@@ -11,19 +11,21 @@ Schleimer, Wilkerson & Aiken 2003 (winnowing).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from foretell.data.curate.steps import Removed
-from foretell.data.dedup.base import Base, read_removals, require_same, write_removals
-from foretell.data.dedup.order import Names, Ranks, numbered, rank_of, row_of, shard_of
+from foretell.data.dedup.base import Keeping, applied, read_removals, write_removals
+from foretell.data.dedup.order import Name, Ranks, numbered, rank_of, row_of, shard_of
 from foretell.data.dedup.records import Records, Runs, groups, make, partitions
 from foretell.data.dedup.words import Hashes, Places, finish, grams, words
 from foretell.data.document import Document, Segment
+from foretell.sections import Share
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8"), ("place", "<u4")])
 _CUT = np.dtype([("key", "<u8"), ("kept", "<u8"), ("begin", "<u4"), ("end", "<u4")])
@@ -32,23 +34,25 @@ _MAPPED = 1000  # shards; a process may have some 65,000 files mapped
 _STEP = 32  # words compared in a row
 
 
-@dataclass(frozen=True)
-class SubstringsPass(Base):
-    """words: a run of so many words or more is cut. A document that loses `share` of its words or more goes as a
+class SubstringsPass(Keeping):
+    """Runs of words that stand earlier in the corpus.
+
+    words: a run of so many words or more is cut. A document that loses `share` of its words or more goes as a
     whole, as does one without images that keeps fewer than `shortest` words. Conversations are left whole.
     """
 
     name: ClassVar[str] = "substrings"
-    words: int = 50
-    share: float = 0.8
-    shortest: int = 20
+    kind: Literal["substrings"] = "substrings"
+    words: Annotated[int, Field(ge=10)] = 50
+    share: Share = 0.8
+    shortest: int = Field(20, ge=0)
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         with self.sketching(scratch, shard) as place:
             if place is None:
                 return
             folder, names = place
-            runs, starts = Runs(folder, "grams", _RECORD), [0]
+            runs, starts = Runs(folder, "grams"), [0]
             with (folder / "words.u4").open("wb") as stream:
                 for row, document in numbered(documents, names):
                     hashes = _document_words(document)
@@ -77,24 +81,15 @@ class SubstringsPass(Base):
 
     def apply(self, documents: Iterator[Document], shard: int, scratch: Path) -> Iterator[Document | Removed]:
         cuts = read_removals(self.merged(scratch), shard, _CUT)
-        rows = row_of(cuts["key"])
-        names = Names(self.sketches(scratch)).read(np.concatenate((cuts["key"], cuts["kept"])))
-        for row, document in enumerate(documents):
-            low, high = np.searchsorted(rows, [row, row + 1])
-            if low == high:
-                yield document
-                continue
-            mine = cuts[low:high]
-            require_same(document, names[int(mine["key"][0])], shard, row)
-            spans = merged_spans(mine["begin"].astype(np.int64), mine["end"].astype(np.int64))
-            sizes = mine["end"].astype(np.int64) - mine["begin"]
-            kept = mine["kept"][np.lexsort((mine["kept"], -sizes))][0]
-            yield self._cut(document, spans, str(names[int(kept)]))
+        return applied(documents, self.sketches(scratch), shard, cuts, self._cut)
 
-    def _cut(self, document: Document, spans: list[tuple[int, int]], named: str) -> Document | Removed:
+    def _cut(self, document: Document, cuts: Records, names: dict[int, Name]) -> Document | Removed:
+        begins, ends = cuts["begin"].astype(np.int64), cuts["end"].astype(np.int64)
+        spans = merged_spans(begins, ends)
+        longest = cuts["kept"][np.lexsort((cuts["kept"], begins - ends))][0]
         total = int(np.count_nonzero(_document_words(document)))
         gone = sum(end - begin for begin, end in spans)
-        detail = f"{gone} of {total} words stand earlier, most of them in {named}"
+        detail = f"{gone} of {total} words stand earlier, most of them in {names[int(longest)]}"
         pictured = any(segment.image is not None for segment in document.segments)
         if gone >= self.share * total or (total - gone < self.shortest and not pictured):
             return Removed(document.id, "dedup.substrings", detail, document.labels.get("locator", ""))

@@ -142,13 +142,18 @@ def read_json(
             yield at.removed("read.json", f"a {type(row).__name__}, not an object")
 
 
+def plain(stream: IO[bytes], name: str, limits: Limits) -> Any:
+    """A file's stream, unpacked if its name says so; reading it then may raise Damaged."""
+    packed = PACKED.search(name)
+    if not packed:
+        return stream
+    suffix = packed.group().lower()
+    return Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
+
+
 def unpacked(stream: IO[bytes], name: str, limits: Limits, place: Place) -> bytes | Removed:
     """A whole file, unpacked if its name says so; Removed if it is larger than a document may be, or damaged."""
-    packed = PACKED.search(name)
-    source: Any = stream
-    if packed:
-        suffix = packed.group().lower()
-        source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
+    source = plain(stream, name, limits)
     parts: list[bytes] = []
     size = 0
     try:

@@ -10,9 +10,8 @@ from typing import IO, Any, Literal
 
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
-from foretell.data.read.compressed import CHUNK, Damaged, GzipMembers, Unpacked
-from foretell.data.read.files import PACKED
-from foretell.data.read.jsonl import Joined
+from foretell.data.read.compressed import CHUNK, Damaged
+from foretell.data.read.jsonl import plain
 from foretell.data.read.rows import Defaults, Place, document, first
 from foretell.data.read.sections import Fields, Limits
 from foretell.errors import ImageError
@@ -77,13 +76,8 @@ class _Blocks:
 
 
 def _files(stream: IO[bytes], name: str, limits: Limits) -> Iterator[tuple[str, bytes | Removed] | Removed]:
-    packed = PACKED.search(name)
-    source: Any = stream
-    if packed:
-        suffix = packed.group().lower()
-        source = Joined(GzipMembers(stream, limits, bool)) if suffix == ".gz" else Unpacked(stream, suffix, limits)
     again, place = False, Place(name, name)
-    blocks: Any = _Blocks(source)
+    blocks: Any = _Blocks(plain(stream, name, limits))
     try:
         while True:
             why = "damaged between its files"
