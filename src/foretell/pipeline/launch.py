@@ -182,6 +182,11 @@ class Job:
     options: tuple[str, ...] = ()
     warning: int = 180
 
+    def __post_init__(self) -> None:
+        for option in self.options:  # sbatch passes over anything else without a word
+            if not option.startswith("-") or "\n" in option:
+                raise LaunchError(f"--sbatch is {option!r}; expected an option of sbatch, such as --sbatch=--qos=high.")
+
 
 def slurm_script(plan: Launch, job: Job, folder: Path, executable: Sequence[str] = ()) -> str:
     """The job file: one `foretell launch` a machine; at the time limit, or preempted, it saves and queues again."""
@@ -189,7 +194,7 @@ def slurm_script(plan: Launch, job: Job, folder: Path, executable: Sequence[str]
     low, _, high = plan.nodes.partition(":")
     numbers = {
         "ranks": plan.ranks, "threads": plan.threads, "restarts": plan.restarts, "join": plan.join, "hang": plan.hang,
-        "wait": plan.wait,
+        **({"wait": plan.wait} if high else {}),
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in numbers.items()]
     # A lost machine takes its share of the run, and the job only where fewer than MIN are left.
