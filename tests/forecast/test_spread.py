@@ -17,7 +17,7 @@ from foretell.forecast.here import fit_curve
 from foretell.forecast.job import Job, Layout
 from foretell.forecast.rungs import DataShape
 from foretell.forecast.shapes import find_shape
-from foretell.forecast.spread import spread
+from foretell.forecast.spread import _slower, spread
 from foretell.forecast.spread_page import spread_page
 from foretell.forecast.steptime import gather, step_time
 from foretell.recipe import ModelConfig
@@ -176,7 +176,31 @@ def test_where_all_fits_the_plain_way_is_taken_and_reasons_name_what_is_slower()
     found = spread(replace(job(), batch_tokens=1024 * 1024), cluster(inter=Link(bandwidth=2e11)))
     assert found.chosen.layout.tensor == 1 and found.chosen.layout.checkpoint == "none"
     reasons = " ".join(one.reason for one in found.refused)
-    assert "slower: communication" in reasons
+    assert "slower: weights and gradients exchanged +" in reasons and "activations exchanged +" in reasons
+
+
+def test_a_reason_is_what_takes_longer() -> None:
+    one = job()
+
+    def reason(place: Cluster, layout: Layout, chosen: Layout) -> str:
+        return _slower(*(estimate(one, each, place) for each in (layout, chosen)))
+
+    # Computing alone differs: recomputed products are a third of them but for the head, and nothing is exchanged.
+    head = 6 * one.head / one.flops_per_token
+    full = reason(cluster(), Layout(rows=4, checkpoint="full"), Layout(rows=4))
+    assert full.split(": ")[1].startswith("computing again +"), full
+    assert float(full.split("%")[0]) == pytest.approx(100 * (1 - head) / 3, rel=0.2)
+    # Micro-batches of one row read the weights more often.
+    assert "slower: memory traffic +" in reason(cluster(bandwidth=1e11), Layout(rows=1), Layout(rows=64))
+    # Replicas each hold the whole optimizer state.
+    near = cluster(intra=Link(bandwidth=1e18), inter=Link(bandwidth=1e18), bandwidth=1e11)
+    whole, shared = Layout(16, rows=4), Layout(1, 16, reshard="never", rows=4)
+    assert reason(near, whole, shared).split(": ")[1].startswith("optimizer +")
+    # With tensor parallelism every device multiplies the head of more tokens.
+    split = Layout(8, tensor=2, rows=4)
+    assert "slower: products that tensor does not share +" in reason(cluster(intra=Link(bandwidth=1e18)), split, whole)
+    assert reason(cluster(), whole, whole) == "as fast, but less simple"
+    assert reason(cluster(), Layout(rows=4), Layout(rows=4, checkpoint="full")).endswith("% faster, but less simple")
 
 
 def test_sizes_that_cannot_be_built_say_why() -> None:
