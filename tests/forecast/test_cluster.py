@@ -14,7 +14,15 @@ def test_built_in_clusters_are_whole_and_say_where_their_figures_come_from() -> 
     for name in built_in():
         found = load_cluster(name)
         assert found.source and found.power and found.devices == found.node, name
-        assert 1e10 < found.bandwidth < found.peak("bfloat16"), name
+        assert 1e10 < found.bandwidth < found.peak(found.mixed), name
+
+
+def test_a_v100_multiplies_float16_and_no_bfloat16() -> None:
+    found = load_cluster("v100x8")
+    assert (found.mixed, found.peak("float16"), found.peak("float32")) == ("float16", 125e12, 15.7e12)
+    with pytest.raises(ForecastError, match=r"V100 .* has no rate for bfloat16; described are float16, float32\. Name"):
+        found.peak("bfloat16")
+    assert load_cluster("h100").mixed == "bfloat16"
 
 
 def test_a_number_of_devices_is_a_part_of_a_node_or_whole_ones() -> None:
@@ -39,7 +47,9 @@ def test_a_file_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
     [
         ("like: h300", "like is 'h300'; built in are h100"),
         ("like: h100\nmemory: -1", "memory is -1"),
-        ("like: h100\nwatts: 3", "watts"),
+        ("like: h100\nwatts: 3", "unknown key watts.*Allowed here: .* kind, like, matmul"),
+        ("lik: h100", r"unknown key lik \(did you mean 'like'\?\)"),
+        ("like: h100\nflops: {}", "flops is {}"),
         ("[1, 2]", "is no cluster; expected are fields such as device"),
         ("a: [", "is not valid YAML"),
     ],
