@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from foretell.errors import MissingExtraError, RunError
-from foretell.measure.fanout import Workers, fan_out
+from foretell.measure.fanout import Workers, check_place, fan_out
 
 
 def work(task: tuple[str, Any]) -> tuple[int, int]:
@@ -62,9 +63,17 @@ def test_a_worker_that_is_killed_between_its_tasks_is_replaced() -> None:
     assert square == 9 and second != first and len(told) == 1
 
 
-def test_there_is_no_other_place() -> None:
-    with pytest.raises(RunError, match="expected local, ray"):
-        list(fan_out(work, [], on="moon"))
+def test_there_is_no_other_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("moon", "local:4", "local:", "ray:", ""):
+        with pytest.raises(RunError, match="expected local, ray"):
+            list(fan_out(work, [], on=place))
+    with pytest.raises(RunError, match=r"expected local, ray, slurm, or ray:ADDRESS"):
+        check_place("moon", "slurm")
+    for place in ("local", "slurm"):
+        check_place(place, "slurm")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"foretell\[cluster\]"):
+        check_place("ray:127.0.0.1:6379")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ its machine gone), another takes its place and the task is done again, a bounded
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from foretell.errors import ForetellError, RunError
+from foretell.errors import ForetellError, MissingExtraError, RunError
 from foretell.measure.machine import cores
 
 Where = str
@@ -99,12 +100,20 @@ def fan_out(
         yield from pool.map(work, tasks, tick, tell)
 
 
-def _place(on: Where) -> tuple[str, str]:
+def _place(on: Where, others: Sequence[str] = ()) -> tuple[str, str]:
     """Kind and address of a place. Raises RunError for what is none."""
-    kind, _, address = on.partition(":")
-    if kind not in ("local", "ray") or (kind == "local" and address):
-        raise RunError(f"There is no place {on!r} to run on; expected local, ray, or ray:ADDRESS of a cluster.")
+    kind, colon, address = on.partition(":")
+    if kind not in ("local", "ray") or (colon and not (kind == "ray" and address)):
+        known = ", ".join(["local", "ray", *others])
+        raise RunError(f"There is no place {on!r} to run on; expected {known}, or ray:ADDRESS of a cluster.")
     return kind, address
+
+
+def check_place(on: Where, *others: str) -> None:
+    """Before any work: raise RunError for what is no place and none of `others`, MissingExtraError for Ray without the
+    cluster extra."""
+    if on not in others and _place(on, others)[0] == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("Running on Ray", "cluster")
 
 
 class Workers:
