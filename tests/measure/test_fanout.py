@@ -6,6 +6,8 @@ import importlib.util
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,18 @@ def test_a_worker_that_is_killed_between_its_tasks_is_replaced() -> None:
         os.kill(first, signal.SIGKILL)
         ((_, (square, second)),) = pool.map(work, [("square", 3)], tell=told.append)
     assert square == 9 and second != first and len(told) == 1
+
+
+def test_a_script_that_works_when_it_is_imported_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import math\nfrom foretell.measure.fanout import fan_out\n"
+        "print(dict(fan_out(math.factorial, [3, 4], workers=2)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "RunError: No worker process could begin" in last and str(script) in last, last
+    assert 'under `if __name__ == "__main__":`' in last and "ended from outside" not in done.stderr
 
 
 def test_there_is_no_other_place(monkeypatch: pytest.MonkeyPatch) -> None:

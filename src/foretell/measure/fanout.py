@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
@@ -264,6 +265,11 @@ class _Process:
         try:
             return future.result()
         except BrokenProcessPool as error:
+            if future is self._hello and (script := _without_guard()):
+                raise RunError(
+                    f"No worker process could begin: each one imports {script}, which does its work at once when "
+                    'imported. Put what it does under `if __name__ == "__main__":`, and run it again.'
+                ) from error
             raise Lost("A worker process was ended from outside (out of memory, or killed).") from error
 
     def interrupt(self) -> None:
@@ -280,6 +286,15 @@ class _Process:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _without_guard() -> str:
+    """The script that each new process imports, where it does not ask whether it is imported; else empty."""
+    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "__main__.py")
+    with suppress(OSError):
+        if file.name != "__main__.py" and b"__main__" not in file.read_bytes():  # that of a package is not imported
+            return str(file)
+    return ""
 
 
 class _Worker:
