@@ -78,6 +78,8 @@ def test_machines_meet_where_they_are_told() -> None:
         ({"nodes": "4:2"}, "expected a number of machines, or MIN:MAX"),
         ({"nodes": "2"}, "need a place to meet. Give --endpoint"),
         ({"endpoint": "node1"}, "expected HOST:PORT"),
+        ({"endpoint": "node1:65536"}, "expected HOST:PORT"),
+        ({"endpoint": ":29400"}, "expected HOST:PORT"),
         ({"ranks": 0}, "--ranks is 0"),
         ({"hang": 0}, "--hang is 0"),
     ],

@@ -55,7 +55,9 @@ class Launch:
                 f"{self.nodes} machines need a place to meet. Give --endpoint HOST:PORT, the same on all of them, or "
                 "--slurm FILE to write a job that does."
             )
-        if self.endpoint and not self.endpoint.rpartition(":")[2].isdigit():
+        host, _, port = self.endpoint.rpartition(":")
+        # Port 0 stands for one that a job finds out.
+        if self.endpoint and not (host and port.isdecimal() and int(port) < 1 << 16):
             raise LaunchError(f"--endpoint is {self.endpoint!r}; expected HOST:PORT, such as node1:29400.")
         for name in ("ranks", "threads", "join", "hang", "wait"):
             if getattr(self, name) < 1:
