@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from foretell.cli.app import app
-from foretell.errors import ForecastError
+from foretell.errors import ForecastError, RecipeError
 from foretell.forecast.cluster import Cluster, Curve, Link, load_cluster
 from foretell.forecast.estimate import estimate
 from foretell.forecast.footprint import _CHUNK, Memory, kept, memory_per_rank
@@ -213,6 +213,8 @@ def test_sizes_that_cannot_be_built_say_why() -> None:
         spread(replace(odd, batch_tokens=1000), cluster())
     with pytest.raises(ForecastError, match=r"needs \d.* GB a device at the least on 16 of X .*Take more devices"):
         spread(job(), cluster(memory=1e8))
+    with pytest.raises(ForecastError, match=r"16 devices that fail every 0\.001 h each.*never train test to its end"):
+        spread(job(), cluster(mtbf_hours=0.001))
 
 
 def test_cost_energy_and_failures_follow_the_hours() -> None:
@@ -293,10 +295,19 @@ def test_command_plans_a_shape_and_a_recipe(run: Callable[..., str], tmp_path: P
         assert load_recipe(out).train.batch_tokens == 16384
 
 
+def test_shapes_are_named_only_where_there_is_no_such_recipe(run: Callable[..., str]) -> None:
+    with pytest.raises(RecipeError, match=r"cannot share 3 kv_heads; set kv_heads to a divisor of 4\.$"):
+        run("quickstart", "--cluster", "h100x8", "--set", "model.kv_heads=3")
+    with pytest.raises(RecipeError, match=r"Did you mean the shape llama-3-70b\?$"):
+        run("llama-3-700b", "--cluster", "h100x8")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["llama-7b"], "need a cluster"),
+        (["quickstart", "--precision", "float32", "--budget", "1e14"], "need a cluster"),
+        (["quickstart", "--cluster", "here", "--precision", "float32"], "takes the recipe's precision"),
         (["quickstart", "--price", "2", "--budget", "1e14"], "need a cluster"),
         (["quickstart", "--cluster", "h100x8", "--hours", "2"], "plans the recipe as it is"),
         (["llama-7b", "--cluster", "here"], "a shape has none"),

@@ -74,15 +74,15 @@ def load_named(named: str, overrides: list[str]) -> Recipe:
     from foretell.cli.run import load
     from foretell.errors import RecipeError
     from foretell.forecast.shapes import shapes
+    from foretell.recipes import find_recipe
 
     try:
-        return load(named, overrides, None)
+        find_recipe(named)
     except RecipeError as error:
-        if Path(named).exists():
-            raise
         near = get_close_matches(named, shapes(), 1)
         hint = f" Did you mean the shape {near[0]}?" if near else f" Shapes are {', '.join(shapes())}."
         raise RecipeError(f"{error}{hint}") from error
+    return load(named, overrides, None)
 
 
 def _place(cluster: str, recipe: Recipe | None, data: DataShape | None, precision: str | None) -> tuple[Cluster, str]:

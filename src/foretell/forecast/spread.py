@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     Tried are all sizes replicate x shard x tensor whose product is the number of devices, tensor within a node and a
     divisor of heads and MLP, with every checkpoint policy, both reshard policies, and micro-batches of 1, 2, 4, … rows.
     Of layouts within two percent the simpler one is taken: less tensor parallel, less sharding, less recomputed.
-    Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting.
+    Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting, and where
+    failures leave no time to train.
     """
     if job.batch_rows < 1:
         raise ForecastError(
@@ -71,8 +73,8 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     if not least:
         reasons = list(dict.fromkeys(one.reason for one in refused))[:_REASONS]
         raise ForecastError(
-            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change train.batch_tokens, or "
-            "the number of devices."
+            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change batch_tokens, or the "
+            "number of devices."
         )
     if not best:
         near = min(least.values(), key=lambda found: found.memory.total)
@@ -87,6 +89,12 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
         if chosen is None or _before(found, chosen):
             chosen = found
     assert chosen is not None
+    if chosen.wall == math.inf:
+        raise ForecastError(
+            f"{cluster.devices} devices that fail every {cluster.mtbf_hours:g} h each, and take "
+            f"{cluster.restart_minutes:g} min to restart, never train {job.name} to its end. Correct mtbf_hours or "
+            "restart_minutes of the cluster, or take fewer devices."
+        )
     for key, smallest in least.items():
         if key not in best:
             needs = f"needs {smallest.memory.total / 1e9:.1f} GB at the least, {limit / 1e9:.1f} GB are there"
