@@ -40,7 +40,7 @@ class Run:
 
     def estimate(self, curve: Curve | None = None) -> Estimate:
         cluster = self.cluster if curve is None else self.cluster.model_copy(update={"efficiency": curve})
-        return estimate(self.job, self.layout, cluster)
+        return estimate(self.job, self.layout, cluster, cluster.mixed)
 
     def error(self, curve: Curve | None = None) -> float:
         """Logarithm of the planned time a token over the published one: by rate, else MFU, else device hours."""
@@ -48,7 +48,7 @@ class Run:
         if "rate" in self.said:
             return math.log(self.said["rate"] / found.rate)
         if "mfu" in self.said:
-            return math.log(self.said["mfu"] / found.mfu("bfloat16"))
+            return math.log(self.said["mfu"] / found.mfu(self.cluster.mixed))
         if "device_hours" in self.said:
             return math.log(found.device_hours / self.said["device_hours"])
         assert found.energy is not None
@@ -76,7 +76,7 @@ def _run(said: dict[str, Any]) -> Run:
         layout = Layout(count, shard, tensor, tensor > 1, "always", policy, rows)
     else:
         start = Curve(**dict(zip(FITTED, _START, strict=True)))
-        layout = spread(job, cluster.model_copy(update={"efficiency": start})).chosen.layout
+        layout = spread(job, cluster.model_copy(update={"efficiency": start}), cluster.mixed).chosen.layout
     return Run(said["name"], said["family"], job, cluster, layout, said)
 
 
@@ -118,7 +118,7 @@ def table(runs: Sequence[Run], curve: Curve, errors: dict[str, float]) -> list[d
         found, said = run.estimate(curve), run.said
         planned: dict[str, Any] = {
             "rate": found.rate,
-            "mfu": found.mfu("bfloat16"),
+            "mfu": found.mfu(run.cluster.mixed),
             "device_hours": found.device_hours,
             "mwh": None if found.energy is None else found.energy / 1e6,
             "flops": run.job.flops,

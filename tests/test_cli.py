@@ -44,6 +44,16 @@ def test_errors_are_one_paragraph_and_exit_with_2(
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_place_that_is_none_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (("run", "quickstart"), ("forecast", "ladder", "quickstart"), ("align", "quickstart")):
+        code, out, err = invoke(capsys, *command, "--on", "moon")
+        assert code == 2 and "'moon'" in err and "ray" in err and not out, command
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_missing_source_path_leaves_what_was_built(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for i in range(40):

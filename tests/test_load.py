@@ -53,6 +53,8 @@ def test_weights_in_few_bits_load_and_answer(run, weights):
         foretell.load(run, weights=weights, dtype="float32")
     with pytest.raises(GenerationError, match="allowed are full, int8, int4"):
         foretell.load(run, weights="int3")
+    with pytest.raises(GenerationError, match="is an endpoint, which holds its weights in its own way"):
+        foretell.load("http://127.0.0.1:1/v1", weights=weights)
 
 
 def test_chat_reads_images_in_every_python_form(run, tmp_path):

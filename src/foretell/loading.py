@@ -66,15 +66,19 @@ def load(ref: str | Path, *, device: str = "auto", dtype: str = "auto", weights:
     Raises CheckpointError for what holds no model, a damaged one, or one that cannot be represented, GenerationError
     for a URL that is none, TrainingError for a device that is not here, MissingExtraError without torch.
     """
-    if _URL.match(str(ref)):
-        from foretell.engine.remote import Endpoint
-
-        url, _, name = str(ref).partition("#")
-        return Model(Endpoint(url, name or None), Path(url))
     if dtype not in DTYPES:
         raise GenerationError(f"dtype is {dtype!r}; allowed are {', '.join(DTYPES)}.")
     if weights not in WEIGHTS:
         raise GenerationError(f"weights is {weights!r}; allowed are {', '.join(WEIGHTS)}.")
+    if _URL.match(str(ref)):
+        from foretell.engine.remote import Endpoint
+
+        if (dtype, weights) != ("auto", "full"):
+            raise GenerationError(
+                f"{ref} is an endpoint, which holds its weights in its own way. Leave dtype auto and weights full."
+            )
+        url, _, name = str(ref).partition("#")
+        return Model(Endpoint(url, name or None), Path(url))
     foreign = is_foreign(ref)
     folder = Path(ref) if foreign else find_checkpoint(ref)
     try:

@@ -146,7 +146,9 @@ class ModelConfig(Section):
                 f"width {self.width} is not divisible by head_dim {self.head_dim}; choose a multiple of it"
             )
         if self.heads % self.n_kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.n_kv_heads} kv_heads; choose a divisor")
+            raise ValueError(
+                f"{self.heads} heads cannot share {self.n_kv_heads} kv_heads; set kv_heads to a divisor of {self.heads}"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even, since rotary positions turn pairs")
         if (self.sliding_window is None) != (not self.sliding_layers):

@@ -125,7 +125,7 @@ class RolloutConfig(Section):
     """
 
     workers: Positive = 1
-    on: str = "local"
+    on: str = Field("local", pattern=r"^(local|ray(:.+)?|https?://.+)$")
     max_staleness: Annotated[int, Field(ge=0)] = 0
     importance_cap: float = Field(2.0, ge=1)
     folder: str | None = None

@@ -75,5 +75,5 @@ def test_policies_are_trained_by_one_process(base: Base, tmp_path: Path, monkeyp
 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(TrainingError, match="grpo runs as a single process: start it without torchrun"):
+    with pytest.raises(TrainingError, match="grpo runs as a single process: start it without foretell launch"):
         train_policy("grpo", base.folder, data(tmp_path), tmp_path / "run", None, Sources())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,15 @@ def test_built_in_clusters_are_whole_and_say_where_their_figures_come_from() -> 
     for name in built_in():
         found = load_cluster(name)
         assert found.source and found.power and found.devices == found.node, name
-        assert 1e10 < found.bandwidth < found.peak("bfloat16"), name
+        assert 1e10 < found.bandwidth < found.peak(found.mixed), name
+
+
+def test_a_v100_multiplies_float16_and_no_bfloat16() -> None:
+    found = load_cluster("v100x8")
+    assert (found.mixed, found.peak("float16"), found.peak("float32")) == ("float16", 125e12, 15.7e12)
+    with pytest.raises(ForecastError, match=r"V100 .* has no rate for bfloat16; described are float16, float32\. Name"):
+        found.peak("bfloat16")
+    assert load_cluster("h100").mixed == "bfloat16"
 
 
 def test_a_number_of_devices_is_a_part_of_a_node_or_whole_ones() -> None:
@@ -38,7 +47,9 @@ def test_a_file_takes_over_what_it_does_not_say(tmp_path: Path) -> None:
     [
         ("like: h300", "like is 'h300'; built in are h100"),
         ("like: h100\nmemory: -1", "memory is -1"),
-        ("like: h100\nwatts: 3", "watts"),
+        ("like: h100\nwatts: 3", "unknown key watts.*Allowed here: .* kind, like, matmul"),
+        ("lik: h100", r"unknown key lik \(did you mean 'like'\?\)"),
+        ("like: h100\nflops: {}", "flops is {}"),
         ("[1, 2]", "is no cluster; expected are fields such as device"),
         ("a: [", "is not valid YAML"),
     ],
@@ -97,3 +108,27 @@ def test_a_file_of_a_shape_is_checked_against_its_parameters(tmp_path: Path) -> 
     with pytest.raises(ForecastError, match=r"states 7e\+09 parameters, but its shape has"):
         find_shape(str(file))
     assert find_shape("quickstart") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kv_heads": 3}, r"bad\.yaml: kv_heads is 3, which does not divide heads \(4\); give a divisor"),
+        ({"width": 130}, r"bad\.yaml: width is 130, which heads \(4\) does not divide; change one of them"),
+        ({"width": 32}, r"bad\.yaml: head_dim is 8; allowed: 16 or more"),
+        ({"layers": None, "layer": 2}, r"bad\.yaml: unknown key layer \(did you mean 'layers'\?\).*layers is missing"),
+    ],
+)
+def test_a_file_of_a_shape_with_a_mistake_says_which(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    whole = {"layers": 2, "width": 128, "heads": 4, "ffn": 352, "vocabulary": 1000, "context": 256}
+    whole |= {"batch_tokens": 20_000, "tokens": 10_000_000} | changes
+    file = tmp_path / "bad.yaml"
+    file.write_text("\n".join(f"{key}: {value}" for key, value in whole.items() if value is not None))
+    with pytest.raises(RecipeError, match=said):
+        find_shape(str(file))
+
+
+def test_a_recipe_is_not_taken_for_a_shape(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: x\ndata: {sources: [{kind: world}]}\nmodel: {width: 64}\ntokens: 1e6\n")
+    assert find_shape(str(file)) is None

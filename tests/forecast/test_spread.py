@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from foretell.cli.app import app
-from foretell.errors import ForecastError
+from foretell.errors import ForecastError, RecipeError
 from foretell.forecast.cluster import Cluster, Curve, Link, load_cluster
 from foretell.forecast.estimate import estimate
 from foretell.forecast.footprint import _CHUNK, Memory, kept, memory_per_rank
@@ -17,7 +17,7 @@ from foretell.forecast.here import fit_curve
 from foretell.forecast.job import Job, Layout
 from foretell.forecast.rungs import DataShape
 from foretell.forecast.shapes import find_shape
-from foretell.forecast.spread import spread
+from foretell.forecast.spread import _slower, spread
 from foretell.forecast.spread_page import spread_page
 from foretell.forecast.steptime import gather, step_time
 from foretell.recipe import ModelConfig
@@ -176,7 +176,31 @@ def test_where_all_fits_the_plain_way_is_taken_and_reasons_name_what_is_slower()
     found = spread(replace(job(), batch_tokens=1024 * 1024), cluster(inter=Link(bandwidth=2e11)))
     assert found.chosen.layout.tensor == 1 and found.chosen.layout.checkpoint == "none"
     reasons = " ".join(one.reason for one in found.refused)
-    assert "slower: communication" in reasons
+    assert "slower: weights and gradients exchanged +" in reasons and "activations exchanged +" in reasons
+
+
+def test_a_reason_is_what_takes_longer() -> None:
+    one = job()
+
+    def reason(place: Cluster, layout: Layout, chosen: Layout) -> str:
+        return _slower(*(estimate(one, each, place) for each in (layout, chosen)))
+
+    # Computing alone differs: recomputed products are a third of them but for the head, and nothing is exchanged.
+    head = 6 * one.head / one.flops_per_token
+    full = reason(cluster(), Layout(rows=4, checkpoint="full"), Layout(rows=4))
+    assert full.split(": ")[1].startswith("computing again +"), full
+    assert float(full.split("%")[0]) == pytest.approx(100 * (1 - head) / 3, rel=0.2)
+    # Micro-batches of one row read the weights more often.
+    assert "slower: memory traffic +" in reason(cluster(bandwidth=1e11), Layout(rows=1), Layout(rows=64))
+    # Replicas each hold the whole optimizer state.
+    near = cluster(intra=Link(bandwidth=1e18), inter=Link(bandwidth=1e18), bandwidth=1e11)
+    whole, shared = Layout(16, rows=4), Layout(1, 16, reshard="never", rows=4)
+    assert reason(near, whole, shared).split(": ")[1].startswith("optimizer +")
+    # With tensor parallelism every device multiplies the head of more tokens.
+    split = Layout(8, tensor=2, rows=4)
+    assert "slower: products that tensor does not share +" in reason(cluster(intra=Link(bandwidth=1e18)), split, whole)
+    assert reason(cluster(), whole, whole) == "as fast, but less simple"
+    assert reason(cluster(), Layout(rows=4), Layout(rows=4, checkpoint="full")).endswith("% faster, but less simple")
 
 
 def test_sizes_that_cannot_be_built_say_why() -> None:
@@ -189,6 +213,8 @@ def test_sizes_that_cannot_be_built_say_why() -> None:
         spread(replace(odd, batch_tokens=1000), cluster())
     with pytest.raises(ForecastError, match=r"needs \d.* GB a device at the least on 16 of X .*Take more devices"):
         spread(job(), cluster(memory=1e8))
+    with pytest.raises(ForecastError, match=r"16 devices that fail every 0\.001 h each.*never train test to its end"):
+        spread(job(), cluster(mtbf_hours=0.001))
 
 
 def test_cost_energy_and_failures_follow_the_hours() -> None:
@@ -269,10 +295,19 @@ def test_command_plans_a_shape_and_a_recipe(run: Callable[..., str], tmp_path: P
         assert load_recipe(out).train.batch_tokens == 16384
 
 
+def test_shapes_are_named_only_where_there_is_no_such_recipe(run: Callable[..., str]) -> None:
+    with pytest.raises(RecipeError, match=r"cannot share 3 kv_heads; set kv_heads to a divisor of 4\.$"):
+        run("quickstart", "--cluster", "h100x8", "--set", "model.kv_heads=3")
+    with pytest.raises(RecipeError, match=r"Did you mean the shape llama-3-70b\?$"):
+        run("llama-3-700b", "--cluster", "h100x8")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["llama-7b"], "need a cluster"),
+        (["quickstart", "--precision", "float32", "--budget", "1e14"], "need a cluster"),
+        (["quickstart", "--cluster", "here", "--precision", "float32"], "takes the recipe's precision"),
         (["quickstart", "--price", "2", "--budget", "1e14"], "need a cluster"),
         (["quickstart", "--cluster", "h100x8", "--hours", "2"], "plans the recipe as it is"),
         (["llama-7b", "--cluster", "here"], "a shape has none"),

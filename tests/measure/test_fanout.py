@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foretell.errors import MissingExtraError, RunError
-from foretell.measure.fanout import Workers, fan_out
+from foretell.measure.fanout import Workers, check_place, fan_out
 
 
 def work(task: tuple[str, Any]) -> tuple[int, int]:
@@ -74,9 +77,29 @@ def test_workers_have_the_environment_of_their_beginning(monkeypatch: pytest.Mon
         assert list(pool.map(environment, ["FORETELL_LATE"])) == [(0, "yes")]
 
 
-def test_there_is_no_other_place() -> None:
-    with pytest.raises(RunError, match="expected local, ray"):
-        list(fan_out(work, [], on="moon"))
+def test_a_script_that_works_when_it_is_imported_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import math\nfrom foretell.measure.fanout import fan_out\n"
+        "print(dict(fan_out(math.factorial, [3, 4], workers=2)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and "RunError: No worker process could begin" in last and str(script) in last, last
+    assert 'under `if __name__ == "__main__":`' in last and "ended from outside" not in done.stderr
+
+
+def test_there_is_no_other_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("moon", "local:4", "local:", "ray:", ""):
+        with pytest.raises(RunError, match="expected local, ray"):
+            list(fan_out(work, [], on=place))
+    with pytest.raises(RunError, match=r"expected local, ray, slurm, or ray:ADDRESS"):
+        check_place("moon", "slurm")
+    for place in ("local", "slurm"):
+        check_place(place, "slurm")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"foretell\[cluster\]"):
+        check_place("ray:127.0.0.1:6379")
 
 
 @pytest.mark.slow

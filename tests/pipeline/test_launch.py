@@ -78,6 +78,8 @@ def test_machines_meet_where_they_are_told() -> None:
         ({"nodes": "4:2"}, "expected a number of machines, or MIN:MAX"),
         ({"nodes": "2"}, "need a place to meet. Give --endpoint"),
         ({"endpoint": "node1"}, "expected HOST:PORT"),
+        ({"endpoint": "node1:65536"}, "expected HOST:PORT"),
+        ({"endpoint": ":29400"}, "expected HOST:PORT"),
         ({"ranks": 0}, "--ranks is 0"),
         ({"hang": 0}, "--hang is 0"),
     ],
@@ -114,7 +116,7 @@ def test_a_job_file_is_a_shell_script_with_what_slurm_reads(tmp_path: Path) -> N
     assert "--ranks=8 --threads=2 --restarts=5" in text and "run 'my recipe.yaml' &" in text
     assert '--nodes="2:$SLURM_JOB_NUM_NODES"' in text
     without = slurm_script(Launch(("run", "x"), 1, 1, nodes="3", endpoint="first:0"), Job("small"), tmp_path)
-    assert "gpus" not in without and "--nodes=3\n" in without
+    assert "gpus" not in without and "--nodes=3\n" in without and "--wait" not in without
 
 
 def test_without_slurm_the_next_step_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +313,38 @@ def test_launch_knows_what_it_cannot_launch(tmp_path: Path, capsys: pytest.Captu
         (("quickstart", "--ranks", "2"), "--ranks is an option of launch: put it before quickstart"),
         (("--ranks", "0", "quickstart"), "--ranks is 0; expected 1 or more"),
         (("--slurm", tmp_path / "job.sh", "quickstart"), "--slurm needs --ranks"),
+        (("--slurm", "job.sh", "--ranks", "2", "--sbatch", "qos=x", "quickstart"), "--sbatch is 'qos=x'; expected an"),
     ):
         code, out, err = invoke(capsys, "launch", "--dry-run", *words)
         assert code and why in " ".join((out + err).split()), (words, out, err)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        *((words, "needs a job file. Name one with --slurm FILE") for words in (
+            ("--submit",), ("--time", "1:00:00"), ("--time", "24:00:00"), ("--gpus", "0"), ("--sbatch=--qos=high",),
+        )),
+        *(((*words, "--slurm", "job.sh"), "is for runs started by hand; the job of --slurm") for words in (
+            ("--endpoint", "node1:29400"), ("--job", "mine"), ("--address", "10.0.0.2"),
+        )),
+        (("--job", "mine"), "--job is for several machines. Give --endpoint HOST:PORT"),
+        (("--address", "10.0.0.2"), "--address is for several machines. Give --endpoint HOST:PORT"),
+        (("--wait", "60", "--nodes", "2", "--endpoint", "a:1"), "--wait needs a range of machines; --nodes is 2"),
+        (("--wait", "60", "--nodes", "2", "--slurm", "job.sh"), "--wait needs a range of machines; --nodes is 2"),
+    ],
+)  # fmt: skip
+def test_an_option_that_would_change_nothing_is_refused(
+    words: Sequence[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = invoke(capsys, "launch", "--dry-run", "--ranks", 2, *words, "quickstart")
+    assert code == 2 and not out and f"Error: {words[0].partition('=')[0]} " in err and why in err, err
+
+
+def test_options_that_change_something_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    by_hand = ("--nodes", "1:2", "--endpoint", "node1:29400", "--job", "mine", "--address", "10.0.0.2", "--wait", 60)
+    code, out, _ = invoke(capsys, "launch", "--dry-run", "--ranks", 2, *by_hand, "quickstart")
+    assert code == 0 and "last_call_timeout=60" in out and "--local-addr=10.0.0.2" in out
+    job = ("--nodes", "2:4", "--slurm", "job.sh", "--time", "1:00:00", "--gpus", 0, "--sbatch=--qos=x", "--wait", 60)
+    code, out, _ = invoke(capsys, "launch", "--dry-run", "--ranks", 2, *job, "quickstart")
+    assert code == 0 and "--wait=60" in out and "gpus" not in out and "--time=1:00:00" in out

@@ -84,8 +84,8 @@ def train_policy(
     settings, sources = settings or POLICIES[kind](), sources or Sources()
     if place()[1] > 1:
         raise TrainingError(
-            f"{kind} runs as a single process: start it without torchrun. `foretell sft`, `reward` and `dpo` share "
-            "their steps among several."
+            f"{kind} runs as a single process: start it without foretell launch, or torchrun. `foretell sft`, `reward` "
+            "and `dpo` share their steps among several."
         )
     data, out_dir = Path(data), Path(out_dir)
     if not (sources.reward or sources.parts or sources.make):

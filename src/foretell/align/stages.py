@@ -255,7 +255,7 @@ def _share(shards: Shards, settings: Tuning, world: int) -> int:
     if shards.rows < world:
         raise TrainingError(
             f"The examples fill {shards.rows} rows of {shards.length} tokens, fewer than the {world} processes. "
-            "Start fewer, lower sequence_length, or run it without torchrun."
+            "Start fewer (foretell launch --ranks), lower sequence_length, or run the command without launch."
         )
     if rows % world:
         even = max(1, rows // world) * world * shards.length

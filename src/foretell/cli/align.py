@@ -173,12 +173,15 @@ def _learn(
 
 def _drawn(settings: P, workers: int | None, on: str | None) -> P:
     """The settings, with what options say of where replies are drawn."""
+    from foretell.recipes import check_section
     from foretell.tuning import RolloutConfig
 
     given = {name: value for name, value in {"workers": workers, "on": on}.items() if value is not None}
     if not given:
         return settings
-    rollout = RolloutConfig.model_validate((settings.rollout or RolloutConfig()).model_dump() | given)
+    rollout = check_section(
+        RolloutConfig, (settings.rollout or RolloutConfig()).model_dump() | given, "--workers and --on"
+    )
     return settings.model_copy(update={"rollout": rollout})
 
 

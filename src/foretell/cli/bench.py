@@ -37,14 +37,13 @@ def bench(
 
         recipe = override(benchmark.shape_recipe(model), overrides)
     else:
-        from foretell.recipes import load_recipe
+        from foretell.recipes import find_recipe, load_recipe
 
         try:
-            recipe = load_recipe(model, overrides)
+            find_recipe(model)
         except RecipeError as error:
-            if Path(model).exists():
-                raise
             raise RecipeError(f"{error} Or measure a shape: {', '.join(benchmark.SHAPES)}.") from error
+        recipe = load_recipe(model, overrides)
     printed = str(json) == "-"
     figures: list[benchmark.Figure] = []
     try:

@@ -35,7 +35,7 @@ def plan(
         typer.Option(metavar="CLUSTER", help="Plan the run on this: h100x64 or the like, a YAML file, or `here`."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="That a cluster multiplies in; default the recipe's, or bfloat16.")
+        str | None, typer.Option(help="That a cluster multiplies in; default the recipe's, of a shape 16 bits.")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Per device and hour.")] = None,
     co2: Annotated[
@@ -53,8 +53,8 @@ def plan(
     from foretell.recipes import recipe_yaml
 
     shape = spread.is_shape(recipe)
-    if cluster is None and (shape or any(given is not None for given in (price, co2, page))):
-        raise typer.BadParameter("A shape, --price, --co2 and --page need a cluster; add --cluster h100x8.")
+    if cluster is None and (shape or any(given is not None for given in (precision, price, co2, page))):
+        raise typer.BadParameter("Shapes, --precision, --price, --co2 and --page need a cluster; add --cluster h100x8.")
     if shape and overrides:
         raise typer.BadParameter("--set changes a recipe; a shape is changed in its file.")
     loaded, data = (None, None) if shape else _packed(spread.load_named(recipe, overrides), Path(recipe))

@@ -32,9 +32,13 @@ def launch(
         typer.Option(envvar="OMP_NUM_THREADS", help="Of each process; default its share of the cores, with --slurm 4."),
     ] = None,
     nodes: Annotated[str, typer.Option(help="Machines, or MIN:MAX: goes on with MIN when some are lost.")] = "1",
-    endpoint: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the machines meet: the first one.")] = "",
-    job: Annotated[str, typer.Option(help="A name of the run, the same on all machines.")] = "",
-    address: Annotated[str, typer.Option(help="Of this machine, where the others do not know it by its name.")] = "",
+    endpoint: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the machines meet, the first one; a Slurm job finds it.")
+    ] = "",
+    job: Annotated[str, typer.Option(help="With --endpoint: a name of the run, the same on all machines.")] = "",
+    address: Annotated[
+        str, typer.Option(help="With --endpoint: of this machine, where the others do not know it by its name.")
+    ] = "",
     restarts: Annotated[int, typer.Option(min=0, help="Starts after a failure.")] = 3,
     join: Annotated[
         int, typer.Option(envvar="FORETELL_JOIN_SECONDS", help="Seconds in which all must have come.")
@@ -45,13 +49,15 @@ def launch(
             envvar="FORETELL_HANG_SECONDS", help="Seconds without progress after which a process counts as hung."
         ),
     ] = 1800,
-    wait: Annotated[int, typer.Option(help="Seconds to wait for more machines once MIN have come.")] = 30,
+    wait: Annotated[int, typer.Option(help="With --nodes MIN:MAX: seconds for more than MIN to come.")] = 30,
     slurm: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Slurm job instead of starting.")] = None,
-    submit: Annotated[bool, typer.Option("--submit", help="Hand the job to sbatch.")] = False,
-    time: Annotated[str, typer.Option(help="The job's limit, as sbatch takes it.")] = "24:00:00",
-    gpus: Annotated[int | None, typer.Option(help="The job's GPUs of a machine; default as --ranks.")] = None,
+    submit: Annotated[bool, typer.Option("--submit", help="With --slurm: hand the job to sbatch.")] = False,
+    time: Annotated[str, typer.Option(help="With --slurm: the job's limit, as sbatch takes it.")] = "24:00:00",
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="With --slurm: GPUs of a machine; default as --ranks.")
+    ] = None,
     sbatch: Annotated[
-        list[str], typer.Option(metavar="OPTION", help="Another option of sbatch, such as --qos=x.")
+        list[str], typer.Option(metavar="OPTION", help="With --slurm: another option of sbatch, such as --qos=x.")
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
 ) -> None:
@@ -62,8 +68,7 @@ def launch(
     from foretell.pipeline import launch as launching
 
     words = _words(context, command)
-    if submit and slurm is None:
-        raise LaunchError("--submit needs a job file. Name one with --slurm FILE.")
+    _check_effect(context, slurm is not None, endpoint, nodes)
     if slurm is not None and ranks is None:
         raise LaunchError("--slurm needs --ranks: how many processes a machine of the cluster runs, one a GPU.")
     count = launching.default_ranks() if ranks is None else ranks
@@ -104,6 +109,27 @@ def launch(
         if submit
         else f"{slurm} is written. Submit it with: {shlex.join(['sbatch', str(slurm)])}"
     )
+
+
+def _check_effect(context: typer.Context, job: bool, endpoint: str, nodes: str) -> None:
+    """Raise LaunchError for an option on the command line that would change nothing."""
+    from foretell.errors import LaunchError
+
+    idle = {}
+    if job:
+        why = "is for runs started by hand; the job of --slurm finds out itself where its machines meet. Leave it out."
+        idle |= dict.fromkeys(("endpoint", "job", "address"), why)
+    else:
+        idle |= dict.fromkeys(("submit", "time", "gpus", "sbatch"), "needs a job file. Name one with --slurm FILE.")
+        if not endpoint:
+            why = "is for several machines. Give --endpoint HOST:PORT, or leave it out."
+            idle |= dict.fromkeys(("job", "address"), why)
+    if ":" not in nodes:
+        idle["wait"] = f"needs a range of machines; --nodes is {nodes}. Give --nodes MIN:MAX, or leave it out."
+    for name, why in idle.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise LaunchError(f"--{name} {why}")
 
 
 def _words(context: typer.Context, command: list[str]) -> tuple[str, ...]:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A preset's name, a YAML file, or a run directory.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override, such as train.tokens=2e6.")]
-On = Annotated[str, typer.Option(metavar="WHERE", help="local, ray, or ray:ADDRESS of a cluster.")]
+
+
+def _place(on: str) -> str:
+    """Checked before any work."""
+    from foretell.measure.fanout import check_place
+
+    check_place(on)
+    return on
+
+
+On = Annotated[str, typer.Option(metavar="WHERE", help="local, ray, or ray:ADDRESS of a cluster.", callback=_place)]
 Depth = Annotated[int | None, typer.Option(help="Scale model, tokens, batch and rate to this many layers.")]
 
 recipe_app = typer.Typer(help="Recipes: the configuration of a run.", no_args_is_help=True)

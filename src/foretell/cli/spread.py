@@ -41,8 +41,6 @@ def plan_on(
         raise typer.BadParameter("--out writes a recipe, and a shape is none; give a recipe.")
     job = Job.of(recipe, data) if recipe is not None else find_shape(named)
     assert job is not None
-    if precision is None:
-        precision = "float32" if recipe is not None and recipe.train.precision == "float32" else "bfloat16"
     place, precision = _place(cluster, recipe, data, precision)
     if price is not None:
         place = place.model_copy(update={"price": price})
@@ -76,24 +74,32 @@ def load_named(named: str, overrides: list[str]) -> Recipe:
     from foretell.cli.run import load
     from foretell.errors import RecipeError
     from foretell.forecast.shapes import shapes
+    from foretell.recipes import find_recipe
 
     try:
-        return load(named, overrides, None)
+        find_recipe(named)
     except RecipeError as error:
-        if Path(named).exists():
-            raise
         near = get_close_matches(named, shapes(), 1)
         hint = f" Did you mean the shape {near[0]}?" if near else f" Shapes are {', '.join(shapes())}."
         raise RecipeError(f"{error}{hint}") from error
+    return load(named, overrides, None)
 
 
-def _place(cluster: str, recipe: Recipe | None, data: DataShape | None, precision: str) -> tuple[Cluster, str]:
+def _place(cluster: str, recipe: Recipe | None, data: DataShape | None, precision: str | None) -> tuple[Cluster, str]:
+    """The cluster, and what it multiplies in: as training would choose it, where nothing is said."""
     from foretell.forecast.cluster import load_cluster
 
     if cluster != "here":
-        return load_cluster(cluster), precision
+        found = load_cluster(cluster)
+        if precision is None and recipe is not None:
+            precision = recipe.train.precision
+            if precision == "auto":
+                precision = "bfloat16" if "bfloat16" in found.flops else "float32"
+        return found, precision or found.mixed
     if recipe is None:
         raise typer.BadParameter("--cluster here trains a few steps of the recipe; a shape has none. Give a recipe.")
+    if precision is not None:
+        raise typer.BadParameter("--cluster here takes the recipe's precision; change it with --set train.precision=…")
     from foretell.forecast.here import here
 
     with draw.progress() as report:

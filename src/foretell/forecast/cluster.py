@@ -59,7 +59,7 @@ class Cluster(Section):
     """
 
     device: str
-    flops: dict[str, Above]
+    flops: Annotated[dict[str, Above], Field(min_length=1)]
     matmul: Annotated[float, Field(gt=0, le=1)] = 1.0
     memory: Above
     bandwidth: Above
@@ -97,13 +97,26 @@ class Cluster(Section):
         """FLOP/s of a device by its data sheet. Raises ForecastError for a precision that is not described."""
         if precision not in self.flops:
             raise ForecastError(
-                f"{self.device} has no rate for {precision}; described are {', '.join(self.flops)}. Add it to `flops`."
+                f"{self.device} has no rate for {precision}; described are {', '.join(self.flops)}. Name one of them "
+                "with --precision, or, if the device multiplies it, add its rate to `flops` in a file of the cluster."
             )
         return self.flops[precision]
 
     @property
+    def mixed(self) -> str:
+        """What mixed precision multiplies in: bfloat16, float16 where the device has no bfloat16, else its fastest."""
+        halves = [name for name in ("bfloat16", "float16") if name in self.flops]
+        return halves[0] if halves else max(self.flops, key=lambda name: self.flops[name])
+
+    @property
     def curve(self) -> Curve:
         return self.efficiency or Curve()
+
+
+class _Described(Cluster):
+    """A cluster as a file describes it. like: a built-in one whose fields it takes over, which is done before."""
+
+    like: None = None
 
 
 def built_in() -> list[str]:
@@ -150,4 +163,4 @@ def _cluster(raw: dict[str, Any], where: str, known: dict[str, dict[str, Any]]) 
         if not isinstance(like, str) or like not in known:
             raise ForecastError(f"{where}: like is {like!r}; built in are {', '.join(known)}.")
         raw = known[like] | {key: value for key, value in raw.items() if key != "like"}
-    return check_section(Cluster, raw, where)
+    return check_section(_Described, raw, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,12 +10,15 @@ from foretell.errors import ForecastError
 from foretell.forecast.cluster import Cluster
 from foretell.forecast.estimate import Estimate, estimate
 from foretell.forecast.job import Job, Layout, Policy, Reshard
+from foretell.forecast.steptime import PARTS
 
 _USED = 0.92  # of a device's memory; the rest is lost between blocks
 _RESHARD: tuple[Reshard, ...] = ("never", "auto", "always")
 _POLICIES: tuple[Policy, ...] = ("none", "selective", "full")
 _REASONS = 3  # shown where nothing can be built
 _EQUAL = 1.02  # ratio of times within which the simpler layout is taken
+_SAME = 5e-4  # relative difference of times that is none
+_MINOR = 0.25  # of the largest part: smaller ones are not told
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     Tried are all sizes replicate x shard x tensor whose product is the number of devices, tensor within a node and a
     divisor of heads and MLP, with every checkpoint policy, both reshard policies, and micro-batches of 1, 2, 4, … rows.
     Of layouts within two percent the simpler one is taken: less tensor parallel, less sharding, less recomputed.
-    Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting.
+    Raises ForecastError where the batch cannot be shared or nothing fits, with the nearest to fitting, and where
+    failures leave no time to train.
     """
     if job.batch_rows < 1:
         raise ForecastError(
@@ -68,8 +73,8 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
     if not least:
         reasons = list(dict.fromkeys(one.reason for one in refused))[:_REASONS]
         raise ForecastError(
-            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change train.batch_tokens, or "
-            "the number of devices."
+            f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change batch_tokens, or the "
+            "number of devices."
         )
     if not best:
         near = min(least.values(), key=lambda found: found.memory.total)
@@ -84,6 +89,12 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
         if chosen is None or _before(found, chosen):
             chosen = found
     assert chosen is not None
+    if chosen.wall == math.inf:
+        raise ForecastError(
+            f"{cluster.devices} devices that fail every {cluster.mtbf_hours:g} h each, and take "
+            f"{cluster.restart_minutes:g} min to restart, never train {job.name} to its end. Correct mtbf_hours or "
+            "restart_minutes of the cluster, or take fewer devices."
+        )
     for key, smallest in least.items():
         if key not in best:
             needs = f"needs {smallest.memory.total / 1e9:.1f} GB at the least, {limit / 1e9:.1f} GB are there"
@@ -141,12 +152,23 @@ def _effort(layout: Layout) -> tuple[int, int, int, bool, int]:
 
 
 def _slower(found: Estimate, chosen: Estimate) -> str:
-    """In which parts of a step a layout loses to the chosen one."""
+    """By how much a layout is slower than the chosen one, and in which parts, in percent of the chosen one's step."""
+    whole = chosen.step.total
     lost = {
-        "communication of weights and gradients": found.step.sharding - chosen.step.sharding,
-        "communication within layers": found.step.tensor - chosen.step.tensor,
-        "computing again, memory traffic, short kernels": found.step.compute - chosen.step.compute,
+        name: (getattr(found.step, part) - getattr(chosen.step, part)) / whole
+        for part, name in (PARTS | {"products": _products(found.layout, chosen.layout)}).items()
     }
-    most = max(lost, key=lambda name: lost[name])
-    ratio = found.step.total / chosen.step.total - 1
-    return f"{ratio:.1%} slower: {most}" if ratio > 5e-4 else "as fast, but less simple"
+    ratio = found.step.total / whole - 1
+    if ratio <= _SAME:
+        return f"{-ratio:.1%} faster, but less simple" if ratio < -_SAME else "as fast, but less simple"
+    longer = sorted(((share, name) for name, share in lost.items() if share > 0), reverse=True)
+    told = [f"{name} +{share:.1%}" for share, name in longer if share >= _MINOR * longer[0][0]]
+    return f"{ratio:.1%} slower: {', '.join(told[:2])}"
+
+
+def _products(layout: Layout, chosen: Layout) -> str:
+    """Why a layout's matrix products take longer, where there is one reason alone."""
+    if layout.tensor == chosen.tensor:
+        return "computing again"
+    again = {one.checkpoint == "full" for one in (layout, chosen)}
+    return "products that tensor does not share" if len(again) == 1 else PARTS["products"]

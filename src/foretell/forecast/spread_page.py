@@ -9,6 +9,7 @@ import yaml
 from foretell.forecast.estimate import Estimate
 from foretell.forecast.footprint import Memory
 from foretell.forecast.spread import Refused, Spread
+from foretell.forecast.steptime import PARTS
 from foretell.pages import (
     Bar,
     bar_chart,
@@ -26,18 +27,9 @@ from foretell.pages import (
     table,
 )
 
-_STEP = {
-    "products": "matrix products",
-    "attention": "attention",
-    "traffic": "memory traffic",
-    "update": "optimizer",
-    "dispatch": "waiting for the host",
-    "sharding": "sharding, not hidden",
-    "tensor": "tensor parallel",
-}
 _COMMUNICATION = (
-    "On each device. Sharding: weights gathered and gradients summed beyond what computing hides; tensor parallel: "
-    "activations summed within layers."
+    "On each device. Exchanged: weights gathered and gradients summed beyond what computing hides, with shard and "
+    "replicate; activations summed within layers, with tensor."
 )
 _HELD = ("weights", "gradients", "moments", "activations", "gathered", "process")
 _FORMULAS = (
@@ -91,7 +83,7 @@ def spread_page(found: Spread, precision: str, intensity: float | None = None) -
     )
     step = [
         Bar(label, getattr(chosen.step, name), duration_text(getattr(chosen.step, name)))
-        for name, label in _STEP.items()
+        for name, label in PARTS.items()
         if getattr(chosen.step, name) > 0
     ]
     held = [Bar(name, value, size(value)) for name, value in parts(chosen.memory) if value > 0]

@@ -13,6 +13,17 @@ _REACHED = 0.8  # of a link's bandwidth by large collectives: an assumption
 _SHARED = ("attention projections", "attention scores", "mlp")  # divided by tensor parallelism
 _REDUCED = 4  # bytes of a gradient on the wire: float32
 
+PARTS = {
+    "products": "matrix products",
+    "attention": "attention",
+    "traffic": "memory traffic",
+    "update": "optimizer",
+    "dispatch": "waiting for the host",
+    "sharding": "weights and gradients exchanged",
+    "tensor": "activations exchanged",
+}
+"""The parts of a `StepTime` in words."""
+
 
 @dataclass(frozen=True)
 class StepTime:

@@ -7,6 +7,7 @@ its machine gone), another takes its place and the task is done again, a bounded
 from __future__ import annotations
 
 import copy
+import importlib.util
 import math
 import multiprocessing
 import os
@@ -20,10 +21,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing.util import Finalize
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
-from foretell.errors import ForetellError, RunError
+from foretell.errors import ForetellError, MissingExtraError, RunError
 from foretell.measure.machine import cores
 
 Where = str
@@ -102,12 +104,20 @@ def fan_out(
         yield from pool.map(work, tasks, tick, tell)
 
 
-def _place(on: Where) -> tuple[str, str]:
+def _place(on: Where, others: Sequence[str] = ()) -> tuple[str, str]:
     """Kind and address of a place. Raises RunError for what is none."""
-    kind, _, address = on.partition(":")
-    if kind not in ("local", "ray") or (kind == "local" and address):
-        raise RunError(f"There is no place {on!r} to run on; expected local, ray, or ray:ADDRESS of a cluster.")
+    kind, colon, address = on.partition(":")
+    if kind not in ("local", "ray") or (colon and not (kind == "ray" and address)):
+        known = ", ".join(["local", "ray", *others])
+        raise RunError(f"There is no place {on!r} to run on; expected {known}, or ray:ADDRESS of a cluster.")
     return kind, address
+
+
+def check_place(on: Where, *others: str) -> None:
+    """Before any work: raise RunError for what is no place and none of `others`, MissingExtraError for Ray without the
+    cluster extra."""
+    if on not in others and _place(on, others)[0] == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("Running on Ray", "cluster")
 
 
 class Workers:
@@ -258,6 +268,11 @@ class _Process:
         try:
             return future.result()
         except BrokenProcessPool as error:
+            if future is self._hello and (script := _without_guard()):
+                raise RunError(
+                    f"No worker process could begin: each one imports {script}, which does its work at once when "
+                    'imported. Put what it does under `if __name__ == "__main__":`, and run it again.'
+                ) from error
             raise Lost("A worker process was ended from outside (out of memory, or killed).") from error
 
     def interrupt(self) -> None:
@@ -274,6 +289,15 @@ class _Process:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _without_guard() -> str:
+    """The script that each new process imports, where it does not ask whether it is imported; else empty."""
+    file = Path(getattr(sys.modules["__main__"], "__file__", None) or "__main__.py")
+    with suppress(OSError):
+        if file.name != "__main__.py" and b"__main__" not in file.read_bytes():  # that of a package is not imported
+            return str(file)
+    return ""
 
 
 class _Worker:

@@ -55,7 +55,9 @@ class Launch:
                 f"{self.nodes} machines need a place to meet. Give --endpoint HOST:PORT, the same on all of them, or "
                 "--slurm FILE to write a job that does."
             )
-        if self.endpoint and not self.endpoint.rpartition(":")[2].isdigit():
+        host, _, port = self.endpoint.rpartition(":")
+        # Port 0 stands for one that a job finds out.
+        if self.endpoint and not (host and port.isdecimal() and int(port) < 1 << 16):
             raise LaunchError(f"--endpoint is {self.endpoint!r}; expected HOST:PORT, such as node1:29400.")
         for name in ("ranks", "threads", "join", "hang", "wait"):
             if getattr(self, name) < 1:
@@ -182,6 +184,11 @@ class Job:
     options: tuple[str, ...] = ()
     warning: int = 180
 
+    def __post_init__(self) -> None:
+        for option in self.options:  # sbatch passes over anything else without a word
+            if not option.startswith("-") or "\n" in option:
+                raise LaunchError(f"--sbatch is {option!r}; expected an option of sbatch, such as --sbatch=--qos=high.")
+
 
 def slurm_script(plan: Launch, job: Job, folder: Path, executable: Sequence[str] = ()) -> str:
     """The job file: one `foretell launch` a machine; at the time limit, or preempted, it saves and queues again."""
@@ -189,7 +196,7 @@ def slurm_script(plan: Launch, job: Job, folder: Path, executable: Sequence[str]
     low, _, high = plan.nodes.partition(":")
     numbers = {
         "ranks": plan.ranks, "threads": plan.threads, "restarts": plan.restarts, "join": plan.join, "hang": plan.hang,
-        "wait": plan.wait,
+        **({"wait": plan.wait} if high else {}),
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in numbers.items()]
     # A lost machine takes its share of the run, and the job only where fewer than MIN are left.

@@ -62,7 +62,7 @@ def rehearse(recipe: Recipe, report: Report = silent) -> Rehearsal:
     Raises whatever the recipe's full run would raise early: that is what a rehearsal is for.
     """
     if place()[1] > 1:
-        raise RunError("A rehearsal measures a single process. Start it without torchrun.")
+        raise RunError("A rehearsal measures a single process. Start it without foretell launch, or torchrun.")
     small, changes = shrink(recipe, best_device())
     with tempfile.TemporaryDirectory(prefix="foretell-rehearse-") as folder:
         run_dir = Path(folder) / recipe.name

@@ -164,7 +164,8 @@ def check_section(kind: type[S], raw: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        # A misspelt key first: it is why another one is missing.
+        found = sorted(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
         lines = [_explain(kind, item) for item in found[:_SHOWN_ERRORS]]
         more = f" And {len(found) - _SHOWN_ERRORS} more." if len(found) > _SHOWN_ERRORS else ""
         raise RecipeError(f"In {where}: {' '.join(lines)}{more}") from error
@@ -288,7 +289,8 @@ def _explain(root: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"{field} is missing; it must be given."
     if item["type"] == "value_error":
-        return f"{field}: {str(item['msg']).removeprefix('Value error, ').rstrip('.')}."
+        told = f"{str(item['msg']).removeprefix('Value error, ').rstrip('.')}."
+        return f"{field}: {told}" if shown else told
     if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag = _tag(sections)
         found = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]

@@ -27,8 +27,8 @@ def pick_device(wanted: str, processes: int = 1) -> torch.device:
     local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= found:
         raise TrainingError(
-            f"Process {local} of this machine has no GPU of its own: torch finds {found}. Start torchrun with "
-            f"--nproc-per-node {found}."
+            f"Process {local} of this machine has no GPU of its own: torch finds {found}. Start as many "
+            f"processes: foretell launch --ranks {found} …"
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
@@ -57,7 +57,7 @@ def pick_precision(wanted: str, device: torch.device) -> MatmulType:
             known = torch.cpu.get_capabilities()
             faster = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         else:
-            faster = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            faster = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bfloat16" if faster else "float32"
     return "bfloat16" if wanted == "bfloat16" else "float32"
 

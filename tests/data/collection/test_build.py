@@ -207,6 +207,18 @@ def test_a_full_disk_ends_clearly_and_is_resumed(tmp_path: Path, monkeypatch: py
     assert build(recipe(folder), tmp_path / "out", workers=1)["documents_kept"] == 21
 
 
+def test_a_place_where_nothing_can_run_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    made = recipe(write_input(tmp_path / "in"))
+    for on, said in {
+        "moon": "no place 'moon' to run on; expected local, ray, slurm, or ray:ADDRESS",
+        "local:4": "no place 'local:4'",
+        "slurm": "needs a section `slurm` in the recipe",
+    }.items():
+        with pytest.raises(RunError, match=said):
+            build(made, tmp_path / "out", on=on)
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_recipe_or_other_input_is_refused(built: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another recipe"):
         build(recipe(built / "in", exclude=["MIT"]), built / "out", workers=1)

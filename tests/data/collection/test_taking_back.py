@@ -46,8 +46,12 @@ def test_why_tells_where_a_document_came_from_and_what_was_done(built: Path) -> 
     assert lines["kept"].endswith(".parquet")
     (broken,) = (s for s in why(built / "out", "https://a.example.org/page/1") if s.row.kept)
     assert broken.row.id == "t1"
+    with pytest.raises(DataError, match="The name is empty"):
+        why(built / "out", "")
     with pytest.raises(DataError, match="knows no document"):
         why(built / "out", "nothing")
+    with pytest.raises(DataError, match="Did you mean 'mail'"):
+        why(built / "out", "/some/where/mail")
     with pytest.raises(
         DataError, match=r"'part0.parquet' is a file of 4 records, of which 4 .*such as 'part0.parquet:0'"
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foretell.data.collection.recipe import SlurmConfig
 from foretell.data.collection.work import Phase, Task
 from foretell.errors import MissingExtraError, RunError
-from foretell.measure.fanout import Tell, Workers
+from foretell.measure.fanout import Tell, Workers, check_place
 
 if TYPE_CHECKING:
     from foretell.data.collection.places import Places
@@ -50,19 +51,24 @@ class Rank:
         self.task(rank=rank)
 
 
-def submit(phases: list[Phase], places: Places, config: SlurmConfig | None, name: str) -> int:
-    """Hand all phases to Slurm, each to begin when the one before has ended well. Returns how many jobs.
-
-    Raises RunError without a `slurm` section, or where sbatch is not to be found, MissingExtraError without datatrove.
-    """
+def check(on: On, config: SlurmConfig | None) -> None:
+    """Raise RunError for a place where nothing can run: an unknown one, Slurm without a `slurm` section or sbatch;
+    MissingExtraError for Ray without its package, Slurm without datatrove."""
+    check_place(on, "slurm")
+    if on != "slurm":
+        return
     if config is None:
         raise RunError("--on slurm needs a section `slurm` in the recipe, with the cluster's partition. Add it.")
     if shutil.which("sbatch") is None:
         raise RunError("--on slurm needs sbatch, which is not on this machine. Run it on a login node of the cluster.")
-    try:
-        from loguru import logger
-    except ImportError as error:
-        raise MissingExtraError("Handing jobs to Slurm", "data") from error
+    if importlib.util.find_spec("datatrove") is None:
+        raise MissingExtraError("Handing jobs to Slurm", "data")
+
+
+def submit(phases: list[Phase], places: Places, config: SlurmConfig, name: str) -> int:
+    """Hand all phases to Slurm, each to begin when the one before has ended well. Returns how many jobs."""
+    from loguru import logger
+
     logger.disable("datatrove")
     executor: Any = None
     for phase in phases:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.data.collection import plan
-from foretell.data.collection.execute import On, run_phase, submit
+from foretell.data.collection.execute import On, check, run_phase, submit
 from foretell.data.collection.places import Places
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.work import Build, Phase, Task, opened
@@ -36,16 +36,19 @@ def build(
 
     workers: processes, default one a core. The bytes of data, images, ledger and manifests do not depend on it, nor on
     where it runs. keep_work: leave the files that serve resuming. Nothing is done for a collection that is finished.
-    Raises RunError for a folder of another recipe, a full disk or a killed worker, DataError for a source that is gone
-    or changed; what is finished then stays, and the same call goes on from there.
+    Raises RunError for a place where nothing can run, before anything is written, and for a folder of another recipe, a
+    full disk or a killed worker, DataError for a source that is gone or changed; what is finished then stays, and the
+    same call goes on from there.
     """
     places = Places(out.resolve())
+    check(on, recipe.slurm)
     _mkdir(places.out)
     with lock(places.out):
         under_way = _enter(recipe, places)
         if _state(places)["finished"]:
             return totals(places.out)
         if on == "slurm":
+            assert recipe.slurm is not None
             count = submit(under_way.phases(), places, recipe.slurm, recipe.name)
             report("submitted", 1, 1, f"{count} jobs; look at them with squeue")
             return {}

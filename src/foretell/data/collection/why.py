@@ -32,6 +32,8 @@ def why(out: Path, name: str) -> list[Story]:
     Raises RunError for a folder that is no finished collection, DataError where nothing has that name.
     """
     places, _, shards = finished(out)
+    if not name:  # as the URL is of every document that has none
+        raise DataError("The name is empty. Give a document's id, URL or locator, as the ledger has it.")
     found = [
         Story(shard.number, shard.source, row) for shard in shards for row in _named(places.ledger(shard.number), name)
     ]
@@ -43,8 +45,9 @@ def why(out: Path, name: str) -> list[Story]:
                 f"{name!r} is a file of {len(held):,} records, of which {kept:,} were kept. Ask for one of them, such "
                 f"as {held[0][0]!r}."
             )
-        near = next((i for shard in shards for i in _containing(places.ledger(shard.number), name)), None)
-        hint = f" One that holds these letters is {near!r}." if near else ""
+        parts = [part for part in (name, Path(name).name) if part]  # a file's whole path is no locator
+        near = next((i for part in parts for s in shards for i in _containing(places.ledger(s.number), part)), None)
+        hint = f" Did you mean {near!r}?" if near else ""
         raise DataError(f"{out} knows no document with the id, URL or locator {name!r}.{hint} Ids stand in its ledger.")
     return found
 

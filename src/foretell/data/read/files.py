@@ -120,9 +120,10 @@ def listing(source: str, path: str) -> list[File]:
     except FileNotFoundError as error:
         raise missing from error
     except OSError as error:
+        todo = "Check the address and the network" if "://" in path else "Change its permissions"
         raise DataError(
-            f"Source {source!r}: {error.filename or path} could not be listed: {error.strerror or error}. Change its "
-            "permissions, or leave it out of the recipe."
+            f"Source {source!r}: {error.filename or path} could not be listed: {error.strerror or error}. {todo}, or "
+            "leave it out of the recipe."
         ) from error
     files = [
         File(name, full, int(info.get("size") or 0), _day(info))
