@@ -18,7 +18,7 @@ from foretell.forecast.job import Job, Layout
 from foretell.forecast.rungs import DataShape
 from foretell.forecast.shapes import find_shape
 from foretell.forecast.spread import spread
-from foretell.forecast.spread_page import described, spread_page
+from foretell.forecast.spread_page import described, duration_text, spread_page
 from foretell.forecast.steptime import gather, step_time
 from foretell.recipe import ModelConfig
 from foretell.recipes import load_recipe
@@ -243,6 +243,10 @@ def test_page_tells_what_was_chosen() -> None:
     text = spread_page(found, "bfloat16", 0.4)
     for said in ("Plan of llama-3-8b", "micro_batch", "shard:", "CO₂", "Cost", "Daly 2006", "eight of ten"):
         assert said in text
+
+
+def test_times_are_told_in_units_that_are_read() -> None:
+    assert [duration_text(s) for s in (0.0123, 11.13, 4590.0)] == ["12.3 ms", "11.1 s", "1 h 16 min"]
 
 
 @pytest.mark.parametrize(

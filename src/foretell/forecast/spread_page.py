@@ -124,6 +124,8 @@ def certain(found: Estimate) -> str:
 
 
 def duration_text(seconds: float) -> str:
+    if seconds >= 1000:
+        return duration(seconds)
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
