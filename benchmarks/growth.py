@@ -190,16 +190,16 @@ def drawn(found: dict[str, list[Point]]) -> str:
     sections = []
     for kind, title in (("seconds", "Time"), ("bytes", "Memory")):
         series = []
-        for axis, points in found.items():
+        for colour, (axis, points) in enumerate(found.items()):
             x = [float(f) for f in GROWTH[: len(points)]]
-            series.append(Series(axis, x, [p[kind] / points[0][kind] for p in points], mark="both"))
+            series.append(Series(axis, x, [p[kind] / points[0][kind] for p in points], "both", colour))
             wanted = [p[f"expected_{kind}"] / points[0][f"expected_{kind}"] for p in points]
-            series.append(Series(f"{axis}, expected", x, wanted, mark="faint", colour=(len(series) - 1) % 6))
+            series.append(Series(f"{axis}, expected", x, wanted, "faint", colour))
         chart = line_chart(
             series,
             title=f"{title}, as a multiple of that at 1x",
-            x_label="growth",
-            y_label="multiple",
+            x_label="times the size at 1x",
+            y_label="times the cost at 1x",
             x_log=True,
             y_log=True,
         )

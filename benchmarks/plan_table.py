@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from foretell.forecast.cluster import Curve
-from foretell.pages import Series, compact, figure, line_chart, page, section, table
+from foretell.forecast.spread_page import duration_text
+from foretell.pages import Series, compact, figure, line_chart, page, section, size, table
 
 _UNITS = {
     "rate": "tokens/s a device",
@@ -38,8 +39,8 @@ def published_page(
     chart = line_chart(
         [*dots, Series("equal", ends, ends)],
         title="Planned and published tokens a second and device",
-        x_label="published",
-        y_label="planned",
+        x_label="published tokens a second and device",
+        y_label="planned tokens a second and device",
         x_log=True,
         y_log=True,
     )
@@ -59,7 +60,7 @@ def published_page(
     for title, told in (("Beside steps of this machine", tried), ("Beside finished runs of this machine", runs)):
         if told:
             lines = [
-                (one["name"], *_pair(one["seconds"], 1, "s"), *_pair(one.get("memory"), 1e6, "MB")) for one in told
+                (one["name"], *_pair(one["seconds"], duration_text), *_pair(one.get("memory"), size)) for one in told
             ]
             columns = ("Shape", "Measured", "Planned", "Error", "Peak", "Planned", "Error")
             parts.append(section(title, table(columns, lines, align="lrrrrrr")))
@@ -71,12 +72,12 @@ def _points(rows: Sequence[dict[str, Any]], device: str) -> tuple[list[float], l
     return [said for said, _ in pairs], [planned for _, planned in pairs]
 
 
-def _pair(pair: Sequence[float] | None, unit: float, name: str) -> tuple[object, object, object]:
+def _pair(pair: Sequence[float] | None, say: Callable[[float], str]) -> tuple[object, object, object]:
     if pair is None:
         return None, None, None
     measured, planned = pair
-    return f"{measured / unit:.3g} {name}", f"{planned / unit:.3g} {name}", f"{planned / measured - 1:+.1%}"
+    return say(measured), say(planned), f"{planned / measured - 1:+.1%}"
 
 
 def _short(value: float) -> str:
-    return compact(value) if value >= 1000 else f"{value:.3g}"
+    return compact(value) if 1000 <= value < 1e18 else f"{value:.3g}"

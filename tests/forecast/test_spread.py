@@ -18,7 +18,7 @@ from foretell.forecast.job import Job, Layout
 from foretell.forecast.rungs import DataShape
 from foretell.forecast.shapes import find_shape
 from foretell.forecast.spread import _slower, spread
-from foretell.forecast.spread_page import spread_page
+from foretell.forecast.spread_page import described, duration_text, spread_page
 from foretell.forecast.steptime import gather, step_time
 from foretell.recipe import ModelConfig
 from foretell.recipes import load_recipe
@@ -271,6 +271,20 @@ def test_page_tells_what_was_chosen() -> None:
         assert said in text
 
 
+def test_times_are_told_in_units_that_are_read() -> None:
+    assert [duration_text(s) for s in (0.0123, 11.13, 4590.0)] == ["12.3 ms", "11.1 s", "1 h 16 min"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [((1, 1), "X"), ((4, 1), "X, 4 in one node"), ((8, 2), "X, 8 a node, 2 nodes")],
+)
+def test_devices_are_counted_where_there_are_several(sizes: tuple[int, int], said: str) -> None:
+    place = cluster(device="X", node=sizes[0], nodes=sizes[1])
+    found = estimate(job(), Layout(place.devices, rows=1), place)
+    assert dict(described(found, "bfloat16"))["Device"] == said
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     import typer
@@ -285,6 +299,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 def test_command_plans_a_shape_and_a_recipe(run: Callable[..., str], tmp_path: Path) -> None:
     said = run("llama-2-7b", "--cluster", "a100-80x64", "--price", "2", "--page", str(tmp_path / "p.html"))
     assert "parallel:\n  replicate:" in said and "Cost" in said and "Energy" in said and "CO₂" not in said
+    assert "\n\n\n" not in said  # a table without heads has no line for them
     assert (tmp_path / "p.html").is_file()
     out = tmp_path / "spread.yaml"
     recipe = ("quickstart", "--cluster", "h100x4", "--co2", "0.3", "--set", "train.batch_tokens=16384")

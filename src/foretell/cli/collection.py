@@ -85,8 +85,8 @@ def remove(
     with draw.progress() as report:
         done = run(out, words, report)
     print(
-        f"Removed {done['documents']:,} documents and {done['images']:,} images that nothing else shows; "
-        f"{done['shards']:,} shards were written anew. To leave them out of a new build, add to its recipe "
+        f"Documents removed: {done['documents']:,}, with {done['images']:,} images that nothing else shows. "
+        f"Shards written anew: {done['shards']:,}. To leave them out of a new build, add to its recipe "
         "(with the ids of their copies, which else come back as what they were copies of):"
     )
     print(f"exclude: [{', '.join(words)}]")

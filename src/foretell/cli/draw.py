@@ -64,8 +64,8 @@ class _Lines:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> None:
-    """Print a plain table; `right` lists the columns to be aligned right."""
-    texts = [[str(cell) for cell in row] for row in [columns, *rows]]
+    """Print a plain table; `right` lists the columns to be aligned right. Columns without any name have no head."""
+    texts = [[str(cell) for cell in row] for row in ([columns] if any(columns) else []) + [*rows]]
     widths = [max(len(row[i]) for row in texts) for i in range(len(columns))]
     for row in texts:
         cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]

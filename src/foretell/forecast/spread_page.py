@@ -116,6 +116,8 @@ def certain(found: Estimate) -> str:
 
 
 def duration_text(seconds: float) -> str:
+    if seconds >= 1000:
+        return duration(seconds)
     return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
@@ -211,8 +213,9 @@ def described(found: Estimate, precision: str) -> list[tuple[str, str]]:
         return f"{each.bandwidth / 1e9:.3g} GB/s each way, {1e6 * each.latency:.3g} µs a hop"
 
     curve = cluster.curve
+    joined = f"{cluster.node} in one node" if cluster.nodes == 1 else f"{cluster.node} a node, {cluster.nodes} nodes"
     told = [
-        ("Device", f"{cluster.device}, {cluster.node} a node, {cluster.nodes} nodes"),
+        ("Device", cluster.device if cluster.devices == 1 else f"{cluster.device}, {joined}"),
         ("Peak", f"{cluster.peak(precision) / 1e12:.3g} TFLOP/s in {precision}, {cluster.matmul:.0%} by best products"),
         ("Memory", f"{size(cluster.memory)} at {cluster.bandwidth / 1e9:,.0f} GB/s"),
     ]

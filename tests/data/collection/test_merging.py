@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foretell.data.collection import pictures
-from foretell.data.collection.examples import Sampler, pieces
+from foretell.data.collection.examples import Sampler, change, pieces
 from foretell.data.collection.ids import UniqueIds
 from foretell.data.collection.ledger import Row
 from foretell.data.collection.tally import Tally
+from foretell.data.collection.view import _change
 from foretell.data.document import Document, Segment
 from foretell.data.image_store import member_name
 
@@ -107,3 +108,13 @@ def test_pieces_put_together_are_both_texts(before: str, after: str) -> None:
     found = pieces(before, after)
     assert "".join(same + old for same, old, _ in found) == before
     assert "".join(same + new for same, _, new in found) == after
+
+
+def test_where_an_excerpt_ends_is_shown_as_no_change() -> None:
+    words = " ".join(f"w{i}" for i in range(400))
+    before, after = (Document("x", (Segment(f"{who} {words}"),), "s", "MIT") for who in ("ada@example.org", "[EMAIL]"))
+    shown = str(_change(change(before, after, "pii")))
+    assert shown.count("<del>") == shown.count("<ins>") == 1
+    assert "<del>ada@example.org</del>" in shown
+    whole = str(_change({**change(before, after, "pii"), "before": "one", "after": "one two"}))
+    assert "<ins> two</ins>" in whole

@@ -20,6 +20,7 @@ from foretell.errors import DataError, ImageError
 from foretell.images import decode_image
 
 WIDTH = 700  # characters of an excerpt
+CUT = " …"  # at the end of one that goes on
 PICTURE = 192  # pixels of the longer side
 PICTURES = 3
 Example = dict[str, Any]
@@ -133,7 +134,7 @@ def kept(document: Document) -> Example:
 def _cut(text: str, start: int) -> str:
     text = text.encode("utf-8", "replace").decode()
     piece = text[start : start + WIDTH]
-    return ("… " if start else "") + piece + (" …" if start + WIDTH < len(text) else "")
+    return ("… " if start else "") + piece + (CUT if start + WIDTH < len(text) else "")
 
 
 def thumbnail(data: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foretell.data.collection import examples
 from foretell.data.collection.card import Card, facts
-from foretell.data.collection.examples import Example, Sampler, pieces
+from foretell.data.collection.examples import CUT, Example, Sampler, pieces
 from foretell.data.collection.finish import manifests
 from foretell.data.collection.tally import Tally
 from foretell.data.collection.why import finished
@@ -93,10 +93,7 @@ def _lengths(counts: Counter[str]) -> list[Bar]:
     while at and at <= largest:
         steps.append(at)
         at *= 2
-    return [
-        Bar("0" if n == 0 else f"{compact(n)} – {compact(2 * n - 1)}", counts[str(n)], number(counts[str(n)]))
-        for n in steps
-    ]
+    return [Bar("0" if n == 0 else f"{n:,} – {2 * n - 1:,}", counts[str(n)], number(counts[str(n)])) for n in steps]
 
 
 def _bars(counts: dict[str, int], most: int = 20) -> list[Bar]:
@@ -144,9 +141,15 @@ def _by_group(found: Sequence[Example], show: Show) -> list[Html]:
 def _change(example: Example) -> Html:
     old: list[object] = []
     new: list[object] = []
-    for same, before, after in pieces(example["before"], example["after"]):
-        old += [same, el("del", before) if before else ""]
-        new += [same, el("ins", after) if after else ""]
+    found = pieces(example["before"], example["after"])
+    go_on = example["before"].endswith(CUT) and example["after"].endswith(CUT)
+    for i, (same, before, after) in enumerate(found):
+        if go_on and i == len(found) - 2 and (before.startswith(after) or after.startswith(before)):
+            # What one excerpt shows beyond the other is no change.
+            old, new = [*old, same, before], [*new, same, after]
+        else:
+            old += [same, el("del", before) if before else ""]
+            new += [same, el("ins", after) if after else ""]
     return join(
         [
             el("h3", example["document"]),
