@@ -115,7 +115,7 @@ def _check_effect(context: typer.Context, job: bool, endpoint: str, nodes: str) 
     """Raise LaunchError for an option on the command line that would change nothing."""
     from foretell.errors import LaunchError
 
-    idle = {}
+    idle: dict[str, str] = {}
     if job:
         why = "is for runs started by hand; the job of --slurm finds out itself where its machines meet. Leave it out."
         idle |= dict.fromkeys(("endpoint", "job", "address"), why)
