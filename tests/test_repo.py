@@ -51,7 +51,7 @@ def make_targets() -> set[str]:
 def training_commands() -> set[str]:
     from foretell.pipeline.launch import TRAINING
 
-    return set(TRAINING)
+    return {name.split()[0] for name in TRAINING}
 
 
 def check_foretell(words: list[str]) -> None:

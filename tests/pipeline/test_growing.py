@@ -26,6 +26,8 @@ from foretell.model.weights import load_model, seal, write_model
 from foretell.pipeline.growing import GrowConfig, grow
 from foretell.recipe import ModelConfig, TokenizerConfig
 from foretell.recipes import check_settings
+from foretell.train.log import read_log
+from groupkit import launch
 
 FRESH = "fresh:64,16,32,1"
 SET = [
@@ -78,6 +80,21 @@ def run(lm: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "grown"
     grow(FRESH, lm, data, folder, SETTINGS)
     return folder
+
+
+@pytest.mark.slow
+def test_two_processes_grow_what_one_does(run: Path, lm: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--data", data, "--out", tmp_path, *(flag for key in SET for flag in ("--set", key)))
+    first, _ = launch("-m", "foretell", "weights", "graft", FRESH, *map(str, (lm, *options)))
+    assert first.returncode == 0, first.stderr
+    for stage in ("connector", "sft"):
+        alone, two = (
+            [line for line in read_log(folder / stage / "log.jsonl") if line["event"] == "train"]
+            for folder in (run, tmp_path)
+        )
+        # Rounding grows quickly where a fresh tower learns fast.
+        assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in alone], rel=1e-3)
+        assert alone[0]["loss"] == pytest.approx(two[0]["loss"], rel=1e-6 if stage == "connector" else 1e-3)
 
 
 def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:

@@ -96,6 +96,8 @@ def test_the_command_line_passes_on_what_is_not_its_own(capsys: pytest.CaptureFi
     assert code == 0 and out.endswith(f"-m foretell run quickstart --set train.tokens=1e6 --out {tmp_path}\n")
     code, out, _ = invoke(capsys, *own, "sft", "--model", "m", "--data", "d", "--out", "o")
     assert code == 0 and out.endswith("-m foretell sft --model m --data d --out o\n")
+    code, out, _ = invoke(capsys, *own, "weights", "graft", "fresh:64,16,32,1", "lm", "--data", "d")
+    assert code == 0 and out.endswith("-m foretell weights graft fresh:64,16,32,1 lm --data d\n")
     code, _, err = invoke(capsys, "launch", "--ranks", 2, "--submit", "quickstart")
     assert code == 2 and "Name one with --slurm FILE" in err
     job = tmp_path / "job.sh"
@@ -309,6 +311,7 @@ def test_what_cannot_be_trained_is_said_before_data_are_made(tmp_path: Path, cha
 def test_launch_knows_what_it_cannot_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, why in (
         (("ppo", "--model", "x"), "ppo runs in a single process. launch takes a recipe, or run, align"),
+        (("weights", "export", "x"), "weights runs in a single process. launch takes a recipe, or run,"),
         (("missing.yaml",), "No recipe file missing.yaml"),
         (("quickstart", "--ranks", "2"), "--ranks is an option of launch: put it before quickstart"),
         (("--ranks", "0", "quickstart"), "--ranks is 0; expected 1 or more"),

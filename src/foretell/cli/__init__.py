@@ -55,6 +55,7 @@ def main() -> NoReturn:
             ["exam", "run"],
             ["exam", "languages"],
             ["arena", "run"],
+            ["weights", "graft"],
         )
         kept = " What was finished is kept; the same command goes on from there." if resumes else ""
         _say(str(stop) or f"Interrupted.{kept}", code)

@@ -21,7 +21,7 @@ def launch(
     command: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE|COMMAND…", help="A recipe, or run, align, sft, reward or dpo, with what each of them takes."
+            metavar="RECIPE|COMMAND…", help="A recipe, or run, align, sft, reward, dpo or weights graft, with its own."
         ),
     ],
     ranks: Annotated[
@@ -138,8 +138,8 @@ def _words(context: typer.Context, command: list[str]) -> tuple[str, ...]:
     from foretell.pipeline.launch import TRAINING
     from foretell.recipes import find_recipe
 
-    first = command[0]
-    if first in TRAINING and not Path(first).exists():
+    first, known = command[0], [name.split() for name in TRAINING]
+    if any(command[: len(name)] == name for name in known) and not Path(first).exists():
         if first == "run" and len(command) > 1 and not command[1].startswith("-"):
             find_recipe(command[1])
         return tuple(command)

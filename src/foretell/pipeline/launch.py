@@ -19,7 +19,7 @@ from foretell.files import write_text
 from foretell.measure.machine import cores, has_torch
 
 VERDICT = "FORETELL_VERDICT"
-TRAINING = ("run", "align", "sft", "reward", "dpo")  # commands that several processes can share
+TRAINING = ("run", "align", "sft", "reward", "dpo", "weights graft")  # commands that several processes can share
 SAVING = 120  # seconds that processes have to write a checkpoint when told to end
 KEEP_ALIVE = 5  # seconds between signs of life of torchrun's agents; three missed ones mean a lost machine
 
