@@ -168,7 +168,7 @@ class Watchdog(threading.Thread):
     def _cut_off(self) -> GroupError:
         return self.over or GroupError(
             f"{self.who([self.rank])} has lost the store at {self._address or 'an unknown address'}, where the "
-            "processes meet: foretell launch on the first rank's machine was killed, or that machine is gone or cut off."
+            "processes meet: foretell launch was killed on the first rank's machine, or that is gone or cut off."
         )
 
 
