@@ -60,6 +60,16 @@ def test_why_tells_where_a_document_came_from_and_what_was_done(built: Path) -> 
         why(built, "mail")
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"finished": true}'])
+def test_a_file_that_no_build_wrote_is_no_collection(built: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "collection.json").write_text(text)
+    for look in (lambda: why(tmp_path, "mail"), lambda: view(tmp_path), lambda: totals(tmp_path)):
+        with pytest.raises(RunError, match="holds no collection that can be read"):
+            look()
+    with pytest.raises(RunError, match="holds no collection that can be read"):
+        build(recipe(built / "in"), tmp_path, workers=1)
+
+
 def test_a_kept_document_stands_in_the_row_that_why_names(built: Path) -> None:
     for name in ("t0", "t11", "p1-3", "mail"):
         (story,) = why(built / "out", name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from foretell.data.collection import examples
 from foretell.data.collection.card import Card, card_html, card_markdown
-from foretell.data.collection.places import Places
+from foretell.data.collection.places import Places, read_state
 from foretell.data.collection.plan import Shard
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.tally import Tally
@@ -26,7 +26,7 @@ def finish(recipe: CollectionRecipe, shards: Sequence[Shard], places: Places) ->
     if not tally.balanced:
         raise DataError(f"The manifests below {places.out} do not add up. Delete .work and build it again.")
     removed = read_removed(places)
-    state = json.loads(places.collection.read_bytes())
+    state = read_state(places.out)
     state.update(
         finished=True,
         digest=digest({name: file["sha256"] for name, file in sorted(files.items())}),

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from foretell.errors import RunError
+
+_KEYS = {"form", "key", "finished", "recipe"}  # what collection.json has from the beginning
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,14 @@ class Places:
 
     def manifest(self, shard: int) -> Path:
         return self.out / "manifests" / f"{shard:05d}.json"
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """What collection.json of a folder says. Raises RunError where there is none, or one that no build wrote."""
+    try:
+        found = json.loads(Places(out).collection.read_bytes())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not found.keys() >= _KEYS:
+        raise RunError(f"{out} holds no collection that can be read. Give a folder that foretell data build made.")
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from foretell.data.collection import plan
 from foretell.data.collection.execute import On, check, run_phase, submit
-from foretell.data.collection.places import Places
+from foretell.data.collection.places import Places, read_state
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.work import Build, Phase, Task, opened
 from foretell.errors import ForetellError, RunError
@@ -45,7 +45,7 @@ def build(
     _mkdir(places.out)
     with lock(places.out):
         under_way = _enter(recipe, places)
-        if _state(places)["finished"]:
+        if read_state(places.out)["finished"]:
             return totals(places.out)
         if on == "slurm":
             assert recipe.slurm is not None
@@ -66,8 +66,8 @@ def build(
 
 def totals(out: Path) -> dict[str, Any]:
     """The totals of a finished collection. Raises RunError for what is none, or is not finished."""
-    state = _state(Places(out))
-    if not state.get("finished"):
+    state = read_state(out)
+    if not state["finished"]:
         raise RunError(f"The collection in {out} is not finished. Run its foretell data build again.")
     found: dict[str, Any] = state["totals"]
     return found
@@ -83,7 +83,7 @@ def _mkdir(out: Path) -> None:
 def _enter(recipe: CollectionRecipe, places: Places) -> Build:
     """The build that is under way in the folder, begun if there is none."""
     if places.collection.exists():
-        state = _state(places)
+        state = read_state(places.out)
         if state["key"] != recipe.key or state["form"] != FORM:
             raise RunError(
                 f"{places.out} holds a collection of another recipe ({state['recipe'].get('name')!r}). Choose another "
@@ -108,17 +108,6 @@ def _enter(recipe: CollectionRecipe, places: Places) -> Build:
     write_json(places.collection, state)
     opened.cache_clear()
     return opened(places.out)
-
-
-def _state(places: Places) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(places.collection.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{places.out} holds no collection that can be read ({error}). Give the folder of one, as made by "
-            "foretell data build."
-        ) from error
-    return found
 
 
 def _bring_up(phase: Phase, places: Places, pool: Workers | None, report: Report) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from foretell.data.collection import examples
 from foretell.data.collection.card import Card, facts
 from foretell.data.collection.examples import CUT, Example, Sampler, pieces
 from foretell.data.collection.finish import manifests
+from foretell.data.collection.places import read_state
 from foretell.data.collection.tally import Tally
 from foretell.data.collection.why import finished
 from foretell.errors import RunError
@@ -38,7 +38,7 @@ def view(out: Path, *, source: str | None = None, step: str | None = None, count
         tally.join(manifest)
         found = examples.load(places.examples(manifest["shard"]))
         sampler.join(e for e in found if source in (None, e["source"]) and step in (None, e.get("step")))
-    card = Card(recipe, json.loads(places.collection.read_bytes()), tally, sampler.taken())
+    card = Card(recipe, read_state(out), tally, sampler.taken())
     path = places.out / "view.html"
     write_text(path, html(card))
     return path

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from foretell.data.collection import ledger, plan
-from foretell.data.collection.places import Places
+from foretell.data.collection.places import Places, read_state
 from foretell.data.collection.recipe import CollectionRecipe, stored
 from foretell.errors import DataError, RunError
 
@@ -54,12 +53,8 @@ def why(out: Path, name: str) -> list[Story]:
 
 def finished(out: Path) -> tuple[Places, CollectionRecipe, list[plan.Shard]]:
     """A finished collection. Raises RunError for what is none."""
-    places = Places(out.resolve())
-    try:
-        state: dict[str, Any] = json.loads(places.collection.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{out} holds no collection. Give a folder that foretell data build made.") from error
-    if not state.get("finished"):
+    places, state = Places(out.resolve()), read_state(out)
+    if not state["finished"]:
         raise RunError(f"The collection in {out} is not finished. Run its foretell data build again first.")
     return places, stored(json.dumps(state["recipe"])), plan.load(places.plan)
 

@@ -15,7 +15,7 @@ from typing import Any
 from foretell.data.collection import finish, pictures, plan
 from foretell.data.collection.chain import chain, own
 from foretell.data.collection.ids import UniqueIds
-from foretell.data.collection.places import Places
+from foretell.data.collection.places import Places, read_state
 from foretell.data.collection.plan import Shard
 from foretell.data.collection.recipe import CollectionRecipe, stored
 from foretell.data.collection.stage import read_shard
@@ -100,12 +100,7 @@ class Build:
 def opened(out: Path) -> Build:
     """The build in a folder; kept for the process, since each of its tasks asks for it."""
     places = Places(out)
-    try:
-        text = places.collection.read_text(encoding="utf-8")
-        recipe = json.dumps(json.loads(text)["recipe"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{out} holds no collection that can be read ({error}). Give the folder of one.") from error
-    return Build(places, stored(recipe), tuple(plan.load(places.plan)))
+    return Build(places, stored(json.dumps(read_state(out)["recipe"])), tuple(plan.load(places.plan)))
 
 
 @dataclass(frozen=True)
