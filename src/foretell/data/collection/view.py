@@ -99,7 +99,7 @@ def _lengths(counts: Counter[str]) -> list[Bar]:
 def _bars(counts: dict[str, int], most: int = 20) -> list[Bar]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(value for _, value in ordered[most:])
-    bars = [Bar(name[:34], value, compact(value)) for name, value in ordered[:most]]
+    bars = [Bar(name, value, compact(value)) for name, value in ordered[:most]]
     return [*bars, Bar(f"{len(ordered) - most} others", rest, compact(rest))] if rest else bars
 
 
