@@ -260,6 +260,13 @@ def test_nothing_to_draw_is_said(y: list[float]) -> None:
     assert pages.sparkline(y, title="t") == ""
 
 
+def test_a_long_label_of_a_bar_is_cut_and_told_whole() -> None:
+    long, brief = "BSD-3-Clause AND 0BSD AND MIT AND BSL-1.0 AND ISC", "MIT"
+    drawn = pages.bar_chart([Bar(long, 2, "2"), Bar(brief, 1, "1")], title="t")
+    assert drawn.count(f"<title>{long}</title>") == drawn.count("…</text>") == 2  # wide and narrow
+    assert f"<title>{brief}</title>" not in drawn and f">{brief}</text>" in drawn
+
+
 def _channels(colour: str) -> list[float]:
     code = colour.lstrip("#")
     code = "".join(c * 2 for c in code) if len(code) == 3 else code

@@ -6,7 +6,7 @@ from PIL import Image
 
 from foretell.chat import ImagePart, TextPart
 from foretell.engine.terminal import chat_loop, message_parts
-from foretell.errors import GenerationError, ImageError
+from foretell.errors import ContextLengthError, GenerationError, ImageError
 from foretell.generate import Request, Result, Sampling
 
 
@@ -23,6 +23,8 @@ class Echo:
         text = "you said " + requests[0].prompt.messages[-1].text
         if "FAIL" in text:
             raise GenerationError("The prompt is too long.")
+        if "FULL" in text:
+            raise ContextLengthError("The prompt is 9 tokens long.", 9, 8)
         for piece in (text[:9], text[9:]):
             yield Result(piece, delta=True)
         yield Result(text, (), "stop")
@@ -115,6 +117,11 @@ def test_an_error_costs_only_its_own_message(tmp_path):
     assert [m.text for m in echo.requests[-1].prompt.messages] == ["one", "you said one", "two"]
     assert code == 2
     assert talk("FAIL\n", Terminal)[2] == 0  # a person has seen it
+
+
+def test_a_conversation_that_is_too_long_can_be_begun_afresh():
+    assert talk("FULL\n")[1] == "Error: The prompt is 9 tokens long.\n"
+    assert talk("one\nFULL\n")[1].endswith("Error: The prompt is 9 tokens long. /reset starts afresh.\n")
 
 
 def test_a_reply_cannot_steer_the_terminal():

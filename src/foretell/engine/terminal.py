@@ -12,7 +12,7 @@ from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from foretell.chat import Conversation, ImagePart, Message, Part, TextPart
-from foretell.errors import ConversationError, ForetellError, ImageError
+from foretell.errors import ContextLengthError, ConversationError, ForetellError, ImageError
 from foretell.files import expand_home
 from foretell.generate import Generator, Request, Sampling
 from foretell.images import decode_image
@@ -61,7 +61,8 @@ def chat_loop(
                 raise
         except ForetellError as error:
             failed = True
-            print(f"Error: {error}", file=sink, flush=True)
+            way_out = " /reset starts afresh." if isinstance(error, ContextLengthError) and talk.begun else ""
+            print(f"Error: {error}{way_out}", file=sink, flush=True)
     return 2 if failed and not tty else 0
 
 
@@ -88,6 +89,10 @@ class Talk:
         self._sink = sink
         self._messages: tuple[Message, ...] = ()
         self._waiting: list[Part] = []
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._messages)
 
     def take(self, line: str) -> bool:
         """Act on one line; False to leave. Raises ForetellError when it could not be done; nothing then changed."""

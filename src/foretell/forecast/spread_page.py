@@ -94,7 +94,7 @@ def spread_page(found: Spread, precision: str, intensity: float | None = None) -
             cards(headline(chosen, precision, intensity)),
             notice(f"{certain(chosen)} Hours, cost and energy share that range."),
         ),
-        section("How to spread it", code(block), table(*rows(found), align="lrrrllrrl")),
+        section("How to spread it", code(block), table(*rows(found), align="lrrrllrrl", broad=True)),
         section("A step", figure(bar_chart(step, title="Seconds of a step"), _COMMUNICATION)),
         section("Memory of a device", figure(bar_chart(held, title="Bytes at the peak of a step"))),
         section("Failures", definitions(failures(chosen))),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from foretell.pages.markup import Html, compact, el, join
 
 _LETTER = 6.6
+_CAPITAL = 2.0  # by which one is wider
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -64,7 +65,7 @@ def power_text(value: float) -> str:
 
 
 def text_width(text: str) -> float:
-    return len(text) * _LETTER
+    return len(text) * _LETTER + sum(map(str.isupper, text)) * _CAPITAL
 
 
 def short(value: float) -> str:

@@ -29,6 +29,7 @@ from foretell.pages.markup import Html, compact, el, escape, join, number, perce
 
 _ROW = 15
 _LONGEST = 26
+_LONGEST_BAR = 30, 44  # letters of a bar's label, beside it and above it
 _DOTS = {"dots": "dot", "rings": "open"}
 Format = Callable[[float], str]
 
@@ -85,8 +86,8 @@ def _bounded(series: Series, x_log: bool, y_log: bool) -> list[tuple[float, floa
     return [(x, a, b) for x, a, b in rows if all(map(math.isfinite, (x, a, b))) and (a > 0 or not y_log)]
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+def _cut(name: str, most: int = _LONGEST) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _dash(index: int) -> str:
@@ -319,7 +320,8 @@ def interval_chart(
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, description: str = "") -> Html:
-    """Horizontal bars from zero, each with its own text; negative and non-finite values are drawn as zero."""
+    """Horizontal bars from zero, each with its own text; negative and non-finite values are drawn as zero. A long label
+    is cut, and stands whole under the pointer."""
     if not bars:
         return el("p", f"{title}: nothing to draw yet.", class_="notice")
     lengths = [b.value if math.isfinite(b.value) and b.value > 0 else 0.0 for b in bars]
@@ -327,14 +329,16 @@ def bar_chart(bars: Sequence[Bar], *, title: str, description: str = "") -> Html
 
     def draw(variant: str, width: float) -> Html:
         wide = variant == "wide"
-        left = min(max(text_width(b.label) for b in bars) + 14, 240) if wide else 0.0
+        labels = [_cut(b.label, _LONGEST_BAR[0 if wide else 1]) for b in bars]
+        left = min(max(map(text_width, labels)) + 14, 240) if wide else 0.0
         room = width - left - max(text_width(b.text) for b in bars) - 12
         deep = 26.0 if wide else 42.0
         parts: list[object] = []
-        for i, (bar, length) in enumerate(zip(bars, lengths, strict=True)):
+        for i, (bar, label, length) in enumerate(zip(bars, labels, lengths, strict=True)):
             y = deep * i + (4 if wide else 20)
             long = max(length / most * room, 1)
-            parts.append(text(0, y + 13 if wide else y - 5, bar.label))
+            named = text(0, y + 13 if wide else y - 5, label)
+            parts.append(named if label == bar.label else el("g", el("title", bar.label), named))
             shape = el("rect", x=short(left), y=short(y), width=short(long), height="16", rx="1", class_="bar")
             parts += [el("g", shape, class_="k1"), text(left + long + 8, y + 13, bar.text, "t")]
         return svg(width, deep * len(bars) + 4, variant, title, description, *parts)

@@ -18,6 +18,7 @@ from foretell.files import write_text
 from foretell.pages import Bar, Html, bar_chart, compact, details, el, figure, image, join, number, page, section
 
 YEARS = 30
+CAPTION = 200  # characters
 Show = Callable[[Example], Html]
 
 
@@ -99,7 +100,7 @@ def _lengths(counts: Counter[str]) -> list[Bar]:
 def _bars(counts: dict[str, int], most: int = 20) -> list[Bar]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rest = sum(value for _, value in ordered[most:])
-    bars = [Bar(name[:34], value, compact(value)) for name, value in ordered[:most]]
+    bars = [Bar(name, value, compact(value)) for name, value in ordered[:most]]
     return [*bars, Bar(f"{len(ordered) - most} others", rest, compact(rest))] if rest else bars
 
 
@@ -111,7 +112,7 @@ def _kept(found: Iterable[Example]) -> list[Html]:
     groups: dict[str, list[Html]] = {}
     for example in found:
         about = [example["license"], example["language"], example["date"] or "no date"]
-        shown = [figure(image(p["uri"], p["alt"]), p["alt"][:200]) for p in example["images"]]
+        shown = [figure(image(p["uri"], p["alt"]), _brief(p["alt"])) for p in example["images"]]
         groups.setdefault(example["source"], []).append(
             join(
                 [
@@ -123,6 +124,10 @@ def _kept(found: Iterable[Example]) -> list[Html]:
             )
         )
     return _folded(groups)
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= CAPTION else text[: CAPTION - 1] + "…"
 
 
 def _folded(groups: dict[str, list[Html]]) -> list[Html]:
