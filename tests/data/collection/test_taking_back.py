@@ -149,3 +149,4 @@ def test_a_card_names_what_was_harmful_and_does_not_quote_it() -> None:
     example = {"step": "sexual", "before": "what was found", "document": "a", "source": "s", "detail": "0.97"}
     assert quoted(example) == ""
     assert quoted({**example, "step": "near"}) == "what was found"
+    assert quoted({**example, "step": "licence", "before": "by ann@uni.edu"}) == "by [EMAIL]"

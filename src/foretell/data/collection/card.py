@@ -10,6 +10,7 @@ from typing import Any
 from foretell.data.collection.examples import Example
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.tally import Tally
+from foretell.data.curate.pii import masked
 from foretell.pages import (
     Html,
     cards,
@@ -158,8 +159,9 @@ def _inline(example: Example) -> str:
 
 
 def quoted(example: Example) -> str:
-    """The text of an example, where a card may show it: a card is published, and what was harmful is not."""
-    return "" if example["step"] in UNQUOTED else str(example["before"])
+    """The text of an example, where a card may show it: a card is published; what was harmful is not, and what went
+    before it came to the step that masks personal data is masked."""
+    return "" if example["step"] in UNQUOTED else masked(str(example["before"]))
 
 
 def card_html(card: Card) -> str:

@@ -185,18 +185,20 @@ class PiiStep(StepSection):
 
     def __call__(self, document: Document) -> Document | Removed:
         counts = Counter[str]()
-        changed = map_texts(document, partial(self._masked, counts=counts))
+        changed = map_texts(document, partial(masked, kinds=self.mask, form=self.form, counts=counts))
         if not counts:
             return document
         return labelled(changed, pii=" ".join(f"{kind}:{count}" for kind, count in sorted(counts.items())))
 
-    def _masked(self, text: str, counts: Counter[str]) -> str:
-        found = find_pii(text, self.mask)
-        if not found:
-            return text
-        parts, at = list[str](), 0
-        for item in found:
-            parts += [text[at : item.start], self.form.format(kind=item.kind.upper())]
+
+def masked(
+    text: str, kinds: tuple[Kind, ...] = KINDS, form: str = "[{kind}]", counts: Counter[str] | None = None
+) -> str:
+    """The text with `form` in place of personal data. counts: by kind, added to."""
+    parts, at = list[str](), 0
+    for item in find_pii(text, kinds):
+        parts += [text[at : item.start], form.format(kind=item.kind.upper())]
+        at = item.end
+        if counts is not None:
             counts[item.kind] += 1
-            at = item.end
-        return "".join([*parts, text[at:]])
+    return "".join([*parts, text[at:]])
