@@ -84,6 +84,7 @@ class Card:
 
     def facts(self) -> list[tuple[str, Any]]:
         files = self.state
+        lost = sum(counts["images_lost"] for counts in self.tally.sources.values())
         return [
             ("Recipe", f"{self.recipe.name}, key {files['key'][:12]}"),
             ("Digest of all files", str(files["digest"])[:16]),
@@ -91,6 +92,7 @@ class Card:
             ("Bytes", size(files["bytes"])),
             ("Images", f"{self.tally.images['unique']:,} different ones, {size(self.tally.images['bytes'])}"
              if self.tally.images["unique"] else None),
+            ("Images that could not be read", f"{lost:,}" if lost else None),
             ("Steps", ", ".join(step.step for step in self.recipe.steps) or "none"),
             ("Passes", ", ".join(each.kind for each in self.recipe.passes) or "none"),
             ("Optional sources that were not there", ", ".join(s.name for s in self.recipe.sources

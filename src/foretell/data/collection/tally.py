@@ -17,9 +17,10 @@ OTHERS = "(others)"
 class Tally:
     """Sums that can be added up over shards, `documents_in = documents_kept + removed` among them.
 
-    sources: by source, in, kept, chars_in, chars_kept, images_in, images_kept. removed: by reason. removed_by: by step
-    (the reader: "read"). steps: by step, documents changed and characters before and after. licenses, languages, years:
-    of kept documents, and their characters. lengths, lengths_in: documents by powers of two of their characters.
+    sources: by source, in, kept, chars_in, chars_kept, images_lost, images_in, images_kept. removed: by reason.
+    removed_by: by step (the reader: "read"). steps: by step, documents changed and characters before and after.
+    licenses, languages, years: of kept documents, and their characters. lengths, lengths_in: documents by powers of two
+    of their characters.
     attribution: line → documents. renamed: id → documents that were named anew, of all shards at most MOST ids.
     """
 
@@ -43,13 +44,15 @@ class Tally:
         self.documents_in += 1
         of_source = self.sources.setdefault(source, Counter())
         of_source.update({"in": 1, "chars_in": row.chars_in, "images_in": row.images_in})
+        of_source["images_lost"] += row.images_lost or 0
         self.lengths_in[_octave(row.chars_in)] += 1
         for change in row.changes:
             if change["step"] == "ids":
                 _count(self.renamed, row.id.rpartition("~")[0])
-            self.steps.setdefault(change["step"], Counter()).update(
-                {"changed": 1, "before": change["before"], "after": change["after"]}
-            )
+            if change["before"] is not None:
+                self.steps.setdefault(change["step"], Counter()).update(
+                    {"changed": 1, "before": change["before"], "after": change["after"]}
+                )
         if not row.kept:
             self.removed[row.reason] += 1
             self.removed_by[row.step or "read"] += 1
