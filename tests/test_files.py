@@ -6,6 +6,7 @@ import errno
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from foretell.errors import RunError
@@ -31,6 +32,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, number
         raise OSError(number, "no")
     assert str(file) in str(error.value)
     assert file.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_that_numpy_met_is_named(tmp_path: Path) -> None:
+    path = Path("/dev/full")
+    if not path.exists():
+        pytest.skip("there is no /dev/full")
+    with pytest.raises(RunError, match=r"disk is full.*free some space"), atomic_path(tmp_path / "a"):
+        np.zeros(100_000).tofile(path)
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

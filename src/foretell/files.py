@@ -19,7 +19,9 @@ from foretell.errors import CheckpointError, RunError
 
 def describe_os_error(error: OSError, path: Path) -> str:
     """One sentence for a user about a failed write, with the next step."""
-    if error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC or (
+        error.errno is None and "requested and" in str(error)
+    ):  # numpy's of a short write
         free = shutil.disk_usage(_existing_parent(path)).free / 1e6
         return (
             f"The disk is full: {path} could not be written ({free:.0f} MB free). What was finished before is "

@@ -114,8 +114,13 @@ def test_a_killed_build_goes_on_to_the_same_bytes(built: Path, tmp_path: Path) -
             time.sleep(0.01)
         process.kill()
         process.wait()
+    (out / "data").mkdir(exist_ok=True)
+    (out / "data" / ".00000.parquet.x1y2z3").write_bytes(b"PAR1")  # as a kill while a shard is written leaves it
     build(recipe(built / "in"), out, workers=1)
     assert digests(out) == digests(built / "out")
+    (out / ".work" / "passes").mkdir(parents=True)  # killed once more, while it cleared up
+    build(recipe(built / "in"), out, workers=1)
+    assert not (out / ".work").exists()
 
 
 @given(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from collectionkit import digests, picture, recipe, sentences, write_input
+from PIL import Image
 
 from foretell.data.collection.card import quoted
 from foretell.data.collection.remove import remove
@@ -68,6 +69,33 @@ def test_a_file_that_no_build_wrote_is_no_collection(built: Path, tmp_path: Path
             look()
     with pytest.raises(RunError, match="holds no collection that can be read"):
         build(recipe(built / "in"), tmp_path, workers=1)
+
+
+def test_why_tells_of_each_step_once_and_of_what_it_said(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG no image")
+    for packing, (name, side) in enumerate((("a", 64), ("b", 64), ("tiny", 8))):
+        image = Image.radial_gradient("L").resize((side, side))
+        image.save(tmp_path / "in" / f"{name}.png", compress_level=packing)
+        text = f"{sentences(packing)}\n\n![]({name}.png) ![](bad.png) ![](tiny.png)"
+        (tmp_path / "in" / f"{name}.md").write_text(text)
+    (tmp_path / "in" / "tiny.md").unlink()
+    steps = [{"step": "language"}, {"step": "images"}]
+    made = recipe(
+        tmp_path, sources=[{"kind": "folder", "path": str(tmp_path / "in")}], steps=steps, passes=[{"kind": "images"}]
+    )
+    build(made, tmp_path / "out", workers=1)
+    for name, same in (("a.md", None), ("b.md", "changed")):
+        (story,) = why(tmp_path / "out", name)
+        lines = told(story, made)
+        names = [step for step, _ in lines]
+        assert len(names) == len(set(names))
+        found = dict(lines)
+        assert found["read"].endswith("and 2 images; 1 more could not be read")
+        assert found["language"] == "passed (language und → en)"
+        assert "images.removed small:1" in found["images"]
+        assert found.get("same_images", "none").split(",")[0] == (same or "none")
+    assert "Images that could not be read: 2" in (tmp_path / "out" / "card.md").read_text()
 
 
 def test_a_kept_document_stands_in_the_row_that_why_names(built: Path) -> None:
@@ -159,3 +187,4 @@ def test_a_card_names_what_was_harmful_and_does_not_quote_it() -> None:
     example = {"step": "sexual", "before": "what was found", "document": "a", "source": "s", "detail": "0.97"}
     assert quoted(example) == ""
     assert quoted({**example, "step": "near"}) == "what was found"
+    assert quoted({**example, "step": "licence", "before": "by ann@uni.edu"}) == "by [EMAIL]"

@@ -129,6 +129,16 @@ def test_other_benchmarks_are_indexed_anew(tmp_path: Path, items: dict[str, str]
     assert removed(run(made(tmp_path), shards, tmp_path))
 
 
+def test_benchmarks_that_change_before_all_shards_were_held_against_them_are_told(
+    tmp_path: Path, items: dict[str, str]
+) -> None:
+    made(tmp_path).merge(1, tmp_path)
+    with (tmp_path / "registry" / "data" / "quiz" / "dev.jsonl").open("a") as stream:
+        stream.write("\n")
+    with pytest.raises(DataError, match="have changed since"):
+        list(made(tmp_path).apply(iter([]), 0, tmp_path))
+
+
 def test_items_of_every_form(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"question": "one"}\n\n{"problem": "two"}\n')
     (tmp_path / "b.json").write_text('{"examples": [{"input": "three", "target": "t"}]}')

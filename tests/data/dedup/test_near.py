@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from dedupkit import document, removed, run, words
+from foretell.data.dedup.base import read_removals
+from foretell.data.dedup.choose import EDGE, Status, direct
 from foretell.data.dedup.minhash import MinHash, likeness, sketch_bytes
 from foretell.data.dedup.near import NearPass
+from foretell.data.dedup.records import make
 from foretell.data.dedup.words import document_grams, grams
 from foretell.data.document import Document
 
@@ -96,6 +99,18 @@ def test_a_chain_keeps_its_first_or_whatever_is_near_to_none_that_stays(tmp_path
     directly = removed(run(NearPass(bands=128, rows=2, similarity=0.63), [chain], tmp_path))
     assert set(directly) == {"1", "3", "5"}
     assert [detail.split()[-1] for detail in directly.values()] == ["web/0", "web/2", "web/4"]
+
+
+def test_a_chain_of_any_length_is_gone_through_once(tmp_path: Path) -> None:
+    """Pages numbered one after the other; once, each link took a look at all pairs."""
+    count = 200_000
+    (tmp_path / "00000").mkdir()
+    np.zeros(count + 1, np.uint64).tofile(tmp_path / "00000" / "names.idx")
+    pairs = make(EDGE, key=np.arange(1, count, dtype=np.uint64), low=np.arange(count - 1, dtype=np.uint64), like=0.9)
+    pairs.tofile(tmp_path / "edges-000.run")
+    with Status(tmp_path / "status.bin", tmp_path, 1) as status:
+        direct([tmp_path / "edges-000.run"], status, tmp_path)
+    assert read_removals(tmp_path, 0)["key"].tolist() == list(range(1, count, 2))
 
 
 def test_short_empty_and_spaceless_texts(tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_image_text_pairs(tmp_path: Path) -> None:
     assert kept(PairsRead(path=str(tmp_path / "a.tar"), order="text"))[0].segments[0].text == "a red square"
 
 
+def test_a_name_that_comes_again_in_a_tar_is_another_sample(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("a.png", png()), ("a.txt", b"one"), ("a.png", png()), ("a.txt", b"two")):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert [text(d) for d in kept(PairsRead(path=str(tmp_path)))] == ["[image]one", "[image]two"]
+
+
 def test_damaged_tars(tmp_path: Path) -> None:
     samples = {f"{n}.{kind}": png() if kind == "png" else b"x" for n in range(4) for kind in ("png", "txt")}
     tar(tmp_path / "a.tar", samples)

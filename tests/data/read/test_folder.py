@@ -159,6 +159,25 @@ def test_zip_bombs_and_broken_zips(tmp_path: Path) -> None:
     assert reasons(source) == {"read.bomb": 1, "read.zip": 2}
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_a_zip_that_is_damaged_anywhere_is_counted(tmp_path: Path, packing: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packing) as archive:
+        archive.writestr("a.txt", "some words here " * 9)
+        archive.writestr("b.txt", "more words")
+    whole = (tmp_path / "a.zip").read_bytes()
+    source = FolderRead(path=str(tmp_path))
+    for place in range(len(whole)):
+        (tmp_path / "a.zip").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert everything(source)
+
+
+def test_brackets_may_be_part_of_a_name(tmp_path: Path) -> None:
+    write(tmp_path / "[old] files?", {"a.md": b"words ![x](x.png)", "x.png": png(), "b.md": b"words"})
+    source = FolderRead(path=str(tmp_path / "[old] files?"))
+    assert [text(d) for d in kept(source)] == ["words [image]", "words"]
+    assert len(kept(FolderRead(path=str(tmp_path / "[[]old*" / "*.md")))) == 2
+
+
 def test_units_cover_all_files_in_one_order(tmp_path: Path) -> None:
     write(tmp_path, {f"{n:03}.txt": b"x" * 100 for n in range(50)} | {"a.jsonl": b'{"text": "a"}\n' * 1})
     source = FolderRead(path=str(tmp_path), unit_bytes=1000)

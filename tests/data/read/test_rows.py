@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
+from foretell.data.image_store import member_name, writing_images
 from foretell.data.parquet import write_documents
 from foretell.data.read import read, units
 from foretell.data.read.rows import day_of
@@ -52,6 +54,8 @@ def test_json_lines_bring_their_provenance(tmp_path: Path) -> None:
     [
         ("2020-05", "2020-05"), ("2020", "2020"), ("20201", None), (1_600_000_000, "2020-09-13"), (3, None),
         (1_600_000_000_000, "2020-09-13"), (None, None), (True, None), ("May 2020", None),
+        (2019, "2019"), (date(812, 1, 2), "0812-01-02"), (datetime(2020, 5, 6, 7), "2020-05-06"),
+        ("2020-13-01", "2020"), ("2020-02-33", "2020-02"),
     ],
 )  # fmt: skip
 def test_dates(value: Any, day: str | None) -> None:
@@ -198,6 +202,31 @@ def test_interleaved_parquet_comes_back_as_it_was(tmp_path: Path) -> None:
     ]
     assert {d.source for d in found} == {"mine"} and found[3].labels["locator"] == "a.parquet:3"
     assert found[0].labels["origin"] == "origin"
+
+
+def test_a_collection_is_read_with_the_images_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with writing_images(tmp_path / "images" / "00000.tar") as tar:
+        tar.add(member_name(png()), png())
+    documents = [Document("d", (Segment(text="t"), Segment(image=png(side))), "s", "MIT") for side in (8, 9)]
+    place = lambda image: f"images/00000.tar/{member_name(image)}"  # noqa: E731
+    write_documents(tmp_path / "data" / "a.parquet", documents, place)
+    source = ParquetRead(path=str(tmp_path / "data"))
+    assert [d.segments for d in kept(source)] == [documents[0].segments]
+    assert reasons(source) == {"read.image": 1}  # the tar does not hold it: counted, not passed over
+
+
+def test_a_file_that_shrank_since_it_was_listed_is_counted(tmp_path: Path) -> None:
+    parquet, lines = tmp_path / "a.parquet", tmp_path / "b.jsonl"
+    pq.write_table(pa.table({"text": ["a" * 50] * 40}), parquet, row_group_size=10)
+    write_lines(lines, [{"text": "b" * 50}] * 40)
+    sources = [ParquetRead(path=str(parquet), unit_bytes=1), JsonlRead(path=str(lines), unit_bytes=600)]
+    work = [units(source) for source in sources]
+    pq.write_table(pa.table({"text": ["new"]}), parquet)
+    write_lines(lines, [{"text": "new"}])
+    for source, parts in zip(sources, work, strict=True):
+        told = [[getattr(r, "reason", "kept") for r in read(source, unit)] for unit in parts]
+        assert len(parts) > 3 and told[0][0] == "kept" and all("read.changed" in each for each in told[1:])
 
 
 def test_row_groups_are_units_and_a_damaged_one_is_counted_whole(tmp_path: Path) -> None:

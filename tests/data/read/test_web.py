@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretell.data.document import Document
-from foretell.data.read.html import Pages, Refused, decoded, license_in, too_deep
+from foretell.data.read.html import Pages, Refused, decoded, license_in, too_deep, without_raw
 from foretell.data.read.sections import FolderRead, Limits, WarcRead, WebSection
 from readkit import PROSE, article, everything, kept, page, reasons, text, warc, wet
 
@@ -109,6 +110,22 @@ def test_depth_is_that_of_open_elements() -> None:
     assert not too_deep(b"<div><p>a</div>" * 5000, 100)
     assert not too_deep(b"<script>" + b"'<div>'" * 5000 + b"</script>", 100)
     assert too_deep(b"</b>" * 5000 + b"<div>" * 101, 100) and not too_deep(b"<div>" * 100, 100)
+
+
+def test_hostile_pages_take_linear_time() -> None:
+    """The old expressions would take hours over these."""
+    nested = b"<div>" * 500
+    assert too_deep(nested + b"<!--" * 200_000, 400)
+    assert too_deep(nested + b"<script " * 100_000, 400)
+    assert license_in(b"license" + b"<a rel=" * 100_000) == ""
+    assert license_in(b"license" + b"<a rel=license " * 100_000) == ""
+
+
+@given(st.lists(st.sampled_from([b"<!--", b"-->", b"<script ", b"<STYLE>", b"</script>", b"</Style>", b"<b>", b"x"])))
+def test_what_is_no_markup_is_left_out(parts: list[bytes]) -> None:
+    page = b"".join(parts)
+    bare = re.sub(rb"<!--.*?-->|<(script|style)\b.*?</\1", b"", page, flags=re.DOTALL | re.IGNORECASE)
+    assert without_raw(page) == bare
 
 
 @given(st.binary(max_size=200) | st.text("<>/abdiv =\"'!-", max_size=200).map(str.encode))

@@ -10,6 +10,7 @@ from typing import Any
 from foretell.data.collection.examples import Example
 from foretell.data.collection.recipe import CollectionRecipe
 from foretell.data.collection.tally import Tally
+from foretell.data.curate.pii import masked
 from foretell.pages import (
     Html,
     cards,
@@ -83,6 +84,7 @@ class Card:
 
     def facts(self) -> list[tuple[str, Any]]:
         files = self.state
+        lost = sum(counts["images_lost"] for counts in self.tally.sources.values())
         return [
             ("Recipe", f"{self.recipe.name}, key {files['key'][:12]}"),
             ("Digest of all files", str(files["digest"])[:16]),
@@ -90,6 +92,7 @@ class Card:
             ("Bytes", size(files["bytes"])),
             ("Images", f"{self.tally.images['unique']:,} different ones, {size(self.tally.images['bytes'])}"
              if self.tally.images["unique"] else None),
+            ("Images that could not be read", f"{lost:,}" if lost else None),
             ("Steps", ", ".join(step.step for step in self.recipe.steps) or "none"),
             ("Passes", ", ".join(each.kind for each in self.recipe.passes) or "none"),
             ("Optional sources that were not there", ", ".join(s.name for s in self.recipe.sources
@@ -158,8 +161,9 @@ def _inline(example: Example) -> str:
 
 
 def quoted(example: Example) -> str:
-    """The text of an example, where a card may show it: a card is published, and what was harmful is not."""
-    return "" if example["step"] in UNQUOTED else str(example["before"])
+    """The text of an example, where a card may show it: a card is published; what was harmful is not, and what went
+    before it came to the step that masks personal data is masked."""
+    return "" if example["step"] in UNQUOTED else masked(str(example["before"]))
 
 
 def card_html(card: Card) -> str:

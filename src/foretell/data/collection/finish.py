@@ -39,6 +39,9 @@ def finish(recipe: CollectionRecipe, shards: Sequence[Shard], places: Places) ->
     write_text(places.out / "card.md", card_markdown(card))
     write_text(places.out / "card.html", card_html(card))
     write_json(places.collection, state)
+    for folder in (places.data(0), places.images(0), places.ledger(0), places.manifest(0)):
+        for left in folder.parent.glob(".[0-9]*"):  # half-written, by a process that was killed
+            left.unlink(missing_ok=True)
 
 
 def manifests(shards: Iterable[Shard], places: Places) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,16 @@ from foretell.data.document import Document
 from foretell.files import atomic_folder
 
 _RECORD = np.dtype([("key", "<u8"), ("rank", "<u8")])
+_NUMBERED = re.compile(r"~\d+\Z")
 _AGAIN = np.dtype([("key", "<u8"), ("count", "<u4")])  # key: rank of what is named anew
 
 
 @dataclass(frozen=True)
 class UniqueIds:
-    """The second document of an id and source becomes `id~2`, the third `id~3`, in the order of the shards."""
+    """The second document of an id and source becomes `id~2`, the third `id~3`, in the order of the shards.
+
+    One whose id ends so as it comes becomes `id~1`, since it would be taken for another's second.
+    """
 
     name: str = "ids"
 
@@ -44,8 +49,9 @@ class UniqueIds:
         again = read_removals(scratch / "merged", shard, _AGAIN)
         counts = dict(zip(row_of(again["key"]).tolist(), again["count"].tolist(), strict=True))
         for place, document in enumerate(documents):
-            count = counts.get(place)
-            yield document if count is None else replace(document, id=f"{document.id}~{count}")
+            count = counts.get(place, 1)
+            plain = count == 1 and not _NUMBERED.search(document.id)
+            yield document if plain else replace(document, id=f"{document.id}~{count}")
 
 
 def _key(document: Document) -> int:

@@ -17,6 +17,7 @@ from foretell.errors import DataError
 from foretell.files import atomic_path
 
 ROWS = 4096
+LOST = ("images_dropped", "images_absent")  # labels by which readers count them
 _CHANGE = pa.struct([("step", pa.string()), ("before", pa.int64()), ("after", pa.int64()), ("note", pa.string())])
 SCHEMA = pa.schema(
     [
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("attribution", pa.string()),
         ("chars_in", pa.int64()),
         ("chars_out", pa.int64()),
+        ("images_lost", pa.int32()),
         ("images_in", pa.int32()),
         ("images_out", pa.int32()),
         ("changes", pa.list_(_CHANGE)),
@@ -43,8 +45,8 @@ SCHEMA = pa.schema(
 
 @dataclass
 class Row:
-    """chars, images: as read and as kept. changes: step, characters before and after, and what it noted on the
-    document, of the steps that changed it.
+    """chars, images: as read and as kept. images_lost: that the document shows and the reader could not take. changes:
+    step, characters before and after (None where text and images stay), and what it noted on the document.
 
     row: of the document in the shard's Parquet file; None if it was removed, and then `step` (empty: the reader) says
     by what, `reason` by which rule and `detail` what was found.
@@ -60,6 +62,7 @@ class Row:
     attribution: str = ""
     chars_in: int = 0
     chars_out: int = 0
+    images_lost: int = 0
     images_in: int = 0
     images_out: int = 0
     changes: list[dict[str, Any]] = field(default_factory=list)
@@ -72,12 +75,22 @@ class Row:
     def kept(self) -> bool:
         return not self.reason
 
-    def change(self, step: str, before: int, after: Document) -> int:
-        """Note what a step made of the document. Returns its characters."""
-        now = characters(after)
-        note = after.labels.get(step) or after.labels.get(f"dedup.{step}") or ""
-        self.changes.append({"step": step, "before": before, "after": now, "note": _utf8(note[:500])})
-        return now
+    def change(self, step: str, before: Document, after: Document) -> None:
+        """Note what a step made of the document, and said of it in its fields and labels."""
+        told = [
+            f"{name} {old or 'none'} → {new or 'none'}"
+            for name in ("id", "license", "language", "date")
+            if (old := getattr(before, name)) != (new := getattr(after, name))
+        ]
+        told += [
+            value if name in (step, f"dedup.{step}") else f"{name} {value}"
+            for name, value in after.labels.items()
+            if before.labels.get(name) != value
+        ]
+        sizes = (characters(before), characters(after)) if after.segments != before.segments else (None, None)
+        note = _utf8(", ".join(told)[:500])
+        if note or sizes[0] is not None:
+            self.changes.append({"step": step, "before": sizes[0], "after": sizes[1], "note": note})
 
     def settle(self, document: Document) -> None:
         """Take over what the steps found out, such as the language."""
@@ -111,6 +124,7 @@ def of_document(document: Document) -> Row:
         url=labels.get("url", ""),
         attribution=labels.get("attribution", ""),
         chars_in=characters(document),
+        images_lost=sum(int(labels[name]) for name in LOST if labels.get(name, "").isdecimal()),
         images_in=pictures(document),
     )
 

@@ -46,6 +46,7 @@ def build(
     with lock(places.out):
         under_way = _enter(recipe, places)
         if read_state(places.out)["finished"]:
+            _clear(places, keep_work)  # of what was finished, and then killed
             return totals(places.out)
         if on == "slurm":
             assert recipe.slurm is not None
@@ -59,9 +60,13 @@ def build(
                 # What is one task is soon done, or takes all the memory there is; either way it needs no other process.
                 here = alone or (on == "local" and phase.tasks == 1)
                 _bring_up(phase, places, None if here else pool, report)
-        if not keep_work:
-            shutil.rmtree(places.work, ignore_errors=True)
+        _clear(places, keep_work)
     return totals(places.out)
+
+
+def _clear(places: Places, keep_work: bool) -> None:
+    if not keep_work:
+        shutil.rmtree(places.work, ignore_errors=True)
 
 
 def totals(out: Path) -> dict[str, Any]:

@@ -91,9 +91,11 @@ def _stepped(
             row.remove(step.name, result)
             note_removal(sampler, document, step.name, result)
             return None
+        if result is not document:
+            row.change(step.name, document, result)
         if result.segments != document.segments:
             note_change(sampler, document, result, step.name)
-            size = row.change(step.name, size, result)
+            size = ledger.characters(result)
         document = result
     row.settle(document)
     return document

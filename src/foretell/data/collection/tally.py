@@ -9,17 +9,19 @@ from typing import Any
 
 from foretell.data.collection.ledger import Row
 
-ATTRIBUTIONS = 2000  # different ones in a shard; what is beyond is told by its count
+MOST = 2000  # different lines of attribution, or ids that came again, in a shard; what is beyond is told by its count
+OTHERS = "(others)"
 
 
 @dataclass
 class Tally:
     """Sums that can be added up over shards, `documents_in = documents_kept + removed` among them.
 
-    sources: by source, in, kept, chars_in, chars_kept, images_in, images_kept. removed: by reason. removed_by: by step
-    (the reader: "read"). steps: by step, documents changed and characters before and after. licenses, languages, years:
-    of kept documents, and their characters. lengths, lengths_in: documents by powers of two of their characters.
-    attribution: line → documents.
+    sources: by source, in, kept, chars_in, chars_kept, images_lost, images_in, images_kept. removed: by reason.
+    removed_by: by step (the reader: "read"). steps: by step, documents changed and characters before and after.
+    licenses, languages, years: of kept documents, and their characters. lengths, lengths_in: documents by powers of two
+    of their characters.
+    attribution: line → documents. renamed: id → documents that were named anew, of all shards at most MOST ids.
     """
 
     documents_in: int = 0
@@ -42,13 +44,15 @@ class Tally:
         self.documents_in += 1
         of_source = self.sources.setdefault(source, Counter())
         of_source.update({"in": 1, "chars_in": row.chars_in, "images_in": row.images_in})
+        of_source["images_lost"] += row.images_lost or 0
         self.lengths_in[_octave(row.chars_in)] += 1
         for change in row.changes:
             if change["step"] == "ids":
-                self.renamed[row.id.rpartition("~")[0]] += 1
-            self.steps.setdefault(change["step"], Counter()).update(
-                {"changed": 1, "before": change["before"], "after": change["after"]}
-            )
+                _count(self.renamed, row.id.rpartition("~")[0])
+            if change["before"] is not None:
+                self.steps.setdefault(change["step"], Counter()).update(
+                    {"changed": 1, "before": change["before"], "after": change["after"]}
+                )
         if not row.kept:
             self.removed[row.reason] += 1
             self.removed_by[row.step or "read"] += 1
@@ -62,8 +66,7 @@ class Tally:
             (self.years, (row.date or "unknown")[:4] if row.date else "unknown"),
         ):
             table.setdefault(name, Counter()).update({"documents": 1, "chars": row.chars_out})
-        line = row.attribution or f"{row.source} ({row.license or 'unknown'})"
-        self.attribution[line if line in self.attribution or len(self.attribution) < ATTRIBUTIONS else "(others)"] += 1
+        _count(self.attribution, row.attribution or f"{row.source} ({row.license or 'unknown'})")
 
     def plain(self) -> dict[str, Any]:
         """As JSON data with sorted keys, equal for equal ledgers."""
@@ -75,6 +78,9 @@ class Tally:
             mine = getattr(self, name, None)
             if isinstance(mine, int):
                 setattr(self, name, mine + value)
+            elif name == "renamed":
+                for id, count in value.items():
+                    _count(self.renamed, id, count)
             elif isinstance(mine, Counter):
                 mine.update(value)
             elif isinstance(mine, dict):
@@ -85,6 +91,11 @@ class Tally:
     def balanced(self) -> bool:
         """Whether every record that came in is accounted for."""
         return self.documents_in == self.documents_kept + sum(self.removed.values())
+
+
+def _count(table: Counter[str], name: str, count: int = 1) -> None:
+    """Add to a count, of a bounded number of them."""
+    table[name if name in table or len(table) < MOST else OTHERS] += count
 
 
 def _octave(count: int) -> str:

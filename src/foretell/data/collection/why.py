@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,30 +104,34 @@ def told(story: Story, recipe: CollectionRecipe) -> list[tuple[str, str]]:
     lines = [("came from", ", ".join(part for part in came if part))]
     if row.step or row.kept:
         images = f" and {row.images_in:,} images" if row.images_in else ""
-        lines.append(("read", f"{row.chars_in:,} characters{images}"))
+        lost = f"; {row.images_lost:,} more could not be read" if row.images_lost else ""
+        lines.append(("read", f"{row.chars_in:,} characters{images}{lost}"))
     else:
         lines.append(("read", _gone(row)))
-    changed = {change["step"]: change for change in row.changes}
-    names = [step.step for step in recipe.steps]
-    for name in [
-        *(["exclude"] if recipe.exclude else []),
-        *names,
-        "ids",
-        *(each.kind for each in recipe.passes),
-        "remove",
-    ]:
-        if row.step == name:
+    changes = deque(row.changes)  # in the order of things, too: two steps may have one name
+    steps = [step.step for step in recipe.steps]
+    passes = ["ids", *(each.build().name for each in recipe.passes)]
+    for name in [*(["exclude"] if recipe.exclude else []), *steps, *passes, "remove"]:
+        if row.step == name and not changes:
             lines.append((name, _gone(row)))
             break
-        if name in changed:
-            change = changed[name]
-            note = f" ({change['note']})" if change["note"] else ""
-            lines.append((name, f"changed, {change['before']:,} → {change['after']:,} characters{note}"))
-        elif name in names and (row.kept or row.step):
+        if changes and changes[0]["step"] == name:
+            lines.append((name, _changed(changes.popleft())))
+        elif name in steps and (row.kept or row.step):
             lines.append((name, "passed"))
+    else:
+        if row.step:  # of a recipe that names it otherwise now
+            lines.append((row.step, _gone(row)))
     if row.kept:
         lines.append(("kept", f"{row.chars_out:,} characters, row {row.row:,} of data/{story.shard:05d}.parquet"))
     return lines
+
+
+def _changed(change: dict[str, Any]) -> str:
+    if change["before"] is None:
+        return f"passed ({change['note']})"
+    note = f" ({change['note']})" if change["note"] else ""
+    return f"changed, {change['before']:,} → {change['after']:,} characters{note}"
 
 
 def _gone(row: ledger.Row) -> str:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ class Build:
         read = read_documents(self.places.read(shard), images=images)
         return (document for _, document in chain(self.passes[:passes], read, shard, self.places.passes))
 
+    @cached_property
     def has_images(self) -> bool:
+        """Whether any document that was read shows one; asked once all were, and once, as every shard has to say."""
         return any(_mark(self.places.done("read", shard.number))["images"] for shard in self.shards)
 
     def do(self, phase: str, task: int) -> dict[str, Any]:
@@ -74,13 +76,13 @@ class Build:
         if phase == "read":
             return read_shard(self.recipe, self.shards[task], self.places)
         if phase == "images-survey":
-            if self.has_images():
+            if self.has_images:
                 pictures.survey(self.documents(task, len(self.passes)), task, scratch)
         elif phase == "images-decide":
-            if self.has_images():
+            if self.has_images:
                 pictures.decide(count, scratch)
         elif phase == "write":
-            once = self.recipe.images == "once" and self.has_images()
+            once = self.recipe.images == "once" and self.has_images
             write_shard(self.recipe, self.passes, self.shards[task], self.places, once)
         elif phase == "finish":
             finish.finish(self.recipe, self.shards, self.places)

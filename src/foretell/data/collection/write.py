@@ -22,7 +22,7 @@ from foretell.data.parquet import read_documents, write_documents
 from foretell.errors import DataError
 from foretell.files import sha256_file, write_json
 
-Outcome = list[tuple[str, int, Document | Removed]]
+Outcome = list[tuple[str, Document, Document | Removed]]
 
 
 def write_shard(recipe: CollectionRecipe, passes: Sequence[Pass], shard: Shard, places: Places, images: bool) -> None:
@@ -90,7 +90,7 @@ def _settled(
     told: dict[int, Outcome] = {}
 
     def note(place: int, name: str, before: Document, after: Document | Removed) -> None:
-        told.setdefault(place, []).append((name, ledger.characters(before), after))
+        told.setdefault(place, []).append((name, before, after))
         if isinstance(after, Removed):
             note_removal(sampler, before, name, after)
         elif after.segments != before.segments:

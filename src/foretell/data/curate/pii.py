@@ -34,9 +34,13 @@ _COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
 # One run of digits and what may stand between them; `kind_of` says what it is. IPv4 first, since a dot separates too.
 _DIGITS = re.compile(
     r"(?<![\w.])(?P<ip>\d{1,3}(?:\.\d{1,3}){3})(?![\w]|\.\d)"
-    r"|(?<![\w.,/:=-])(?:\+ ?|\(\+?)?\d(?:[\d]|[ .()/\u2011-](?=[\d (])){5,30}\d(?![\w]|[.,]\d|-\w)"
+    r"|(?<![\w.,/-])(?<!\d[:=])(?:\+ ?|\(\+?)?\d(?:[\d]|[ .()/\u2011-](?=[\d (])){5,30}\d(?![\w]|[.,]\d|-\w)"
 )
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?::|[0-9A-Fa-f]{1,4})(?:(?::[0-9A-Fa-f]{1,4})*)(?![\w:])")
+# Of 2000::/3, where all addresses that are given out lie; so a scope of C++ between hexadecimal names is none.
+_IPV6 = re.compile(
+    r"(?<![\w:.])[23][0-9A-Fa-f]{3}:(?:[0-9A-Fa-f]{1,4}:){0,6}(?::(?:[0-9A-Fa-f]{1,4}:){0,5})?(?:[0-9A-Fa-f]{1,4})?"
+    r"(?![\w:])"
+)
 _IBAN = re.compile(r"[A-Z]{2}\d{2}(?<!\w.{4})(?:[ -]?[A-Z0-9]{2,4}){3,8}(?:[ -]?[A-Z0-9]{1,3})?(?!\w)")
 _DNI = re.compile(r"[\dXYZ](?<!\w.)\d{7}-?[A-Z](?!\w)")
 _VERSION = re.compile(r"(?:\b(?:v|ver|version|release|section|sec|chapter|§)\W{0,2}|[<>=~]=? ?)$", re.IGNORECASE)
@@ -48,7 +52,7 @@ _KEYS = re.compile(
     r"|(?<!\w)(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{60,}|glpat-[\w-]{20,}"
     r"|sk-(?:proj-|ant-)?[\w-]{20,}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}|xox[abeoprs]-[\w-]{10,}|AIza[\w-]{35}"
     r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{36}|pypi-AgE[\w-]{40,}|SG\.[\w-]{16,}\.[\w-]{16,}"
-    r"|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)"
+    r"|eyJ[\w-]{10,500}\.eyJ[\w-]{10,}\.[\w-]{10,})(?!\w)"
 )
 _VALUE = re.compile(r"[=:][ \t]{0,4}[\"']?[\w+/.~-]{16}")
 _SECRET = re.compile(
@@ -181,18 +185,20 @@ class PiiStep(StepSection):
 
     def __call__(self, document: Document) -> Document | Removed:
         counts = Counter[str]()
-        changed = map_texts(document, partial(self._masked, counts=counts))
+        changed = map_texts(document, partial(masked, kinds=self.mask, form=self.form, counts=counts))
         if not counts:
             return document
         return labelled(changed, pii=" ".join(f"{kind}:{count}" for kind, count in sorted(counts.items())))
 
-    def _masked(self, text: str, counts: Counter[str]) -> str:
-        found = find_pii(text, self.mask)
-        if not found:
-            return text
-        parts, at = list[str](), 0
-        for item in found:
-            parts += [text[at : item.start], self.form.format(kind=item.kind.upper())]
+
+def masked(
+    text: str, kinds: tuple[Kind, ...] = KINDS, form: str = "[{kind}]", counts: Counter[str] | None = None
+) -> str:
+    """The text with `form` in place of personal data. counts: by kind, added to."""
+    parts, at = list[str](), 0
+    for item in find_pii(text, kinds):
+        parts += [text[at : item.start], form.format(kind=item.kind.upper())]
+        at = item.end
+        if counts is not None:
             counts[item.kind] += 1
-            at = item.end
-        return "".join([*parts, text[at:]])
+    return "".join([*parts, text[at:]])

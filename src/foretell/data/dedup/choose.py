@@ -19,7 +19,6 @@ from foretell.data.dedup.order import Ranks, counts, row_of, shard_of
 from foretell.data.dedup.records import Records, groups, partitions
 
 EDGE = np.dtype([("key", "<u8"), ("low", "<u8"), ("like", "<f4")])  # key: the higher rank
-_KEPT, _GOES, _OPEN = 0, 1, 2
 
 
 class Status:
@@ -49,22 +48,14 @@ class Status:
 def direct(runs: Sequence[Path], status: Status, out: Path) -> None:
     """In the order of ranks: a document goes if it is near to one that stays; the nearest of those is told."""
     known = status.array(np.uint8)
+    goes = memoryview(known.data)
     for edges in partitions(runs, EDGE):
-        first, group = groups(edges, "key")
-        node, low = status.at(edges["key"][first]), status.at(edges["low"])
-        known[node] = _OPEN
-        open_ = np.ones(len(first), np.bool_)
-        while open_.any():
-            below = known[low]
-            goes = np.zeros(len(first), np.bool_)
-            goes[group[below == _KEPT]] = True
-            waits = np.zeros(len(first), np.bool_)
-            waits[group[below == _OPEN]] = True
-            known[node[open_ & goes]] = _GOES
-            known[node[open_ & ~goes & ~waits]] = _KEPT
-            open_ &= ~goes & waits
-        told = edges[(known[low] == _KEPT)]
-        write_removals(out, _best(told))
+        low = status.at(edges["low"])
+        # Ranks ascend, so that of the lower one of a pair all is known; a chain of any length takes one round.
+        for node, below in zip(status.at(edges["key"]).tolist(), low.tolist(), strict=True):
+            if not goes[below]:
+                goes[node] = 1
+        write_removals(out, _best(edges[known[low] == 0]))
 
 
 def _best(edges: Records) -> Records:

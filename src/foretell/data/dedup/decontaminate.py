@@ -18,6 +18,7 @@ from foretell.data.dedup.leaks import Leaks, Match
 from foretell.data.dedup.order import text_segments
 from foretell.data.dedup.words import Places, words
 from foretell.data.document import Document
+from foretell.errors import DataError
 from foretell.files import digest
 from foretell.measure.overlap import normalize
 from foretell.measure.overlap.questions import Part
@@ -53,6 +54,16 @@ class DecontaminatePass(Base):
         ]
         settings = [str(value) for value in vars(self).values()]
         return scratch / f"{self.name}-{digest([settings, states])[:8]}"
+
+    def merged(self, scratch: Path) -> Path:
+        try:
+            return super().merged(scratch)
+        except DataError as error:
+            raise DataError(
+                f"The benchmarks {', '.join(self.benchmarks)} have changed since this was begun, so that its documents "
+                "would be held against different ones. Bring them back as they were (their times too), or build anew "
+                "in another folder."
+            ) from error
 
     def sketch(self, documents: Iterator[Document], shard: int, scratch: Path) -> None:
         """Nothing has to be known of other documents."""

@@ -152,11 +152,14 @@ class _Words:
 
     def agreeing(self, later: Records, earlier: Records) -> Records:
         """How far the words around a shared run agree; runs shorter than `least` are left out. Each cut once."""
-        found = []
-        shards = np.stack([shard_of(later["rank"]), shard_of(earlier["rank"])], 1)
-        for pair in np.unique(shards, axis=0):
-            here = (shards == pair).all(1)
-            found.append(self._agreeing(later[here], earlier[here], int(pair[0]), int(pair[1])))
+        of_later, of_earlier = shard_of(later["rank"]), shard_of(earlier["rank"])
+        order = np.lexsort((of_earlier, of_later))
+        pairs = np.stack([of_later, of_earlier], 1)[order]
+        begins = np.flatnonzero((pairs[1:] != pairs[:-1]).any(1)) + 1
+        found = [
+            self._agreeing(later[here], earlier[here], int(of_later[here[0]]), int(of_earlier[here[0]]))
+            for here in np.split(order, begins)
+        ]
         return np.unique(np.concatenate(found))
 
     def _agreeing(self, later: Records, earlier: Records, of_later: int, of_earlier: int) -> Records:

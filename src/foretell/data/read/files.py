@@ -107,9 +107,9 @@ def listing(source: str, path: str) -> list[File]:
         "before, bring it back and run the same command again: what is finished stays."
     )
     try:
-        if set("*?[") & set(root):
+        if _is_glob(system, root):
             details = system.glob(root, detail=True)
-            root = re.sub(r"[^/]*[*?\[].*", "", root).rstrip("/")
+            root = _top(system, root)
         elif system.isfile(root):
             details = {root: system.info(root)}
             root = root.rpartition("/")[0]
@@ -168,8 +168,7 @@ def opened(source: str, root: str, path: str) -> Iterator[IO[bytes]]:
             raise Unreadable("it is no regular file")  # a pipe would be waited for without end
         stream: IO[bytes] = system.open(path, "rb", **_plain(system))
     except FileNotFoundError as error:
-        top = re.sub(r"[^/]*[*?\[].*", "", inner).rstrip("/") or "/"
-        if not system.exists(top):
+        if not system.exists(_top(system, inner) or "/"):
             raise gone(source, root) from error
         raise Vanished(path) from error
     except (PermissionError, IsADirectoryError) as error:
@@ -191,11 +190,21 @@ def _is_local(system: Any) -> bool:
     return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
 
 
+def _is_glob(system: Any, path: str) -> bool:
+    """A file or folder may have brackets in its name."""
+    return bool(set("*?[") & set(path)) and not system.exists(path)
+
+
+def _top(system: Any, path: str) -> str:
+    """The path, or of a glob the folder above all that it may match."""
+    return re.sub(r"[^/]*[*?\[].*", "", path).rstrip("/") if _is_glob(system, path) else path
+
+
 def beside(root: str, name: str) -> str | None:
     """The path of a file of the source by its name; None for a name that leads out of it."""
     system, inner = filesystem(root)
-    top = re.sub(r"[^/]*[*?\[].*", "", inner).rstrip("/")
-    if not set("*?[") & set(inner) and system.isfile(inner):
+    top = _top(system, inner)
+    if top == inner and system.isfile(inner):
         top = inner.rpartition("/")[0]
     name = posixpath.normpath(name)
     return None if name.startswith(("../", "/")) or name == ".." else f"{top}/{name}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import posixpath
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,11 @@ from foretell.data.read.texts import read_text_file
 ONE_DOCUMENT = frozenset({"text", "markdown", "notebook", "html"})
 MEMBERS = 1_000_000  # of one zip archive
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
+    ValueError, OSError,
+)  # fmt: skip
+"""What zipfile raises over a damaged archive, or one that it cannot read."""
 
 
 def read_files(
@@ -75,9 +83,8 @@ def read_zip(
     try:
         archive = zipfile.ZipFile(stream)
         members = [info for info in archive.infolist() if not info.is_dir() and "/." not in f"/{info.filename}"]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError, RecursionError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
+    except DAMAGE as error:
+        _raise_of_device(error)
         yield place.removed("read.zip", error)
         return
     size = stream.seek(0, 2)
@@ -120,10 +127,15 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: Limits) -> 
     try:
         with archive.open(info) as member:
             return member.read(limits.document_bytes + 1)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
+    except DAMAGE as error:
+        _raise_of_device(error)
         return f"read.zip|{error}"
+
+
+def _raise_of_device(error: Exception) -> None:
+    """Raise what a disk or network is to blame for; to seek before the start is asked by a damaged archive."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
 
 
 def _inside(

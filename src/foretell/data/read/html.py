@@ -23,11 +23,14 @@ VOID = frozenset(
 )
 SELF_CLOSING = frozenset(b"p li dt dd option optgroup tr td th thead tbody tfoot rp rt colgroup".split())
 TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-RAW = re.compile(rb"<!--.*?-->|<(script|style)\b.*?</\1", re.DOTALL | re.IGNORECASE)
-LICENSE_LINK = re.compile(
-    rb"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicense\b)[^>]{0,500}?\bhref\s*=\s*[\"']?([^\"'\s>]+)",
-    re.I,
-)
+RAW = re.compile(rb"<!--|<(script|style)\b", re.IGNORECASE)
+RAW_ENDS = {
+    name: re.compile(end, re.I) for name, end in ((b"", rb"-->"), (b"script", b"</script"), (b"style", b"</style"))
+}
+# A tag and what it says are looked for apart, each in a bounded piece, so that no page takes more than linear time.
+LINK = re.compile(rb"<(?:a|link)\b([^<>]{0,1000})", re.I)
+LICENSE = re.compile(rb"\brel\s*=\s*[\"']?[^\"'>]{0,100}\blicense\b", re.I)
+ADDRESS = re.compile(rb"\bhref\s*=\s*[\"']?([^\"'\s>]+)", re.I)
 META = r"<meta\b(?=[^>]{0,300}\bname\s*=\s*[\"']?%s\b)[^>]{0,300}?\bcontent\s*=\s*[\"']?([^\"'>]{1,200})"
 ROBOTS = re.compile((META % "robots").encode(), re.I)
 RESERVED = re.compile((META % "tdm-reservation").encode(), re.I)
@@ -174,7 +177,7 @@ def too_deep(data: bytes, limit: int) -> bool:
         return False
     open_tags: list[bytes] = []
     counts: Counter[bytes] = Counter()
-    for match in TAG.finditer(RAW.sub(b"", data)):
+    for match in TAG.finditer(without_raw(data)):
         closing, name = match.group(1), match.group(2).lower()
         if name in VOID:
             continue
@@ -190,6 +193,21 @@ def too_deep(data: bytes, limit: int) -> bool:
             if len(open_tags) > limit:
                 return True
     return False
+
+
+def without_raw(data: bytes) -> bytes:
+    """Without comments, scripts and styles; one that does not end stays, with all behind it."""
+    parts, at, endless = list[bytes](), 0, set[bytes]()
+    for begin in RAW.finditer(data):
+        kind = (begin[1] or b"").lower()
+        if begin.start() < at or kind in endless:
+            continue
+        if end := RAW_ENDS[kind].search(data, begin.end()):
+            parts.append(data[at : begin.start()])
+            at = end.end()
+        else:
+            endless.add(kind)
+    return b"".join([*parts, data[at:]])
 
 
 def decoded(data: bytes, charset: str = "") -> str:
@@ -216,8 +234,9 @@ def license_in(data: bytes) -> str:
     """The SPDX name of the Creative Commons licence that a page links to as its own."""
     if b"license" not in data and b"LICENSE" not in data:
         return ""
-    for link in LICENSE_LINK.findall(data):
-        if told := CREATIVE.search(link.decode("latin-1").lower()):
+    for link in LINK.findall(data):
+        address = ADDRESS.search(link) if LICENSE.search(link) else None
+        if address and (told := CREATIVE.search(address.group(1).decode("latin-1").lower())):
             name = NAMES.get(told.group(2), f"CC-{told.group(2).upper()}")
             return f"{name}-{told.group(3)}"
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from os import SEEK_END
 from typing import IO, Any
 
 from foretell.data.curate.steps import Removed
@@ -30,6 +31,9 @@ def read_jsonl(
         elif line.data and not line.data.isspace():
             row = parse(line.data, place)
             yield row if isinstance(row, Removed) else read_row(row, place, fields, chat, fill)
+    if unit.stop and (size := stream.seek(0, SEEK_END)) < unit.stop:
+        told = f"it had {unit.stop:,} bytes or more when it was listed; now {size:,}"
+        yield Place(f"{name}@{unit.start}", name).removed("read.changed", told)
 
 
 def parse(data: bytes, place: Place) -> dict[str, Any] | Removed:

@@ -37,12 +37,12 @@ def read_pairs(
         member, data = found
         folder, _, base = member.rpartition("/")
         stem, _, suffix = base.partition(".")
-        own = f"{folder}/{stem}" if folder else stem
-        if own != key:
+        own, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
+        if own != key or suffix in sample:  # a name that comes again begins another sample, so that none is lost
             if sample:
                 yield _document(sample, Place(f"{name}!{key}", name), key, order, limits, fill)
             key, sample = own, Sample()
-        sample[suffix.lower()] = data
+        sample[suffix] = data
     if sample:
         yield _document(sample, Place(f"{name}!{key}", name), key, order, limits, fill)
 

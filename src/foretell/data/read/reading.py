@@ -180,7 +180,8 @@ def _records(
     if unit.form == "json":
         return read_json(stream, name, limits, source.fields, source.chat, fill)
     images = not isinstance(source, ParquetRead) or source.images
-    return read_table(stream, name, unit, limits, source.fields, source.chat, images, fill)
+    beside = Path(unit.files[0].path).parent.parent  # of an object store there is none, and its images are missed
+    return read_table(stream, name, unit, limits, source.fields, source.chat, images, fill, beside)
 
 
 def _python(source: PythonRead) -> Iterator[Document | Removed]:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from foretell.chat import Conversation
@@ -16,7 +16,7 @@ from foretell.data.read.sections import Chat, Fields
 from foretell.errors import ConversationError
 
 COLUMN = re.compile(r"\{(\w+)\}")
-ISO_DAY = re.compile(r"\d{4}(-\d\d(-\d\d)?)?(?!\d)")
+ISO_DAY = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?(?!\d)")
 SHAREGPT_ROLES = {
     "human": "user",
     "user": "user",
@@ -105,11 +105,13 @@ def license_of(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def day_of(value: Any) -> str | None:
-    """An ISO date or time, or seconds or milliseconds since 1970, as ISO day, month or year."""
+    """An ISO date or time, a year, or seconds or milliseconds since 1970, as ISO day, month or year."""
     if isinstance(value, str) and (match := ISO_DAY.match(value)):
         return match.group()
-    if isinstance(value, datetime):
-        return value.date().isoformat()
+    if isinstance(value, date):  # as Parquet has it; a datetime is one too
+        return value.isoformat()[:10]
+    if isinstance(value, int) and 1000 <= value < 3000:
+        return str(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 1e8 < value < 1e14:
         seconds = value / 1000 if value > 1e11 else value
         try:

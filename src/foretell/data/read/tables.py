@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 
 from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, SkipCount
+from foretell.data.image_store import ImageStore
 from foretell.data.parquet import batch_rows, columns_of, document_of
 from foretell.data.read.files import Unit
 from foretell.data.read.rows import COLUMN, Defaults, Place, first, read_row
@@ -26,6 +29,7 @@ BAD_ROW = {
     "rows with an unknown role": "read.row",
     "empty rows": "read.empty",
     "rows with damaged labels": "read.row",
+    "rows with an image that is not beside them": "read.image",
 }
 
 
@@ -59,8 +63,12 @@ def read_table(
     chat: Chat,
     images: bool,
     fill: Defaults,
+    beside: Path,
 ) -> Iterator[Document | Removed]:
-    """The documents of a unit's row groups; every row of a damaged group is counted as removed."""
+    """The documents of a unit's row groups; every row of a damaged group is counted as removed.
+
+    beside: the folder where images lie that rows have by their paths, as those of a collection do.
+    """
     place = Place(name, name)
     try:
         file = pq.ParquetFile(stream, buffer_size=1 << 20)
@@ -78,30 +86,33 @@ def read_table(
     if not groups or not file.metadata.num_rows:
         yield place.removed("read.empty")
         return
-    number = sum(file.metadata.row_group(i).num_rows for i in range(unit.start))
-    for i in range(unit.start, unit.stop or groups):
-        group = file.metadata.row_group(i)
-        end = number + group.num_rows
-        reason, why = ("read.columns", wrong) if wrong else ("read.parquet", "")
-        if group.total_byte_size > max(BOMB_BYTES, limits.ratio * _packed(group)):
-            reason, why = "read.bomb", f"{_packed(group):,} bytes unpack to {group.total_byte_size:,}"
-        if not why:
-            try:
-                for batch in file.iter_batches(ROWS, row_groups=[i], columns=columns, use_threads=False):
-                    for row in batch_rows(batch):
-                        at = Place(f"{name}:{number}", name)
-                        number += 1
-                        if interleaved:
-                            yield _interleaved(row, at, fields, fill)
-                        else:
-                            yield read_row(row, at, fields, chat, fill) if row else at.removed("read.encoding")
-            except (OSError, pa.ArrowException) as error:
-                if isinstance(error, OSError) and error.errno:
-                    raise
-                why = str(error)
-        for lost in range(number, end):
-            yield Place(f"{name}:{lost}", name).removed(reason, why)
-        number = end
+    if unit.stop > groups:
+        yield place.removed("read.changed", f"it had {unit.stop} row groups or more when it was listed; now {groups}")
+    number = sum(file.metadata.row_group(i).num_rows for i in range(min(unit.start, groups)))
+    with closing(ImageStore(beside)) as store:
+        for i in range(unit.start, min(unit.stop or groups, groups)):
+            group = file.metadata.row_group(i)
+            end = number + group.num_rows
+            reason, why = ("read.columns", wrong) if wrong else ("read.parquet", "")
+            if group.total_byte_size > max(BOMB_BYTES, limits.ratio * _packed(group)):
+                reason, why = "read.bomb", f"{_packed(group):,} bytes unpack to {group.total_byte_size:,}"
+            if not why:
+                try:
+                    for batch in file.iter_batches(ROWS, row_groups=[i], columns=columns, use_threads=False):
+                        for row in batch_rows(batch):
+                            at = Place(f"{name}:{number}", name)
+                            number += 1
+                            if interleaved:
+                                yield _interleaved(row, at, fields, fill, store)
+                            else:
+                                yield read_row(row, at, fields, chat, fill) if row else at.removed("read.encoding")
+                except (OSError, pa.ArrowException) as error:
+                    if isinstance(error, OSError) and error.errno:
+                        raise
+                    why = str(error)
+            for lost in range(number, end):
+                yield Place(f"{name}:{lost}", name).removed(reason, why)
+            number = end
 
 
 def _columns(schema: pa.Schema, fields: Fields) -> list[str]:
@@ -113,10 +124,12 @@ def _columns(schema: pa.Schema, fields: Fields) -> list[str]:
     return [n for n in dict.fromkeys([*texts, *chats, *about]) if n in schema.names] if texts or chats else []
 
 
-def _interleaved(row: Mapping[str, Any], place: Place, fields: Fields, fill: Defaults) -> Document | Removed:
+def _interleaved(
+    row: Mapping[str, Any], place: Place, fields: Fields, fill: Defaults, store: ImageStore
+) -> Document | Removed:
     skipped = SkipCount()
     defaults = {"source": fill.source, "license": fill.license, "language": fill.language, "kind": fill.source}
-    document = document_of(row, place.id, defaults, skipped)
+    document = document_of(row, place.id, defaults, skipped, store)
     if document is None:
         told = next(iter(skipped.counts))
         return place.removed(BAD_ROW.get(told, "read.row"), told)

@@ -14,7 +14,7 @@ from foretell.data.curate.steps import Removed
 from foretell.data.document import Document, Segment
 from foretell.data.read.html import Pages, Refused
 from foretell.data.read.licenses import spdx_in
-from foretell.data.read.rows import Defaults, Place
+from foretell.data.read.rows import Defaults, Place, day_of
 from foretell.data.read.sections import Limits
 from foretell.errors import ImageError
 from foretell.images import open_image
@@ -53,14 +53,13 @@ def read_text_file(
         return place.removed("read.empty")
     if url := about.get("url") or about.get("canonical_url"):
         labels["url"] = url.strip()
-    day = re.match(r"\d{4}(-\d\d(-\d\d)?)?(?!\d)", about.get("date", ""))
     return Document(
         id=place.id,
         segments=tuple(segments),
         source=fill.source,
         license=(about.get("license") or about.get("licence") or fill.license).strip(),
         language=(about.get("lang") or about.get("language") or fill.language).strip(),
-        date=day.group() if day else fill.date,
+        date=day_of(about.get("date")) or fill.date,
         kind=fill.source,
         labels=labels,
     )
