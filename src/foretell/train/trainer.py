@@ -232,11 +232,14 @@ class Trainer:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """Where batches are made or judged by others, such as a grader that does not answer, nothing is lost."""
+        """Where batches are made or judged by others, such as a grader that does not answer, nothing is lost.
+
+        Of several processes it may be this one alone that fails, and the others do not meet it to save anything.
+        """
         try:
             yield
         except ForetellError:
-            if self._saved != self.count.step:
+            if self._saved != self.count.step and self.group.world == 1:
                 self.save()
             self.settle()
             raise
