@@ -116,6 +116,12 @@ def plans(rank: int, sequence: bool, out: Path) -> None:
         loss.backward()
         total, norm = sharded.finish(loss.detach(), group)
         found = {name: sharded.whole(name, part.grad) for name, part in sharded.local.items() if part.grad is not None}
+        low = Multimodal(config)
+        parallel.Sharded(low, layout(block, group), block, "bfloat16", low.device)
+        for module in (low, low.decoder.layers[0]):
+            module.unshard()
+        assert {p.dtype for p in low.decoder.layers[0].parameters()} == {torch.bfloat16}  # what travels
+        assert low.decoder.embedding.dtype == torch.float32
     wanted = {name: p.grad for name, p in alone.named_parameters() if p.grad is not None}
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
