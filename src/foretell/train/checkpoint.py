@@ -183,9 +183,12 @@ def latest(folder: Path, say: Callable[[str], None], before: Path | None = None)
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for path in checkpoints(folder)[:-keep]:
+def prune(newest: Path, keep: int) -> None:
+    """Remove all but the checkpoint just written and the `keep` - 1 before it. Those of later steps are from before
+    a rewind."""
+    found = checkpoints(newest.parent)
+    end = found.index(newest) + 1
+    for path in (*found[: max(0, end - keep)], *found[end:]):
         shutil.rmtree(path, ignore_errors=True)
 
 

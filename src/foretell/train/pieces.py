@@ -97,7 +97,7 @@ class Saver:
             known = {f"{FOLDER}/{name}": digest for name, digest in hashes.items()}
             seal(temporary, {**facts, "step": state.plain["step"]}, known)
             put_folder(temporary, path)
-            prune(path.parent, self._keep)
+            prune(path, self._keep)
 
         self._busy = async_save(
             pieces,

@@ -260,7 +260,7 @@ class Trainer:
             return path
         if self.group.rank == 0:
             checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {}, self.hooks.facts)
-            checkpoint.prune(self.folder, self.config.keep)
+            checkpoint.prune(path, self.config.keep)
         self.group.wait()  # a process that left earlier would have torchrun end the one that writes
         self._saved = self.count.step
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
@@ -337,7 +337,7 @@ class Trainer:
         if self.config.watch != "rewind":
             self.log.write(alarm.event, step=count.step, action="skip", **fields)
             return
-        bad, count.step = count.step, int(self.snapshot["step"])
+        bad, count.step, self._saved = count.step, int(self.snapshot["step"]), -1
         self.log.write(alarm.event, step=bad, action="rewind", to_step=count.step, **fields)
         with torch.no_grad():
             for parameter, name in self.names.items():
