@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from foretell.align.samples import Sample
 from foretell.align.stages import open_base
 from foretell.errors import GraderError, RecipeError
 from foretell.model.adapters import choose_trained
+from foretell.model.multimodal import Multimodal
+from foretell.recipe import ModelConfig
 from foretell.recipes import check_settings
 from foretell.train.log import read_log
 from foretell.tuning import LoraConfig, PPOConfig, RolloutConfig
@@ -98,6 +101,19 @@ def test_of_a_model_with_adapters_only_they_travel(base: Base, tmp_path: Path, m
     here = player.play(asked, 2, lambda i: request_seed(settings.seed, 2, i))
     engine.close()
     assert [one["ids"] for one in found] == [one.ids for one in here]
+
+
+@pytest.mark.parametrize(("staleness", "near"), [(0, True), (8, False)])
+def test_weights_lie_where_there_is_room_for_all_versions_that_draw(
+    staleness: int, near: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Multimodal(ModelConfig(vocab_size=64, width=32, depth=1, max_length=16))
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    (tmp_path / "shared").mkdir()
+    monkeypatch.setattr(drawers, "_SHARED", tmp_path / "shared")
+    monkeypatch.setattr(drawers.shutil, "disk_usage", lambda _: SimpleNamespace(free=5 * size))
+    written = Files(model, tmp_path / "run", near=True).write(3, 3 - staleness)
+    assert written.is_relative_to(tmp_path / "shared") == near
 
 
 def run(base: Base, prompts: Path, out: Path, reward: Any = lengths, **rollout: Any) -> list[dict[str, Any]]:

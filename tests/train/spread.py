@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from foretell.train.distributed import Group
 from foretell.train.layout import layout
 
 WORKERS = 4
+PATIENCE = timedelta(minutes=7)  # not one of torch's own
 SHARD2 = {"shard": 2}
 # name, workers, the recipe's block, the share of the run after which it is stopped, changes of the recipe
 ROUNDS: list[list[tuple[str, int, dict[str, Any] | None, float | None, dict[str, Any]]]] = [
@@ -88,7 +90,8 @@ def full(temporary: Path, path: Path) -> None:
 
 def join(rank: int, world: int, place: Path) -> Group:
     store = FileStore(str(place), world)
-    dist.init_process_group("gloo", store=PrefixStore("group", store), rank=rank, world_size=world)
+    group = PrefixStore("group", store)
+    dist.init_process_group("gloo", store=group, rank=rank, world_size=world, timeout=PATIENCE)
     return Group(rank, world, PrefixStore("shared", store))
 
 
@@ -105,11 +108,20 @@ def plans(rank: int, sequence: bool, out: Path) -> None:
     with join(rank, 2, out / f"store-plans-{sequence}") as group:
         block = ParallelConfig(tensor=2, sequence=sequence)
         sharded = parallel.Sharded(model, layout(block, group), block, "float32", model.device)
+        groups = [sharded._mesh.get_group(name) for name in ("replicate", "shard", "tensor")]
+        for some in (*groups, pieces.Saver(group, 1)._channel):
+            assert some._get_backend(torch.device("cpu")).options._timeout == PATIENCE
         sharded.begin(last=True, images=False)
         loss = model.hidden(tokens).square().mean()
         loss.backward()
         total, norm = sharded.finish(loss.detach(), group)
         found = {name: sharded.whole(name, part.grad) for name, part in sharded.local.items() if part.grad is not None}
+        low = Multimodal(config)
+        parallel.Sharded(low, layout(block, group), block, "bfloat16", low.device)
+        for module in (low, low.decoder.layers[0]):
+            module.unshard()
+        assert {p.dtype for p in low.decoder.layers[0].parameters()} == {torch.bfloat16}  # what travels
+        assert low.decoder.embedding.dtype == torch.float32
     wanted = {name: p.grad for name, p in alone.named_parameters() if p.grad is not None}
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():

@@ -15,6 +15,7 @@ from foretell.errors import RunError
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
 from foretell.train import checkpoint
+from foretell.train.distributed import Group
 
 
 def draw() -> list[float]:
@@ -27,6 +28,13 @@ def test_every_generator_goes_on_where_it_was() -> None:
     first = draw()
     checkpoint.restore_generators(state)
     assert draw() == first
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    for name in (".step-000003.x1y2", ".step-000004.part"):
+        (tmp_path / name / "training").mkdir(parents=True)
+    assert checkpoint.agreed(tmp_path, lambda _: None, Group()) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_safetensors_errors_become_a_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import os, sys
 import torch.distributed as dist
 from pathlib import Path
 from foretell.data.loader import Loader
-from foretell.errors import CheckpointError, GroupError
-from foretell.train import checkpoint, meeting
+from foretell.errors import CheckpointError, DataError, GroupError
+from foretell.recipes import load_recipe
+from foretell.train import checkpoint, loop, meeting
 from foretell.train.distributed import Group
 pack, other, broken = map(Path, sys.argv[1:])
 odd = os.environ["RANK"] == "1"
@@ -57,6 +58,18 @@ def fall_back(group):
     print("agreed:", found[1], *sorted(path.name for path in folder.iterdir()))
     print("because:", *said)
 attempt("fallback", fall_back)
+os.environ["FORETELL_HANG_SECONDS"] = "20"
+def train(group):
+    plain = Loader.__next__
+    def read(loader):
+        if odd and loader.state_dict()["position"] == 16:
+            raise DataError("The third batch cannot be read.")
+        return plain(loader)
+    Loader.__next__ = read
+    loop.peak_rate = lambda *_: 1e11
+    recipe = load_recipe(str(pack.with_name("recipe.yaml")))
+    loop.pretrain(recipe, pack, None, pack.with_name("tokenizer"), Path("trained"), group=group)
+attempt("reading", train)
 os.environ["FORETELL_JOIN_SECONDS"] = "1"
 if not odd:
     attempt("absent", nothing)
@@ -88,6 +101,7 @@ def test_processes_that_are_alike_pass(told: list[dict[str, str]]) -> None:
         ("versions", "differs from the first: Python is '2.7', and '3."),
         ("data", "The data is not that of the first process: pack is '"),
         ("shard", "shard-00000/tokens.npy is damaged or incomplete"),
+        ("reading", "The third batch cannot be read."),
     ],
 )
 def test_an_odd_process_ends_both_in_the_same_words(told: list[dict[str, str]], name: str, reason: str) -> None:

@@ -85,8 +85,8 @@ def test_every_layout_gives_the_numbers_of_one_process(out: Path, one: Path, nam
     assert_same_run(out / name, one / "plain")
 
 
-def test_layers_are_gathered_in_the_compute_type(out: Path, one: Path) -> None:
-    """bfloat16 weights are those that one process casts: first losses differ by no more than the order of sums."""
+def test_bfloat16_weights_are_those_that_one_process_casts(out: Path, one: Path) -> None:
+    """First losses differ by no more than the order of sums. That it is bfloat16 that travels spread.py sees."""
     low, alone = (lines(folder / "low") for folder in (out, one))
     assert low[0]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-4)
     assert low[-1]["loss"] == pytest.approx(alone[-1]["loss"], rel=1e-2)

@@ -316,6 +316,29 @@ def test_a_spike_is_skipped_or_rewound_also_across_a_resume(
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+def test_after_a_rewind_the_newest_checkpoint_is_the_one_written_last(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock_at: Clock
+) -> None:
+    recipe = toy.recipe(watch="rewind", tokens=60 * 512, eval_every=0, keep=1)
+    poison(monkeypatch, lambda n: 50.0 if n == 45 else 1.0)
+    toy.train(tmp_path / "a", recipe)
+    monkeypatch.undo()
+    poison(monkeypatch, lambda n: 50.0 if n == 45 else 1.0)
+    met: list[float] = []
+
+    def again(task: str, done: float, total: float | None = None, note: str = "") -> None:
+        met.append(done)
+        if met.count(20) == 2:
+            interrupt_at(20)(task, done, total, note)
+
+    with pytest.raises(KeyboardInterrupt):
+        toy.train(tmp_path / "b", recipe, clock=clock_at(40), report=again)
+    assert [path.name for path in checkpoints(tmp_path / "b/checkpoints")] == ["step-000020"]
+    monkeypatch.undo()
+    toy.train(tmp_path / "b", recipe)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
 def test_bfloat16_trains(toy: Any, tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe(precision="bfloat16"))
     train = events(tmp_path, "train")

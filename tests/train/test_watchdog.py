@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from foretell.errors import GroupError, TrainingError
 from foretell.train import meeting, watchdog
+from foretell.train.distributed import Group
 from foretell.train.watchdog import Beat, Watchdog, name_ranks
 
 
@@ -110,6 +112,18 @@ def test_who_does_not_come_in_time_is_named() -> None:
         meeting.meet(HashStore(), 2, 3, {}, 0.01)
 
 
+def test_who_does_not_come_is_named_where_the_first_process_keeps_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    there = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in {**there, meeting.JOIN_SECONDS: "0.2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    with pytest.raises(GroupError, match=r"Rank 1 of 2 did not come within 0\.2 s"):
+        Group.join()
+
+
 def test_differences_name_what_differs() -> None:
     assert meeting.differences({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) == ""
     assert meeting.differences({"a": {"b": (1, 3)}}, {"a": {"b": [1, 2], "c": {}}}) == (
@@ -119,7 +133,7 @@ def test_differences_name_what_differs() -> None:
     assert many.count("on rank 0") == 3 and many.endswith("; and 2 more")
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan"])
+@pytest.mark.parametrize("text", ["soon", "0", "-3", "nan", "inf", "1e300"])
 def test_a_time_out_is_a_positive_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(meeting.HANG_SECONDS, text)
     with pytest.raises(TrainingError, match=f"FORETELL_HANG_SECONDS is '{text}'; expected seconds"):

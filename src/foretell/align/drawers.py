@@ -42,7 +42,7 @@ Drawn = list[dict[str, Any]]
 MOST_BATCH = 256
 _SHARED = Path("/dev/shm")  # noqa: S108  (memory that is a folder, on Linux)
 _PREFIX = "foretell-"  # and the process that learns
-_ROOM = 4  # times the weights that must be free there
+_SPARE = 3  # times the weights that must stay free there
 
 
 class Elsewhere(Protocol):
@@ -103,7 +103,7 @@ class Drawers:
 class Files:
     """The weights that are trained, one file a version; those older than what is still drawn with are removed.
 
-    folder: where they lie, unless they go into shared memory (`near`), as they do where there is room for several.
+    folder: where they lie, unless they go into shared memory (`near`), as they do where there is room for all versions.
     """
 
     def __init__(self, model: Multimodal, folder: Path, near: bool) -> None:
@@ -112,7 +112,7 @@ class Files:
 
     def write(self, version: int, oldest: int) -> Path:
         if not self._begun:
-            self._begin()
+            self._begin(kept=version - oldest + 1)
         path = self.folder / f"{version}.safetensors"
         if path.exists():
             return path
@@ -124,7 +124,7 @@ class Files:
             save_file(state, temporary)
         return path
 
-    def _begin(self) -> None:
+    def _begin(self, kept: int) -> None:
         self._begun = True
         self.remove()  # what a run that was cut off left, as those in shared memory are
         for old in _SHARED.glob(f"{_PREFIX}*"):
@@ -136,7 +136,7 @@ class Files:
         size = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
         if self._near:
             with suppress(OSError):
-                if shutil.disk_usage(_SHARED).free > _ROOM * size:
+                if shutil.disk_usage(_SHARED).free > (kept + _SPARE) * size:
                     self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_SHARED))
         self.folder.mkdir(parents=True, exist_ok=True)
 

@@ -122,10 +122,14 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def agreed(folder: Path, say: Callable[[str], None], group: Group) -> tuple[Path, TrainingState] | None:
-    """`latest`, the same one in every process: where one of them finds it damaged, all take the one before it.
+    """`latest`, the same one in every process: where one of them finds it damaged, all take the one before it. What
+    was never finished is removed.
 
     Raises CheckpointError when no checkpoint is whole for all.
     """
+    if group.rank == 0:
+        for cut_off in folder.glob(f".{PREFIX}*"):  # of a process that was killed as it wrote
+            shutil.rmtree(cut_off, ignore_errors=True)
     found, refused = latest(folder, say) if group.rank == 0 else None, list[Path]()
     while name := group.share(partial(_name, found)):
         path, odd = folder / name, 0
@@ -179,9 +183,12 @@ def latest(folder: Path, say: Callable[[str], None], before: Path | None = None)
     return None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for path in checkpoints(folder)[:-keep]:
+def prune(newest: Path, keep: int) -> None:
+    """Remove all but the checkpoint just written and the `keep` - 1 before it. Those of later steps are from before
+    a rewind."""
+    found = checkpoints(newest.parent)
+    end = found.index(newest) + 1
+    for path in (*found[: max(0, end - keep)], *found[end:]):
         shutil.rmtree(path, ignore_errors=True)
 
 

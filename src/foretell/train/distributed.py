@@ -131,7 +131,7 @@ class Group:
         else:
             self._dog.end(f"{me} failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             over = None
-        if self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        if self.rank == 0 and not meeting.kept_by_agent():
             time.sleep(2 * BEAT)  # the store lives in this process: let the others read why
         if over is not None:
             raise over from error
@@ -268,6 +268,12 @@ class Group:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the rest as soon as one process is gone
         return self._dog.explain(str(error).strip().partition("\n")[0])
+
+
+def patience() -> timedelta:
+    """How long an exchange of all processes may take. torch gives groups of some of them another time, unless told."""
+    found: timedelta = dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout  # type: ignore[union-attr]
+    return found
 
 
 def _exchanging(error: BaseException) -> bool:

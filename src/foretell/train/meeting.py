@@ -14,8 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from foretell.errors import GroupError, TrainingError
 from foretell.run import code_version, place
@@ -23,17 +22,18 @@ from foretell.train.watchdog import UNREACHABLE, name_ranks
 
 JOIN_SECONDS, HANG_SECONDS = "FORETELL_JOIN_SECONDS", "FORETELL_HANG_SECONDS"
 _POLL = 0.1  # seconds
+_LONGEST = 1e8  # seconds; torch's own types end not far beyond
 _SHOWN = 3  # differences in a message
 
 
 def seconds(variable: str, default: float) -> float:
-    """A time-out from the environment. Raises TrainingError for what is no positive number."""
+    """A time-out from the environment. Raises TrainingError for what is no positive number, or beyond three years."""
     text = os.environ.get(variable, "")
     try:
         value = float(text or default)
     except ValueError:
         value = 0.0
-    if not value > 0:
+    if not 0 < value <= _LONGEST:
         raise TrainingError(
             f"{variable} is {text!r}; expected seconds, such as {default:g}. Set it, or leave it unset."
         )
@@ -46,11 +46,18 @@ def about() -> dict[str, str]:
 
 
 def reach(timeout: float) -> tuple[Store, int, int, str]:
-    """(store, rank, world, its address) by the environment that torchrun sets; GroupError where it is out of reach."""
+    """(store, rank, world, its address) by the environment that torchrun sets; GroupError where it is out of reach.
+
+    Where torchrun keeps no store the first process does. It does not wait in it for the others: `meet` does, which can
+    name who is missing.
+    """
     rank, world = place()
-    address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    host, port = os.environ.get("MASTER_ADDR", "?"), os.environ.get("MASTER_PORT", "?")
+    address, own = f"{host}:{port}", rank == 0 and not kept_by_agent()
     try:
-        store, rank, world = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        store = TCPStore(
+            host, int(port), world, own, timedelta(seconds=timeout), wait_for_workers=False, multi_tenant=True
+        )
     except (*UNREACHABLE, ValueError, OSError) as error:
         raise GroupError(
             f"{name_ranks([rank], world, socket.gethostname())} did not reach the store at {address}, where the "
@@ -60,11 +67,16 @@ def reach(timeout: float) -> tuple[Store, int, int, str]:
     return store, rank, world, address
 
 
+def kept_by_agent() -> bool:
+    """Whether the store lies in torchrun's agent, and so outlives the processes."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def excuse(message: str) -> GroupError:
     """Tell the processes that this one, which has not met them yet, will not come; returns what all then say."""
     rank, world = place()
     error = GroupError(f"{name_ranks([rank], world, socket.gethostname())}: {message}", lasting=True)
-    if rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # else the store is this process's own
+    if rank or kept_by_agent():  # else the store is this process's own
         with suppress(GroupError, *UNREACHABLE):
             store, *_ = reach(10)
             store.set(f"excuse/{rank}", json.dumps([_count(), str(error)]))

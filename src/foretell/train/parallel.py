@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
@@ -28,7 +29,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from foretell.model.decoder import Block
 from foretell.model.multimodal import Multimodal
 from foretell.sections import ParallelConfig
-from foretell.train.distributed import Group
+from foretell.train.distributed import Group, patience
 from foretell.train.layout import Layout
 
 _COLUMNS = ("qkv", "gate_up")  # matrices whose results are split over `tensor`, head by head
@@ -76,6 +77,8 @@ class Sharded:
         sizes, names = tuple(place.sizes.values()), tuple(place.sizes)
         self._mesh = init_device_mesh(device.type, sizes, mesh_dim_names=names)
         self._world = init_device_mesh(device.type, (place.readers * place.tensor,))
+        for name in names:
+            _set_pg_timeout(patience(), self._mesh.get_group(name))
         self._axis: dict[str, int] = {}  # along which a parameter is split over `tensor`
         self._order: dict[str, Tensor] = {}  # of the rows of one whose parts are split each by itself
         if place.tensor > 1:

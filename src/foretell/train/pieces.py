@@ -6,7 +6,6 @@ processes reads them. Neither torch.save's form nor DCP's pickled metadata is wr
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -32,8 +31,8 @@ from foretell.errors import CheckpointError, RunError
 from foretell.files import describe_os_error, put_folder, sha256_file
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import seal, write_config
-from foretell.train.checkpoint import PREFIX, TrainingState, prune, write_files, write_state
-from foretell.train.distributed import Group
+from foretell.train.checkpoint import TrainingState, prune, write_files, write_state
+from foretell.train.distributed import Group, patience
 from foretell.train.parallel import Sharded
 
 FOLDER = "training"
@@ -68,7 +67,7 @@ class Saver:
 
     def __init__(self, group: Group, keep: int) -> None:
         self._group, self._keep = group, keep
-        self._channel = dist.new_group(backend="gloo")
+        self._channel = dist.new_group(backend="gloo", timeout=patience())
         self._busy: Any = None
         self._path, self._began, self._ended, self._stall = Path(), 0.0, 0.0, 0.0
 
@@ -98,7 +97,7 @@ class Saver:
             known = {f"{FOLDER}/{name}": digest for name, digest in hashes.items()}
             seal(temporary, {**facts, "step": state.plain["step"]}, known)
             put_folder(temporary, path)
-            prune(path.parent, self._keep)
+            prune(path, self._keep)
 
         self._busy = async_save(
             pieces,
@@ -115,8 +114,6 @@ class Saver:
     @staticmethod
     def _prepare(temporary: Path, model: Multimodal, state: TrainingState, files: Mapping[str, Path | str]) -> None:
         try:
-            for cut_off in temporary.parent.glob(f".{PREFIX}*.part"):
-                shutil.rmtree(cut_off, ignore_errors=True)
             temporary.mkdir(parents=True)
             write_config(temporary, model)
             write_state(temporary, state)

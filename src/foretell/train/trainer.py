@@ -232,11 +232,14 @@ class Trainer:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """Where batches are made or judged by others, such as a grader that does not answer, nothing is lost."""
+        """Where batches are made or judged by others, such as a grader that does not answer, nothing is lost.
+
+        Of several processes it may be this one alone that fails, and the others do not meet it to save anything.
+        """
         try:
             yield
         except ForetellError:
-            if self._saved != self.count.step:
+            if self._saved != self.count.step and self.group.world == 1:
                 self.save()
             self.settle()
             raise
@@ -257,7 +260,7 @@ class Trainer:
             return path
         if self.group.rank == 0:
             checkpoint.save_checkpoint(path, self.model, self.state(), self.hooks.files or {}, self.hooks.facts)
-            checkpoint.prune(self.folder, self.config.keep)
+            checkpoint.prune(path, self.config.keep)
         self.group.wait()  # a process that left earlier would have torchrun end the one that writes
         self._saved = self.count.step
         self.log.write("checkpoint", step=self.count.step, path=path.name, took=round(time.perf_counter() - began, 3))
@@ -334,7 +337,7 @@ class Trainer:
         if self.config.watch != "rewind":
             self.log.write(alarm.event, step=count.step, action="skip", **fields)
             return
-        bad, count.step = count.step, int(self.snapshot["step"])
+        bad, count.step, self._saved = count.step, int(self.snapshot["step"]), -1
         self.log.write(alarm.event, step=bad, action="rewind", to_step=count.step, **fields)
         with torch.no_grad():
             for parameter, name in self.names.items():
