@@ -7,7 +7,7 @@ import torch
 import torch.nn.attention.varlen
 
 from foretell.model import attention, multimodal
-from foretell.model.attention import document_mask, document_spans, masked_attention, packed_attention, plan
+from foretell.model.attention import Plan, document_mask, document_spans, masked_attention, packed_attention
 from foretell.model.multimodal import Multimodal
 from foretell.recipe import ModelConfig
 from stepping import Stepped
@@ -32,7 +32,7 @@ def test_packed_attention_equals_masked_attention_with_gradients(kv_heads: int) 
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 4, 384, 16), (3, kv_heads, 384, 16), (3, kv_heads, 384, 16)]
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    ours = packed_attention(*inputs, plan(document_spans(segments), 384))
+    ours = packed_attention(*inputs, Plan(document_spans(segments), 384))
     upstream = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
     gradients = torch.autograd.grad(ours, inputs, upstream)
     theirs = masked_attention(*inputs, document_mask(segments))
@@ -45,7 +45,7 @@ def test_packed_attention_equals_masked_attention_with_gradients(kv_heads: int) 
 def test_scores_made_anew_give_the_gradients_of_those_that_were_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(3, heads, 384, 16, generator=generator, requires_grad=True) for heads in (4, 2, 2)]
-    layout = plan(document_spans(packed_segments()), 384)
+    layout = Plan(document_spans(packed_segments()), 384)
     upstream = torch.randn(3, 384, 4, 16, generator=generator)
     found = []
     for kept in (attention.KEPT, 250):

@@ -105,7 +105,7 @@ def test_a_training_step_costs_what_torch_counts_part_by_part(options: dict[str,
 
 @pytest.mark.parametrize("length", [192, 500, 2000])
 def test_causal_scores_are_a_lower_bound_that_blocks_come_near(length: int) -> None:
-    """Long documents are multiplied in blocks of 192 queries, so half a block a query is done and not counted, nor is
+    """Long documents are multiplied in blocks of 128 queries, so half a block a query is done and not counted, nor is
     padding to 64 positions; beyond 1,024 the backward pass makes the scores anew, a fifth product beside its four."""
     config = ModelConfig(vocab_size=320, width=64, depth=1, head_dim=16, max_length=2048)
     found = counted(config, [length], length)

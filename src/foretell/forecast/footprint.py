@@ -146,14 +146,14 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
 
 def _scores(length: int) -> float:
     """Scores that a query and head of a row of one document keeps on a CPU, where they are made block by block."""
-    from foretell.model.attention import BLOCK, KEPT, STEP
+    from foretell.model.attention import BLOCK, KEPT, LONG_STEP, STEP
 
-    if length > KEPT:
+    step = STEP if length <= BLOCK else LONG_STEP
+    padded = -(-length // step) * step
+    if padded > KEPT:
         return 0  # made anew
-    if length <= BLOCK:
-        return -(-length // STEP) * STEP
-    ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]
-    return sum(end * (end - start) for start, end in zip(range(0, length, BLOCK), ends, strict=True)) / length
+    ends = [min(start + BLOCK, padded) for start in range(0, padded, BLOCK)]
+    return sum(end * (end - start) for start, end in zip(range(0, padded, BLOCK), ends, strict=True)) / length
 
 
 def _document(job: Job) -> int:

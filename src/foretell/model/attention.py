@@ -1,7 +1,8 @@
 """Causal attention over packed documents: no query looks across a document's border.
 
-torch's fused CPU kernels compute whole rows and mask. Here only the products that count are made: short documents
-are padded to a few common lengths and multiplied together, long ones in blocks of queries.
+torch's fused CPU kernels compute whole rows and mask, and of one document a call take longer in the backward pass.
+Here only the products that count are made: documents are padded to a few common lengths, those of one length are
+multiplied together, a block of queries at a time with the keys up to its end.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BLOCK = 192  # query rows of a long document multiplied at once; its scores then stay in cache
-# Documents are padded to a multiple of these, short ones and long: of each shape that is new, oneDNN first compiles
-# a kernel, for which it takes longer than for the product, and the lengths of every batch are new.
+BLOCK = 128  # queries of a document multiplied at once
+# Documents are padded to a multiple of the first, those longer than BLOCK of the second: of each shape that is new,
+# oneDNN first compiles a kernel, for which it takes longer than for the product.
 STEP, LONG_STEP = 32, 64
 KEPT = 1024  # of longer documents the probabilities, which grow with the square, are made anew in the backward pass
 
@@ -86,41 +87,71 @@ def full_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Short documents padded to one length. index: (count · length,) flat positions, padding on the last document's
-    place; real: the same shape, false on padding, or None where nothing is padded."""
+    """Documents padded to one length, from padded position `start` on."""
 
     count: int
     length: int
-    index: Tensor
-    real: Tensor | None
+    start: int
+
+    def of(self, x: Tensor, heads: int) -> Tensor:
+        """Its part of padded rows (P·heads, D): (count · heads, length, D)."""
+        end = self.start + self.count * self.length
+        return x[self.start * heads : end * heads].view(self.count * heads, self.length, -1)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Start and end of each block of queries; their keys are those before the end."""
+        return [(i, min(i + BLOCK, self.length)) for i in range(0, self.length, BLOCK)]
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Where heads lie. taken: of each padded row, which one of (B, T, H) it is, padding being its document's last;
+    place: of each row of (B, T, H), where it is padded; padding: the rows that are."""
+
+    taken: Tensor
+    place: Tensor
+    padding: Tensor
+
+
 class Plan:
-    """How the documents of a batch are multiplied; one plan serves every layer."""
+    """How the documents of a batch are multiplied; one plan serves every layer.
 
-    buckets: list[Bucket]
-    long: list[Span]
+    Padded, positions lie bucket by bucket, and there by document, head and place in the document.
+    """
 
+    def __init__(self, spans: list[Span], time: int) -> None:
+        by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for row, start, end in spans:
+            step = STEP if end - start <= BLOCK else LONG_STEP
+            by_length[-(-(end - start) // step) * step].append((row * time + start, end - start))
+        self.buckets: list[Bucket] = []
+        self._documents: list[Tensor] = []
+        at = 0
+        for length, documents in sorted(by_length.items()):
+            self.buckets.append(Bucket(len(documents), length, at))
+            self._documents.append(torch.tensor(documents))
+            at += len(documents) * length
+        self._rows: dict[int, Rows] = {}
 
-def plan(spans: list[Span], time: int) -> Plan:
-    """Sort spans by length: up to BLOCK into buckets, longer ones stay by themselves."""
-    by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    long = []
-    for row, start, end in spans:
-        if end - start <= BLOCK:
-            by_length[-(-(end - start) // STEP) * STEP].append((row * time + start, end - start))
-        else:
-            long.append((row, start, end))
-    buckets = []
-    for length, documents in sorted(by_length.items()):
-        starts, sizes = torch.tensor(documents).unbind(1)
-        offsets = torch.arange(length)
-        real = offsets < sizes[:, None]
-        index = starts[:, None] + torch.minimum(offsets, sizes[:, None] - 1)
-        padded = not bool(real.all())
-        buckets.append(Bucket(len(documents), length, index.flatten(), real.flatten() if padded else None))
-    return Plan(buckets, long)
+    def rows(self, heads: int) -> Rows:
+        """Of tensors with so many heads."""
+        if heads not in self._rows:
+            self._rows[heads] = self._make(heads)
+        return self._rows[heads]
+
+    def _make(self, heads: int) -> Rows:
+        head = torch.arange(heads)[:, None]
+        taken, padded = [], []
+        for bucket, documents in zip(self.buckets, self._documents, strict=True):
+            start, size = documents[..., None, None].unbind(1)
+            offset = torch.arange(bucket.length)
+            taken.append(((start + torch.minimum(offset, size - 1)) * heads + head).flatten())
+            padded.append((offset >= size).expand(-1, heads, -1).flatten())
+        rows, is_padding = torch.cat(taken), torch.cat(padded)
+        real = (~is_padding).nonzero()[:, 0]
+        place = torch.empty_like(real)
+        place[rows[real]] = real
+        return Rows(rows, place, is_padding.nonzero()[:, 0])
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
@@ -131,88 +162,73 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
     return _PackedAttention.apply(q, k, v, plan)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def _causal_bias(block: int, like: Tensor) -> Tensor:
-    return torch.full((block, block), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
-
-
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
-        batch, heads, time, dim = q.shape
-        repeat, scale = heads // k.shape[1], dim**-0.5
-        out = q.new_empty(batch, time, heads, dim)
-        bias = _causal_bias(BLOCK, q)
-        keep = any(ctx.needs_input_grad[:3])
-        kept: list[Tensor] = []
-        flat = [_flat(x) for x in (q, k, v)]
+        heads, groups = q.shape[1], k.shape[1]
+        queries = _taken(q, plan).mul_(q.shape[-1] ** -0.5)
+        keys, values = _taken(k, plan), _taken(v, plan)
+        out, bias = torch.empty_like(queries), _causal_bias(q)
+        keep, kept = any(ctx.needs_input_grad[:3]), list[Tensor]()
         for bucket in plan.buckets:
-            queries, keys, values = (_gather(x, bucket, r) for x, r in zip(flat, (1, repeat, repeat), strict=True))
-            p = torch.baddbmm(bias[: bucket.length, : bucket.length], queries.mul_(scale), keys.transpose(1, 2))
-            p = torch.softmax(p, -1)
-            _scatter(_flat(out.transpose(1, 2)), bucket, torch.bmm(p, values))
-            if keep:
-                kept += [queries, keys, values, p]
-        for b, start, end in plan.long:
-            one = slice(start, end)
-            queries, keys, values = (
-                _padded(x[b, :, one], r) for x, r in zip((q, k, v), (1, repeat, repeat), strict=True)
-            )
-            queries.mul_(scale)
-            if keep:
-                kept += [queries, keys, values]
-            for i, j in _blocks(queries.shape[1]):
-                p = _probabilities(queries[:, i:j], keys[:, :j], bias)
-                out[b, one][i:j] = torch.bmm(p, values[:, :j])[:, : end - start - i].transpose(0, 1)
-                if keep and end - start <= KEPT:
+            q_, out_ = (bucket.of(x, heads) for x in (queries, out))
+            k_, v_ = (_repeated(bucket.of(x, groups), heads // groups) for x in (keys, values))
+            for i, j in bucket.blocks():
+                p = _probabilities(q_[:, i:j], k_[:, :j], bias)
+                out_[:, i:j] = torch.bmm(p, v_[:, :j])
+                if keep and bucket.length <= KEPT:
                     kept.append(p)
-        ctx.save_for_backward(*kept)
-        ctx.plan, ctx.shape, ctx.groups = plan, q.shape, k.shape[1]
-        return out
+        if keep:
+            ctx.save_for_backward(queries, keys, values, *kept)
+        ctx.plan, ctx.heads, ctx.groups = plan, heads, groups
+        return _placed(out, plan, heads, q.transpose(1, 2)).transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        (batch, heads, time, dim), groups = ctx.shape, ctx.groups
-        repeat, scale = heads // groups, dim**-0.5
-        dq = grad.new_empty(batch, time, heads, dim)
-        dk, dv = (grad.new_empty(batch, time, groups, dim) for _ in range(2))
-        kept = iter(ctx.saved_tensors)
-        bias = _causal_bias(BLOCK, grad)
-        upstream = _flat(grad.transpose(1, 2))
-        into = [_flat(x.transpose(1, 2)) for x in (dq, dk, dv)]
-        for bucket in ctx.plan.buckets:
-            queries, keys, values, p = (next(kept) for _ in range(4))
-            g = _gather(upstream, bucket, 1)
-            if bucket.real is not None:
-                g *= bucket.real.view(bucket.count, 1, bucket.length, 1).expand(-1, heads, -1, -1).flatten(0, 1)
-            ds = torch._softmax_backward_data(torch.bmm(g, values.transpose(1, 2)), p, -1, p.dtype)
-            _scatter(into[0], bucket, torch.bmm(ds, keys).mul_(scale))
-            _scatter(into[1], bucket, torch.bmm(ds.transpose(1, 2), queries), repeat)
-            _scatter(into[2], bucket, torch.bmm(p.transpose(1, 2), g), repeat)
-        for b, start, end in ctx.plan.long:
-            one, length = slice(start, end), end - start
-            queries, keys, values = (next(kept) for _ in range(3))
-            row = _padded(grad[b, one].transpose(0, 1), 1)
-            d_keys, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for i, j in _blocks(queries.shape[1]):
-                p = next(kept) if length <= KEPT else _probabilities(queries[:, i:j], keys[:, :j], bias)
-                g = row[:, i:j]
-                ds = torch._softmax_backward_data(torch.bmm(g, values[:, :j].transpose(1, 2)), p, -1, p.dtype)
-                dq[b, one][i:j] = torch.bmm(ds, keys[:, :j]).mul_(scale)[:, : length - i].transpose(0, 1)
-                d_keys[:, :j].baddbmm_(ds.transpose(1, 2), queries[:, i:j])
-                d_values[:, :j].baddbmm_(p.transpose(1, 2), g)
-            dk[b, one] = _sum_groups(d_keys[:, :length], repeat).transpose(0, 1)
-            dv[b, one] = _sum_groups(d_values[:, :length], repeat).transpose(0, 1)
-        return dq.transpose(1, 2), dk.transpose(1, 2), dv.transpose(1, 2), None
+        plan, heads, groups, repeat = ctx.plan, ctx.heads, ctx.groups, ctx.heads // ctx.groups
+        queries, keys, values, *kept = ctx.saved_tensors
+        bias, kept_blocks = _causal_bias(grad), iter(kept)
+        g = _taken(grad.transpose(1, 2), plan).index_fill_(0, plan.rows(heads).padding, 0)
+        dq, dk, dv = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
+        for bucket in plan.buckets:
+            q_, g_, dq_ = (bucket.of(x, heads) for x in (queries, g, dq))
+            k_, v_ = (_repeated(bucket.of(x, groups), repeat) for x in (keys, values))
+            dk_, dv_ = torch.zeros_like(k_), torch.zeros_like(v_)
+            for i, j in bucket.blocks():
+                p = next(kept_blocks) if bucket.length <= KEPT else _probabilities(q_[:, i:j], k_[:, :j], bias)
+                dp = torch.bmm(g_[:, i:j], v_[:, :j].transpose(1, 2))
+                ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+                dq_[:, i:j] = torch.bmm(ds, k_[:, :j])
+                dk_[:, :j].baddbmm_(ds.transpose(1, 2), q_[:, i:j])
+                dv_[:, :j].baddbmm_(p.transpose(1, 2), g_[:, i:j])
+            for into, found in ((dk, dk_), (dv, dv_)):
+                bucket.of(into, groups).copy_(found.view(-1, repeat, *found.shape[1:]).sum(1) if repeat > 1 else found)
+        dq.mul_(queries.shape[-1] ** -0.5)
+        return _placed(dq, plan, heads, grad), _placed(dk, plan, groups, grad), _placed(dv, plan, groups, grad), None
 
 
-def _blocks(length: int) -> list[tuple[int, int]]:
-    """Start and end of each block of a document's queries."""
-    return [(i, min(i + BLOCK, length)) for i in range(0, length, BLOCK)]
+def _taken(x: Tensor, plan: Plan) -> Tensor:
+    """(B, H, T, D), laid out as (B, T, H, D) -> padded rows (P·H, D)"""
+    return x.transpose(1, 2).reshape(-1, x.shape[-1]).index_select(0, plan.rows(x.shape[1]).taken)
+
+
+def _placed(rows: Tensor, plan: Plan, heads: int, like: Tensor) -> Tensor:
+    """The inverse of `_taken`; like: (B, T, ·, D)."""
+    x = rows.index_select(0, plan.rows(heads).place)
+    return x.view(*like.shape[:2], heads, like.shape[-1]).transpose(1, 2)
+
+
+def _repeated(x: Tensor, repeat: int) -> Tensor:
+    return x if repeat == 1 else x.repeat_interleave(repeat, 0)
+
+
+def _causal_bias(like: Tensor) -> Tensor:
+    return torch.full((BLOCK, BLOCK), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 
 def _probabilities(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
-    """(H, S, L) of a block's queries (H, S, D) over its document's keys (H, L, D), which end where the block does."""
+    """(N, S, L) of a block's queries (N, S, D) over the keys (N, L, D), which end where the block does."""
     block = queries.shape[1]
     scores = torch.bmm(queries, keys.transpose(1, 2))
     scores[:, :, -block:] += bias[:block, :block]
@@ -222,30 +238,3 @@ def _probabilities(queries: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
 def _flat(x: Tensor) -> Tensor:
     """(B, H, T, D), laid out as (B, T, H, D) -> (B·T, H, D); a view where the layout allows it."""
     return x.transpose(1, 2).flatten(0, 1)
-
-
-def _gather(flat: Tensor, bucket: Bucket, repeat: int) -> Tensor:
-    """(B·T, G, D) -> contiguous (count · G · repeat, length, D)"""
-    x = flat.index_select(0, bucket.index).view(bucket.count, bucket.length, *flat.shape[1:]).transpose(1, 2)
-    return (x.repeat_interleave(repeat, 1) if repeat > 1 else x.contiguous()).flatten(0, 1)
-
-
-def _scatter(into: Tensor, bucket: Bucket, x: Tensor, repeat: int = 1) -> None:
-    """The inverse of `_gather`: padding is dropped, repeated heads are summed."""
-    x = x.view(bucket.count, -1, bucket.length, x.shape[-1])
-    x = (x if repeat == 1 else x.view(bucket.count, -1, repeat, *x.shape[2:]).sum(2)).transpose(1, 2).flatten(0, 1)
-    if bucket.real is None:
-        into[bucket.index] = x
-    else:
-        into[bucket.index[bucket.real]] = x[bucket.real]
-
-
-def _padded(x: Tensor, repeat: int) -> Tensor:
-    """(G, L, D) -> a new contiguous (G·repeat, L in whole steps, D), zeros behind the document."""
-    wide = x.new_zeros(x.shape[0], -(-x.shape[1] // LONG_STEP) * LONG_STEP, x.shape[2])
-    wide[:, : x.shape[1]] = x
-    return wide if repeat == 1 else wide.repeat_interleave(repeat, 0)
-
-
-def _sum_groups(x: Tensor, repeat: int) -> Tensor:
-    return x if repeat == 1 else x.reshape(-1, repeat, *x.shape[1:]).sum(1)

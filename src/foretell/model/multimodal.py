@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from foretell.errors import ForetellError
 from foretell.model.attention import (
+    Plan,
     document_mask,
     document_spans,
     flash_attention,
     flash_ready,
     masked_attention,
     packed_attention,
-    plan,
 )
 from foretell.model.decoder import Attend, Decoder
 from foretell.model.fused import linear
@@ -145,7 +145,7 @@ class Multimodal(nn.Module):
         if tokens.device.type == "cpu" and (segments is not None or self.training):
             spans = document_spans(torch.zeros_like(tokens) if segments is None else segments)
             longest = max(end - start for _, start, end in spans)
-            full = partial(packed_attention, plan=plan(spans, tokens.shape[1]))
+            full = partial(packed_attention, plan=Plan(spans, tokens.shape[1]))
         else:
             full = partial(masked_attention, mask=None if segments is None else document_mask(segments))
         if window is None or longest <= window:
