@@ -26,18 +26,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `foretell` sets it; both candidates run under it
+import numpy as np
 import torch
 from torch import Tensor
 
 from common import alternate, figure, ratios, write_result
 from feeding import loader_idle_pct, tokenizer_mb_s
+from foretell.data.loader import PackedBatch
 from foretell.measure.machine import matmul_rate
 from foretell.model.describe import parameter_count, training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.parametrize import parameter_groups
 from foretell.recipe import ModelConfig, OptimizerConfig, VisionConfig
-from foretell.train.loss import chunked_cross_entropy
+from foretell.train.objective import NextToken
 from foretell.train.setup import keep_freed_memory
+from foretell.train.sharing import add_gradients, sharers
 from foretell.weights.families import hugging_face_config
 
 TIME = 512
@@ -65,6 +68,12 @@ class Rows:
     positions: Tensor
     segments: Tensor
     tiles: Tensor | None = None
+
+    def packed(self) -> PackedBatch:
+        """As the loader hands it out."""
+        tiles = np.zeros((0, 0, 0, 3), np.uint8) if self.tiles is None else self.tiles.numpy()
+        text = (x.numpy() for x in (self.tokens, self.targets, self.positions, self.segments))
+        return PackedBatch(*text, np.zeros(self.tokens.shape, np.uint8), tiles)
 
     @property
     def context(self) -> float:
@@ -131,10 +140,10 @@ def ours(config: ModelConfig, tokens: int, compiled: bool) -> Callable[[Rows], N
     groups = parameter_groups(model, OptimizerConfig(lr=1e-3), tokens, 10**7)
     optimizer = torch.optim.AdamW(groups, fused=True)
 
+    parameters, objective = list(model.parameters()), NextToken(["random"], np.ones(config.vocab_size))
+
     def step(rows: Rows) -> None:
-        hidden = model.hidden(rows.tokens, rows.positions, rows.segments, rows.tiles)
-        total, _ = chunked_cross_entropy(hidden, model.head_weight, rows.targets)
-        (total / rows.targets.numel()).backward()
+        add_gradients(objective, model, rows.packed(), tokens, parameters, sharers(*rows.tokens.shape, config.width))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

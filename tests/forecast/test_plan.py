@@ -16,6 +16,7 @@ from foretell.forecast.plan import Machine, Plan, between, plan, ready
 from foretell.forecast.rungs import DataShape, flops, params
 from foretell.recipe import Recipe
 from foretell.recipes import load_recipe, recipe_yaml
+from foretell.train import sharing
 
 TEXT = DataShape(context=128.5)
 
@@ -140,10 +141,13 @@ CASES: list[tuple[list[str], float, str]] = [
 
 
 @pytest.mark.parametrize(("overrides", "tiles", "precision"), CASES)
-def test_memory_is_what_torch_allocates_at_its_peak(overrides: list[str], tiles: float, precision: str) -> None:
-    """Without the allocator's slack, for a step of one micro-batch."""
+def test_memory_is_what_torch_allocates_at_its_peak(
+    overrides: list[str], tiles: float, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the allocator's slack, for a step of one micro-batch; the profiler sees one thread."""
     from foretell.forecast.footprint import _SLACK
 
+    monkeypatch.setattr(sharing, "sharers", lambda *_: 1)
     recipe, data = load_recipe("quickstart", overrides), DataShape(128.5, tiles)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         take_steps(recipe, micro_rows(recipe), data, precision, "cpu")

@@ -97,7 +97,7 @@ def memory_per_rank(
     held = _activations(job, layout, layout.rows * job.length, size, device) * slack
     state = 4.0 * (depth * block + job.rest)
     if layout.shard == 1:
-        return Memory(process, state, state, 2 * state, held, several)
+        return Memory(process, state, state * _threads(job, layout, device), 2 * state, held, several)
     part = state / layout.shard
     gradients = part + 8 * job.rest  # what is in no layer is summed last, from a buffer of its own
     if several:
@@ -125,7 +125,7 @@ def kept(job: Job, layout: Layout) -> tuple[float, float]:
 
 def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) -> float:
     """Bytes that a micro-batch's backward pass needs at its beginning; size: bytes a number."""
-    model, vocabulary, data = job.model, job.model.vocab_size, job.data
+    model, vocabulary, data, threads = job.model, job.model.vocab_size, job.data, _threads(job, layout, device)
     turned = (model.heads + model.n_kv_heads) * model.head_dim
     whole, some = kept(job, layout)
     scores = model.heads / layout.tensor * _scores(_document(job)) if device == "cpu" else 0
@@ -137,11 +137,20 @@ def _activations(job: Job, layout: Layout, tokens: int, size: int, device: str) 
         held += size * tokens * data.tiles * _tile(model.vision, model)
     head = job.head
     if size == 2 and layout.shard == 1:
-        held += 2 * (model.depth * job.block / layout.tensor + job.rest - head)  # the weights as they were multiplied
+        held += 2 * threads * (model.depth * job.block / layout.tensor + job.rest - head)  # weights as multiplied
     # First the loss makes probabilities and the head's gradient, then the last layer's gradients need room.
-    loss = 2 * size * _CHUNK * vocabulary + (2 * size * head if size == 2 else 0)
+    loss = threads * (2 * size * _CHUNK * vocabulary + (2 * size * head if size == 2 else 0))
     passing = size * tokens * (4 * model.ffn_width / layout.tensor + 3 * model.width)
-    return held + 4 * head + max(loss, passing)
+    return held + 4 * threads * head + max(loss, passing)
+
+
+def _threads(job: Job, layout: Layout, device: str) -> int:
+    """That share a micro-batch, each with gradients and weights of its own."""
+    if device != "cpu" or layout.tensor > 1:
+        return 1
+    from foretell.train.sharing import sharers
+
+    return sharers(layout.rows, job.length, job.model.width)
 
 
 def _scores(length: int) -> float:
@@ -181,6 +190,7 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
     from foretell.train.objective import NextToken
     from foretell.train.optim import build_adamw, clip, gradient_norm
     from foretell.train.setup import keep_freed_memory
+    from foretell.train.sharing import add_gradients, sharers
 
     length, vocabulary = recipe.data.sequence_length, recipe.tokenizer.vocab_size
     config = recipe.model.model_copy(update={"vocab_size": vocabulary, "image_token": 0})
@@ -211,11 +221,11 @@ def take_steps(recipe: Recipe, rows: int, data: DataShape, precision: str, devic
         np.zeros((tiles, side, side, 3), np.uint8),
     )
     objective = NextToken(["random"], np.ones(vocabulary))
+    threads = sharers(rows, length, config.width) if on.type == "cpu" else 1
     micro, update = [], []
     for _ in range(1 + _STEPS):
         begun = time.perf_counter()
-        loss, _sums = objective.loss(model, batch, on)
-        (loss / tokens.size).backward()  # type: ignore[no-untyped-call]
+        add_gradients(objective, model, batch, tokens.size, parameters, threads)
         _wait(device)
         half = time.perf_counter()
         clip(parameters, float(gradient_norm(parameters)), train.optimizer.clip)

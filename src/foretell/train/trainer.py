@@ -28,6 +28,7 @@ from foretell.train.loss import IGNORE
 from foretell.train.objective import Batches, Objective, Sums, add, split
 from foretell.train.optim import clip, gradient_norm, load_moments, lr_factor, named_moments, set_lr
 from foretell.train.parallel import Sharded
+from foretell.train.sharing import add_gradients, sharers
 from foretell.train.signals import Signals
 from foretell.train.watch import Alarm, Watch
 
@@ -307,10 +308,11 @@ class Trainer:
         for number, part in enumerate(parts, 1):
             if self.sharded is not None:
                 self.sharded.begin(number == len(parts), images)
-            total, part_sums = self.objective.loss(self.model, part, self.model.device)
-            if total.requires_grad:  # rows without images have nothing to teach where only vision is trained
-                (total / weight).backward()  # type: ignore[no-untyped-call]
-            losses.append(total.detach())
+            rows, length = part.tokens.shape
+            alone = self.sharded is not None or self.model.device.type != "cpu"
+            threads = 1 if alone else sharers(rows, length, config.width)
+            total, part_sums = add_gradients(self.objective, self.model, part, weight, self.names, threads)
+            losses.append(total)
             sums = add(sums, part_sums)
         mean = torch.stack(losses).sum() / weight
         if self.sharded is not None:
