@@ -93,10 +93,10 @@ class Bucket:
     length: int
     start: int
 
-    def of(self, x: Tensor, heads: int) -> Tensor:
-        """Its part of padded rows (P·heads, D): (count · heads, length, D)."""
-        end = self.start + self.count * self.length
-        return x[self.start * heads : end * heads].view(self.count * heads, self.length, -1)
+    def part(self, x: Tensor, heads: int, begin: int, end: int) -> Tensor:
+        """Of padded rows (P·heads, D), those from `begin` to `end` of each document: (count · heads, ·, D)."""
+        first, last = ((self.start + self.count * place) * heads for place in (begin, end))
+        return x[first:last].view(self.count * heads, end - begin, -1)
 
     def blocks(self) -> list[tuple[int, int]]:
         """Start and end of each block of queries; their keys are those before the end."""
@@ -116,7 +116,8 @@ class Rows:
 class Plan:
     """How the documents of a batch are multiplied; one plan serves every layer.
 
-    Padded, positions lie bucket by bucket, and there by document, head and place in the document.
+    Padded rows lie bucket by bucket, and there by document, head and place in the document. Those of queries first lie
+    block by block, so that what is multiplied at once need not be copied together.
     """
 
     def __init__(self, spans: list[Span], time: int) -> None:
@@ -131,22 +132,23 @@ class Plan:
             self.buckets.append(Bucket(len(documents), length, at))
             self._documents.append(torch.tensor(documents))
             at += len(documents) * length
-        self._rows: dict[int, Rows] = {}
+        self._rows: dict[tuple[int, bool], Rows] = {}
 
-    def rows(self, heads: int) -> Rows:
-        """Of tensors with so many heads."""
-        if heads not in self._rows:
-            self._rows[heads] = self._make(heads)
-        return self._rows[heads]
+    def rows(self, heads: int, blocked: bool) -> Rows:
+        """Of tensors with so many heads. blocked: of queries, and what is alike."""
+        if (heads, blocked) not in self._rows:
+            self._rows[heads, blocked] = self._make(heads, blocked)
+        return self._rows[heads, blocked]
 
-    def _make(self, heads: int) -> Rows:
+    def _make(self, heads: int, blocked: bool) -> Rows:
         head = torch.arange(heads)[:, None]
         taken, padded = [], []
         for bucket, documents in zip(self.buckets, self._documents, strict=True):
             start, size = documents[..., None, None].unbind(1)
-            offset = torch.arange(bucket.length)
-            taken.append(((start + torch.minimum(offset, size - 1)) * heads + head).flatten())
-            padded.append((offset >= size).expand(-1, heads, -1).flatten())
+            for i, j in bucket.blocks() if blocked else [(0, bucket.length)]:
+                offset = torch.arange(i, j)
+                taken.append(((start + torch.minimum(offset, size - 1)) * heads + head).flatten())
+                padded.append((offset >= size).expand(-1, heads, -1).flatten())
         rows, is_padding = torch.cat(taken), torch.cat(padded)
         real = (~is_padding).nonzero()[:, 0]
         place = torch.empty_like(real)
@@ -166,57 +168,62 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         heads, groups = q.shape[1], k.shape[1]
-        queries = _taken(q, plan).mul_(q.shape[-1] ** -0.5)
-        keys, values = _taken(k, plan), _taken(v, plan)
+        queries = _taken(q, plan, True).mul_(q.shape[-1] ** -0.5)
+        keys, values = _taken(k, plan, False), _taken(v, plan, False)
         out, bias = torch.empty_like(queries), _causal_bias(q)
         keep, kept = any(ctx.needs_input_grad[:3]), list[Tensor]()
         for bucket in plan.buckets:
-            q_, out_ = (bucket.of(x, heads) for x in (queries, out))
-            k_, v_ = (_repeated(bucket.of(x, groups), heads // groups) for x in (keys, values))
+            k_, v_ = (_repeated(bucket.part(x, groups, 0, bucket.length), heads // groups) for x in (keys, values))
             for i, j in bucket.blocks():
-                p = _probabilities(q_[:, i:j], k_[:, :j], bias)
-                out_[:, i:j] = torch.bmm(p, v_[:, :j])
+                p = _probabilities(bucket.part(queries, heads, i, j), k_[:, :j], bias)
+                torch.bmm(p, v_[:, :j], out=bucket.part(out, heads, i, j))
                 if keep and bucket.length <= KEPT:
                     kept.append(p)
         if keep:
             ctx.save_for_backward(queries, keys, values, *kept)
         ctx.plan, ctx.heads, ctx.groups = plan, heads, groups
-        return _placed(out, plan, heads, q.transpose(1, 2)).transpose(1, 2)
+        return _placed(out, plan, heads, True, q.transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         plan, heads, groups, repeat = ctx.plan, ctx.heads, ctx.groups, ctx.heads // ctx.groups
         queries, keys, values, *kept = ctx.saved_tensors
-        bias, kept_blocks = _causal_bias(grad), iter(kept)
-        g = _taken(grad.transpose(1, 2), plan).index_fill_(0, plan.rows(heads).padding, 0)
+        bias = _causal_bias(grad)
+        g = _taken(grad.transpose(1, 2), plan, True).index_fill_(0, plan.rows(heads, True).padding, 0)
         dq, dk, dv = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
-        for bucket in plan.buckets:
-            q_, g_, dq_ = (bucket.of(x, heads) for x in (queries, g, dq))
-            k_, v_ = (_repeated(bucket.of(x, groups), repeat) for x in (keys, values))
-            dk_, dv_ = torch.zeros_like(k_), torch.zeros_like(v_)
-            for i, j in bucket.blocks():
-                p = next(kept_blocks) if bucket.length <= KEPT else _probabilities(q_[:, i:j], k_[:, :j], bias)
-                dp = torch.bmm(g_[:, i:j], v_[:, :j].transpose(1, 2))
+        for bucket in reversed(plan.buckets):
+            k_, v_, into_k, into_v = (bucket.part(x, groups, 0, bucket.length) for x in (keys, values, dk, dv))
+            k_, v_ = _repeated(k_, repeat), _repeated(v_, repeat)
+            dk_, dv_ = (into_k, into_v) if repeat == 1 else (torch.empty_like(k_), torch.empty_like(v_))
+            for i, j in reversed(bucket.blocks()):
+                q_, g_ = (bucket.part(x, heads, i, j) for x in (queries, g))
+                p = kept.pop() if bucket.length <= KEPT else _probabilities(q_, k_[:, :j], bias)
+                dp = torch.bmm(g_, v_[:, :j].transpose(1, 2))
                 ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-                dq_[:, i:j] = torch.bmm(ds, k_[:, :j])
-                dk_[:, :j].baddbmm_(ds.transpose(1, 2), q_[:, i:j])
-                dv_[:, :j].baddbmm_(p.transpose(1, 2), g_[:, i:j])
-            for into, found in ((dk, dk_), (dv, dv_)):
-                bucket.of(into, groups).copy_(found.view(-1, repeat, *found.shape[1:]).sum(1) if repeat > 1 else found)
+                torch.bmm(ds, k_[:, :j], out=bucket.part(dq, heads, i, j))
+                for into, left, right in ((dk_, ds, q_), (dv_, p, g_)):
+                    if j == bucket.length:
+                        torch.bmm(left.transpose(1, 2), right, out=into)
+                    else:
+                        into[:, :j].baddbmm_(left.transpose(1, 2), right)
+            if repeat > 1:
+                for into, found in ((into_k, dk_), (into_v, dv_)):
+                    torch.sum(found.view(-1, repeat, *found.shape[1:]), 1, out=into)
         dq.mul_(queries.shape[-1] ** -0.5)
-        return _placed(dq, plan, heads, grad), _placed(dk, plan, groups, grad), _placed(dv, plan, groups, grad), None
+        of = ((dq, heads, True), (dk, groups, False), (dv, groups, False))
+        return *(_placed(x, plan, count, blocked, grad).transpose(1, 2) for x, count, blocked in of), None
 
 
-def _taken(x: Tensor, plan: Plan) -> Tensor:
+def _taken(x: Tensor, plan: Plan, blocked: bool) -> Tensor:
     """(B, H, T, D), laid out as (B, T, H, D) -> padded rows (P·H, D)"""
-    return x.transpose(1, 2).reshape(-1, x.shape[-1]).index_select(0, plan.rows(x.shape[1]).taken)
+    return x.transpose(1, 2).reshape(-1, x.shape[-1]).index_select(0, plan.rows(x.shape[1], blocked).taken)
 
 
-def _placed(rows: Tensor, plan: Plan, heads: int, like: Tensor) -> Tensor:
-    """The inverse of `_taken`; like: (B, T, ·, D)."""
-    x = rows.index_select(0, plan.rows(heads).place)
-    return x.view(*like.shape[:2], heads, like.shape[-1]).transpose(1, 2)
+def _placed(rows: Tensor, plan: Plan, heads: int, blocked: bool, like: Tensor) -> Tensor:
+    """The inverse of `_taken`, (B, T, H, D); like: (B, T, ·, D)."""
+    x = rows.index_select(0, plan.rows(heads, blocked).place)
+    return x.view(*like.shape[:2], heads, like.shape[-1])
 
 
 def _repeated(x: Tensor, repeat: int) -> Tensor:
