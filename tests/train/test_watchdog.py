@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,3 +142,10 @@ def test_a_time_out_is_a_positive_number(text: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(meeting.HANG_SECONDS, text)
     with pytest.raises(TrainingError, match=f"FORETELL_HANG_SECONDS is '{text}'; expected seconds"):
         meeting.seconds(meeting.HANG_SECONDS, 1800)
+
+
+def test_a_process_departs_with_its_words_where_the_launch_has_gone(tmp_path: Path) -> None:
+    code = "from foretell.train import watchdog as dog; dog.depart(dog.GroupError('Over.'))"
+    gone = os.environ | {"TORCHELASTIC_ERROR_FILE": str(tmp_path / "gone" / "error.json")}
+    done = subprocess.run([sys.executable, "-c", code], env=gone, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("Error: Over. ") and "Traceback" not in done.stderr

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -212,7 +213,8 @@ def depart(error: GroupError) -> NoReturn:
         print(f"Error: {text} {_next()}", file=sys.stderr)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun shows it in its report
         told: dict[str, Any] = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
-        Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
+        with suppress(OSError):  # a launch that was interrupted twice has taken its folder away
+            Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
