@@ -234,7 +234,7 @@ def test_a_checkpoint_of_another_shape_is_refused(toy: Any, tmp_path: Path) -> N
         toy.train(tmp_path, report=interrupt_at(2))
     recipe = toy.recipe()
     wider = recipe.model_copy(update={"model": recipe.model.model_copy(update={"width": 64})})
-    with pytest.raises(CheckpointError, match=r"model.width is 32 there and 64 here"):
+    with pytest.raises(CheckpointError, match=r"model.width is 64, and 32 there"):
         toy.train(tmp_path, wider)
 
 

@@ -27,6 +27,7 @@ from foretell.model.lora import write_lora
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import ADAPTERS, seal, verify, write_model
 from foretell.train.distributed import Group
+from foretell.train.meeting import differences
 
 FORMAT = 1
 PIECES = 2  # the form of a checkpoint that every process wrote a part of
@@ -194,25 +195,11 @@ def prune(newest: Path, keep: int) -> None:
 
 def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], folder: Path) -> None:
     """Raise CheckpointError naming the settings in which a checkpoint's run and this one differ."""
-    there, here = _flat(found), _flat(expected)
-    differing = [
-        f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    ]
-    if differing:
-        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+    if told := differences(expected, found, "there"):
         raise CheckpointError(
-            f"{folder} is from another run: {'; '.join(differing[:4])}{more}. Resume with the recipe it was made with, "
-            "or delete that folder to start anew."
+            f"{folder} is from another run: {told}. Resume with the recipe it was made with, or delete that folder to "
+            "start anew."
         )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, entry in value.items():
-        out |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, Mapping) else {f"{prefix}{key}": entry}
-    return out
 
 
 def generators_state() -> dict[str, Any]:

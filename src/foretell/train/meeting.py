@@ -140,11 +140,11 @@ def _asked(rank: int, world: int) -> str:
     return f"{name_ranks([rank], world, socket.gethostname())} waited for it"
 
 
-def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """In what JSON data here departs from the first process's, in words; empty where in nothing."""
+def differences(here: Mapping[str, Any], there: Mapping[str, Any], where: str = "on rank 0") -> str:
+    """In what JSON data here departs from that of another place, in words; empty where in nothing."""
     mine, first = (_flat(json.loads(json.dumps(facts))) for facts in (here, there))
     found = [
-        f"{key} is {mine.get(key)!r}, and {first.get(key)!r} on rank 0"
+        f"{key} is {mine.get(key)!r}, and {first.get(key)!r} {where}"
         for key in sorted(mine.keys() | first.keys())
         if mine.get(key) != first.get(key)
     ]
