@@ -93,6 +93,11 @@ def test_the_weight_is_what_a_search_of_the_whole_text_finds(draw: random.Random
         assert lexicon.weight(low) == plain
 
 
+def test_a_word_of_any_length_takes_linear_time() -> None:
+    """A picture in hexadecimal, or Chinese without a full stop; once, each of its beginnings was looked up."""
+    assert Lexicon.load(LEXICON, "sexual").weight("af09" * 500_000) == 0
+
+
 def test_the_score_grows_with_both_stages() -> None:
     low, high = np.array([0.2]), np.array([0.6])
     assert combined(low, 10) < combined(low, 100) < combined(high, 100)

@@ -65,6 +65,11 @@ def test_a_hole_and_a_cut_off_end_are_told() -> None:
     assert members(b"") == []
 
 
+def test_what_only_looks_like_members_is_passed_over_in_linear_time() -> None:
+    damaged = gzip.compress(b"words")[:12] + b"\x1f\x8b\x08" * 150_000
+    assert members(damaged) == ["read.gzip"]
+
+
 def test_a_gzip_bomb_is_stopped_and_the_next_member_read() -> None:
     limits = Limits(ratio_from=1_000_000)
     bomb = gzip.compress(bytes(20_000_000))

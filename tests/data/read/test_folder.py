@@ -73,6 +73,11 @@ def test_markdown_shows_its_figures_where_they_stand(tmp_path: Path) -> None:
     assert (found.license, found.language, found.date) == ("CC-BY-4.0", "pl", "2021-02-03")
 
 
+def test_marks_that_begin_figures_and_end_none_are_text(tmp_path: Path) -> None:
+    content = "![" * 20_000 + "![](" * 20_000
+    assert text(one(tmp_path, "a.md", content.encode())) == content
+
+
 def test_an_image_bomb_is_dropped_from_its_text(tmp_path: Path) -> None:
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
     bomb = header + bytes(100)

@@ -55,8 +55,9 @@ class Lexicon:
     def weight(self, text: str) -> int:
         """What all that is found weighs: a strong phrase 3, a mild one 1."""
         low, harmless, hits = text.lower(), _harmless(self.heads), list[str]()
+        longest = max(map(len, self.heads), default=0)
         for word in _words_of(low) - harmless:  # texts repeat their words, and the next text those of this one
-            if word in self.heads or any(word[:end] in self.heads for end in range(2, len(word))):
+            if word in self.heads or any(word[:end] in self.heads for end in range(2, min(len(word), longest + 1))):
                 hits.append(word)
                 continue
             if len(harmless) > _KNOWN:

@@ -15,6 +15,7 @@ from foretell.data.read.sections import Limits
 
 MAGIC = b"\x1f\x8b\x08"
 CHUNK = 1 << 18
+HEAD = 4096  # bytes of what may be a member that are unpacked to see whether it is one
 REWIND = 1 << 22  # packed bytes of a damaged member that are searched for the next one
 
 
@@ -157,23 +158,24 @@ class GzipMembers:
 
     def _search(self) -> bool:
         """Move on to the next member that unpacks."""
+        at = 0
         while True:
-            at = self._buffer.find(MAGIC)
+            at = self._buffer.find(MAGIC, at)
             if at < 0:
-                self._buffer = self._buffer[-2:]
+                self._buffer, at = self._buffer[-2:], 0
                 if not (data := self._stream.read(CHUNK)):
                     return False
                 self._read += len(data)
                 self._buffer += data
                 continue
-            self._buffer = self._buffer[at:]
-            self._fill(4096)
+            self._fill(at + HEAD)
             try:
-                if self._begins(zlib.decompressobj(31).decompress(self._buffer[:65536], 64)):
+                if self._begins(zlib.decompressobj(31).decompress(self._buffer[at : at + HEAD], 64)):
+                    self._buffer = self._buffer[at:]
                     return True
             except zlib.error:
                 pass
-            self._buffer = self._buffer[1:]
+            at += 1
 
 
 class Unpacked:

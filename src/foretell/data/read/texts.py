@@ -19,7 +19,8 @@ from foretell.data.read.sections import Limits
 from foretell.errors import ImageError
 from foretell.images import open_image
 
-FIGURE = re.compile(r"!\[([^\]\n]{0,1000})\]\(\s*<?([^)\s>]{1,1000})>?(?:\s+[\"'(][^)\n]{0,500})?\s*\)")
+# What is counted is never given back: none of it could be part of what follows.
+FIGURE = re.compile(r"!\[([^\]\n]{0,1000}+)\]\(\s*+<?([^)\s>]{1,1000}+)>?(?:\s+[\"'(][^)\n]{0,500})?\s*\)")
 FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---\n", re.DOTALL)
 FRONT_FIELD = re.compile(r"^(license|licence|date|lang|language|url|canonical_url|title):\s*[\"']?([^\n\"']+)", re.M)
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
