@@ -17,10 +17,19 @@ from foretell.errors import MissingExtraError, RunError
 from foretell.measure.fanout import Workers, check_place, fan_out
 
 
+class Foreign(Exception):
+    """Cannot be made of its own arguments."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
 def work(task: tuple[str, Any]) -> tuple[int, int]:
     what, value = task
     if what == "extra":
         raise MissingExtraError("Flying", "wings")
+    if what == "foreign":
+        raise Foreign("a", "b")
     if what == "die" or (what == "die once" and not value.exists()):
         if what != "die":
             value.touch()
@@ -44,6 +53,8 @@ def test_one_worker_is_this_process() -> None:
 def test_an_error_whose_class_cannot_travel_arrives_in_words() -> None:
     with pytest.raises(Exception, match="wings"):
         list(fan_out(work, [("extra", 0), ("square", 1)], workers=2))
+    with pytest.raises(RuntimeError, match="Foreign: ab"):
+        list(fan_out(work, [("foreign", 0), ("square", 1)], workers=2))
 
 
 def test_the_task_of_a_killed_worker_is_done_again_and_at_last_given_up(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class Workers:
                         try:
                             slot.result(future)
                         except Lost as error:
-                            again(slot, -1, error)
+                            again(slot, ~self._slots.index(slot), error)
                         else:
                             self._idle.append(slot)
                         continue
@@ -214,7 +214,7 @@ class Workers:
                     tell(f"No worker could begin in {PATIENCE_S} s: there are no free cores, or none of that size.")
                     patient = math.inf
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt | GeneratorExit):  # here, or where the results are taken
                 for slot, _ in busy.values():
                     if not slot.from_terminal:
                         slot.interrupt()
@@ -313,19 +313,21 @@ def call(work: Callable[[Task], Result], task: Task) -> Result:
         return work(task)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(str(error)) from None
-    except ForetellError as error:
+    except Exception as error:
         raise _plain(error) from error
     finally:
         _Worker.busy = False
 
 
-def _plain(error: ForetellError) -> ForetellError:
+def _plain(error: Exception) -> Exception:
     """The error, or its message where its class cannot be copied from its arguments: on its way here that would
-    hang the pool."""
+    look like the loss of the worker."""
     try:
         copy.copy(error)
     except Exception:
-        return ForetellError(str(error))
+        if isinstance(error, ForetellError):
+            return ForetellError(str(error))
+        return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
