@@ -172,6 +172,14 @@ def test_the_chosen_layout_fits_and_no_other_that_fits_is_faster() -> None:
     assert all(one.reason for one in found.refused)
 
 
+def test_simpler_ways_are_not_each_a_little_slower_than_the_one_before() -> None:
+    one, place = find_shape("mpt-7b"), load_cluster("h100x64")
+    assert one is not None
+    other = estimate(one, Layout(1, 64, 1, False, "auto", "selective", 8), place)
+    assert other.memory.total < 0.92 * place.memory
+    assert spread(one, place).chosen.step.total <= 1.02 * other.step.total
+
+
 def test_where_all_fits_the_plain_way_is_taken_and_reasons_name_what_is_slower() -> None:
     found = spread(replace(job(), batch_tokens=1024 * 1024), cluster(inter=Link(bandwidth=2e11)))
     assert found.chosen.layout.tensor == 1 and found.chosen.layout.checkpoint == "none"
