@@ -20,6 +20,7 @@ from foretell.forecast.shapes import find_shape
 from foretell.forecast.spread import _slower, spread
 from foretell.forecast.spread_page import described, duration_text, spread_page
 from foretell.forecast.steptime import gather, step_time
+from foretell.model.describe import describe
 from foretell.recipe import ModelConfig
 from foretell.recipes import load_recipe
 
@@ -88,6 +89,20 @@ def test_each_policy_keeps_less_than_the_one_before_and_tensor_divides_it() -> N
         for policy in ("none", "selective", "full")
     ]
     assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_what_a_policy_computes_again_takes_as_long_as_the_first_time() -> None:
+    one = job(vision={"tile": 64, "patch": 8, "shuffle": 2, "width": 64, "depth": 2, "head_dim": 32})
+    one = replace(one, data=replace(one.data, tiles=0.01))
+    none, some, full = (
+        step_time(one, Layout(checkpoint=policy), cluster(), "bfloat16")  # type: ignore[arg-type]
+        for policy in ("none", "selective", "full")
+    )
+    parts = {part.name: part.forward * (0.01 if part.per == "tile" else 1) for part in describe(one.model, 512.5)}
+    scores = (parts["attention scores"] + parts["vision scores"]) * one.batch_tokens / 1e14
+    layers = (parts["attention projections"] + parts["mlp"] + parts["vision blocks"]) * one.batch_tokens / 1e14
+    assert some.attention - none.attention == pytest.approx(scores) == full.attention - none.attention
+    assert full.products - none.products == pytest.approx(layers) and some.products == none.products
 
 
 def test_a_ring_moves_each_part_past_everyone() -> None:
@@ -170,6 +185,14 @@ def test_the_chosen_layout_fits_and_no_other_that_fits_is_faster() -> None:
     chosen = found.chosen.layout
     assert (chosen.replicate, chosen.shard, chosen.tensor) not in sizes and len(sizes) == len(found.refused) == 13
     assert all(one.reason for one in found.refused)
+
+
+def test_simpler_ways_are_not_each_a_little_slower_than_the_one_before() -> None:
+    one, place = find_shape("mpt-7b"), load_cluster("h100x64")
+    assert one is not None
+    other = estimate(one, Layout(1, 64, 1, False, "auto", "selective", 8), place)
+    assert other.memory.total < 0.92 * place.memory
+    assert spread(one, place).chosen.step.total <= 1.02 * other.step.total
 
 
 def test_where_all_fits_the_plain_way_is_taken_and_reasons_name_what_is_slower() -> None:

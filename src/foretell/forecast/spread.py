@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from foretell.errors import ForecastError
@@ -55,7 +55,7 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
             f"A step of {job.batch_tokens} tokens is less than one row of {job.length}. Raise it, or shorten rows."
         )
     limit, tried = _USED * cluster.memory, 0
-    best: dict[tuple[int, int, int], Estimate] = {}
+    fitting: dict[tuple[int, int, int], list[Estimate]] = {}
     least: dict[tuple[int, int, int], Estimate] = {}
     refused: list[Refused] = []
     for replicate, shard, tensor in _sizes(cluster):
@@ -68,15 +68,15 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
             found = estimate(job, layout, cluster, precision)
             if key not in least or found.memory.total < least[key].memory.total:
                 least[key] = found
-            if found.memory.total <= limit and (key not in best or _before(found, best[key])):
-                best[key] = found
+            if found.memory.total <= limit:
+                fitting.setdefault(key, []).append(found)
     if not least:
         reasons = list(dict.fromkeys(one.reason for one in refused))[:_REASONS]
         raise ForecastError(
             f"{cluster.devices} devices cannot train {job.name}: {'; '.join(reasons)}. Change batch_tokens, or the "
             "number of devices."
         )
-    if not best:
+    if not fitting:
         near = min(least.values(), key=lambda found: found.memory.total)
         raise ForecastError(
             f"{job.name} needs {near.memory.total / 1e9:.1f} GB a device at the least on {cluster.devices} of "
@@ -84,11 +84,7 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
             f"{near.layout.checkpoint}), which have {limit / 1e9:.1f} GB to use. Take more devices, shorter rows, or "
             "larger memory."
         )
-    chosen = None
-    for found in best.values():
-        if chosen is None or _before(found, chosen):
-            chosen = found
-    assert chosen is not None
+    chosen = _simplest([found for some in fitting.values() for found in some])
     if chosen.wall == math.inf:
         raise ForecastError(
             f"{cluster.devices} devices that fail every {cluster.mtbf_hours:g} h each, and take "
@@ -96,11 +92,12 @@ def spread(job: Job, cluster: Cluster, precision: str = "bfloat16") -> Spread:
             "restart_minutes of the cluster, or take fewer devices."
         )
     for key, smallest in least.items():
-        if key not in best:
+        if key not in fitting:
             needs = f"needs {smallest.memory.total / 1e9:.1f} GB at the least, {limit / 1e9:.1f} GB are there"
             refused.append(Refused(*key, needs))
-        elif best[key] is not chosen:
-            refused.append(Refused(*key, _slower(best[key], chosen), best[key]))
+        elif chosen not in fitting[key]:
+            best = _simplest(fitting[key])
+            refused.append(Refused(*key, _slower(best, chosen), best))
     refused.sort(key=lambda one: one.best.step.total if one.best else float("inf"))
     return Spread(chosen, tuple(refused), tried)
 
@@ -141,10 +138,13 @@ def _layouts(job: Job, replicate: int, shard: int, tensor: int) -> Iterator[Layo
         rows *= 2
 
 
-def _before(one: Estimate, other: Estimate) -> bool:
-    """Whether the first is to be preferred."""
-    ratio = one.step.total / other.step.total
-    return ratio < 1 / _EQUAL or (ratio < _EQUAL and _effort(one.layout) < _effort(other.layout))
+def _simplest(found: Sequence[Estimate]) -> Estimate:
+    """Of those that are as fast as the fastest."""
+    fastest = min(one.step.total for one in found)
+    return min(
+        (one for one in found if one.step.total <= _EQUAL * fastest),
+        key=lambda one: (_effort(one.layout), one.step.total),
+    )
 
 
 def _effort(layout: Layout) -> tuple[int, int, int, bool, int]:

@@ -11,6 +11,7 @@ from foretell.model.describe import describe
 
 _REACHED = 0.8  # of a link's bandwidth by large collectives: an assumption
 _SHARED = ("attention projections", "attention scores", "mlp")  # divided by tensor parallelism
+_LAYERS = (*_SHARED, "vision blocks", "vision scores")  # what a checkpoint policy computes again
 _REDUCED = 4  # bytes of a gradient on the wire: float32
 
 PARTS = {
@@ -96,7 +97,8 @@ def _parts(
         scores = part.name.endswith("scores")
         shared = layout.tensor if part.name in _SHARED else 1
         rate = products * (attention if scores else 1.0) * shared
-        again = layout.checkpoint == "full" and part.per == "token" and not part.name.startswith("head")
+        # Selective keeps products with weights; those within attention are done again.
+        again = part.name in _LAYERS and (layout.checkpoint == "full" or (scores and layout.checkpoint == "selective"))
         found[0][scores] += times * part.forward / rate
         found[1][scores] += times * (part.backward + part.forward * again) / rate
     return (found[0][0], found[0][1]), (found[1][0], found[1][1])
