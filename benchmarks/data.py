@@ -92,6 +92,10 @@ def recipe(path: Path, what: str) -> dict[str, Any]:
 
 
 def ours(path: Path, out: Path, workers: int, what: str) -> None:
+    from foretell.measure.fanout import prepare
+
+    if workers > 1:
+        prepare("foretell.data.collection.work")  # as `foretell data build` does
     from foretell.data.collection.recipe import CollectionRecipe
     from foretell.data.collection.run import build
 

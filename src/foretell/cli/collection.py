@@ -33,6 +33,10 @@ def build(
 ) -> None:
     """Read documents, filter and deduplicate them, and write what is kept as Parquet with a data card. Skips what is
     done, resumes what was cut off."""
+    from foretell.measure.fanout import prepare
+
+    if on == "local" and workers != 1:
+        prepare("foretell.data.collection.work")  # while this process imports the same
     from foretell.data.collection import recipe as recipes
     from foretell.data.collection.run import build as run
 

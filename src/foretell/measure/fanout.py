@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.util import Finalize
 from pathlib import Path
 from types import FrameType
@@ -120,11 +121,18 @@ def check_place(on: Where, *others: str) -> None:
         raise MissingExtraError("Running on Ray", "cluster")
 
 
+def prepare(*modules: str) -> None:
+    """Start what processes of this machine are forked from, with these modules imported once for all of them, none that
+    starts threads; it imports beside whatever this process does meanwhile. Only the first call counts."""
+    if START == "forkserver":
+        forkserver.set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
+
+
 class Workers:
     """Workers that stay over several calls of `map`; arguments as of `fan_out`. most: how many are of use.
 
-    threads: of each; default its share of this machine's cores, and one on a cluster. preload: modules that processes
-    of this machine are to have imported before they begin, once for all of them; none that starts threads.
+    threads: of each; default its share of this machine's cores, and one on a cluster.
     """
 
     def __init__(
@@ -135,7 +143,6 @@ class Workers:
         most: int | None = None,
         gpu: float = 0.0,
         threads: int | None = None,
-        preload: Sequence[str] = (),
     ) -> None:
         kind, address = _place(on)
         self._slots: list[Slot] = []
@@ -145,7 +152,7 @@ class Workers:
             self._slots += open_slots(address, workers, most, threads or 1, gpu)
         else:
             count = max(1, min(workers or cores(), most or workers or cores()))
-            self._slots += [_Process(threads or max(1, cores() // count), preload) for _ in range(count)]
+            self._slots += [_Process(threads or max(1, cores() // count)) for _ in range(count)]
         self._idle: deque[Slot] = deque()
         self._starting = {slot.start(): slot for slot in self._slots}
         self._stopped = False
@@ -240,8 +247,8 @@ class _Process:
 
     from_terminal = True
 
-    def __init__(self, threads: int, preload: Sequence[str]) -> None:
-        self._threads, self._preload = threads, list(preload)
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._pool: ProcessPoolExecutor | None = None
         self._hello: Future[int] = Future()
 
@@ -249,8 +256,6 @@ class _Process:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
         context: Any = multiprocessing.get_context(START)
-        if START == "forkserver":
-            context.set_forkserver_preload(self._preload)
         self._pool = ProcessPoolExecutor(1, context, _begin, (self._threads, dict(os.environ)))
         self._hello = self._pool.submit(os.getpid)
         return self._hello

@@ -16,7 +16,7 @@ from foretell.data.collection.work import Build, Phase, Task, opened
 from foretell.errors import ForetellError, RunError
 from foretell.files import describe_os_error, write_json
 from foretell.locks import lock
-from foretell.measure.fanout import Workers
+from foretell.measure.fanout import Workers, prepare
 from foretell.measure.machine import cores
 from foretell.run import Report, code_version, silent
 
@@ -55,7 +55,11 @@ def build(
             return {}
         alone = on == "local" and (workers or cores()) == 1
         with ExitStack() as stack:
-            pool = None if alone else stack.enter_context(Workers(workers, on, threads=1, preload=[Task.__module__]))
+            pool = None
+            if not alone:
+                if on == "local":
+                    prepare(Task.__module__)
+                pool = stack.enter_context(Workers(workers, on, threads=1))
             for phase in under_way.phases():
                 # What is one task is soon done, or takes all the memory there is; either way it needs no other process.
                 here = alone or (on == "local" and phase.tasks == 1)
