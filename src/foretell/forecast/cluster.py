@@ -30,15 +30,16 @@ class Curve(Section):
     products: matrix products over the device's best ones (`matmul` times its peak), before what memory traffic costs.
     slope: that share falls with the peak, as (peak / 312 TFLOP/s)^−slope; an A100's is 312. attention: the products
     within attention over the other ones. passes: how often each number that a layer keeps goes through memory in a
-    step, forward and backward. range: factors of a planned time between which eight of ten real ones lie.
-    The defaults were fitted to published runs (benchmarks/plan_published.py); a measured cluster has its own.
+    step; by default once written and once read, since published runs fit any number up to that. range: factors of a
+    planned time between which eight of ten real ones lie.
+    The other defaults were fitted to published runs (benchmarks/plan_published.py); a measured cluster has its own.
     """
 
-    products: Above = 0.676
+    products: Above = 0.674
     slope: float = 0.212
-    attention: Above = 0.438
-    passes: Above = 1.88
-    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.79, 2.0)
+    attention: Above = 0.498
+    passes: Above = 2.0
+    range: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]] = (0.80, 1.94)
 
     def rate(self, flops: float, matmul: float) -> float:
         """FLOP/s of products on a device with this peak."""
