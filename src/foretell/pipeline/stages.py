@@ -28,7 +28,7 @@ from foretell.template import Template
 if TYPE_CHECKING:
     from foretell.data.document import Document
     from foretell.train.distributed import Group
-    from foretell.train.trainer import Observer
+    from foretell.train.hooks import Observer
 
 _PREPARING = ("data", "tokenizer", "pack")  # stages that need no machine to train on
 # Settings that change how a run is watched, not what comes out of it.

@@ -27,6 +27,7 @@ from foretell.run import Report, silent
 from foretell.template import IMAGE
 from foretell.train.checkpoint import agreed, check_same, save_checkpoint
 from foretell.train.distributed import Group
+from foretell.train.hooks import Hooks, Observer
 from foretell.train.layout import check_layout, layout
 from foretell.train.log import RunLog, SilentLog, open_trackers
 from foretell.train.objective import Batches, NextToken, Objective, evaluate
@@ -41,7 +42,7 @@ from foretell.train.setup import (
     pick_precision,
     share_rows,
 )
-from foretell.train.trainer import Hooks, Observer, Trainer
+from foretell.train.trainer import Trainer
 
 CHECKPOINTS = "checkpoints"
 FINAL = "checkpoint"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from foretell.model.describe import training_flops
 from foretell.model.multimodal import Multimodal
 from foretell.model.weights import read_weights
 from foretell.recipe import TrainConfig
-from foretell.run import Report, silent
 from foretell.train import checkpoint, pieces
 from foretell.train.checkpoint import TrainingState
 from foretell.train.distributed import Group
+from foretell.train.hooks import Hooks
 from foretell.train.log import RunLog, read_log
 from foretell.train.loss import IGNORE
 from foretell.train.objective import Batches, Objective, Sums, add, split
@@ -34,9 +34,6 @@ from foretell.train.watch import Alarm, Watch
 
 SNAPSHOT_EVERY = 50
 
-# Share of the run and the fields of a log line → the fields of new alarms, `text` and perhaps `stop` among them.
-Observer = Callable[[float, Mapping[str, Any]], Iterable[Mapping[str, Any]]]
-
 
 @dataclass
 class Counters:
@@ -47,26 +44,6 @@ class Counters:
     flops: float = 0.0
     dropped: int = 0
     grad_norm: float = 0.0
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What surrounds a run without changing its numbers.
-
-    evaluate: fields of an eval line, called every `train.eval_every` of the run. files: what lies beside the weights
-    in each checkpoint. facts: what its manifest says of where the model comes from. matmul_rate: FLOP/s that
-    `matmul_share` refers to. observe: is told every log line, again after a resume; its alarms are logged, and one with
-    `stop` ends the run. clock: decides when checkpoints are written, never what is in them.
-    """
-
-    evaluate: Callable[[], dict[str, Any]] | None = None
-    files: Mapping[str, Path | str] | None = None
-    facts: Mapping[str, Any] | None = None
-    matmul_rate: float | None = None
-    observe: Observer | None = None
-    report: Report = silent
-    task: str = "pretrain"
-    clock: Callable[[], float] = time.monotonic
 
 
 class Trainer:
